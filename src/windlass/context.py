@@ -1,0 +1,74 @@
+"""What a task may know and say of the job it runs: `current()`."""
+
+import logging
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from types import MappingProxyType
+from typing import Any
+
+from windlass.model import Claim, Progress
+
+logger = logging.getLogger("windlass.job")
+
+
+class Context:
+    """The running job, as its own code sees it. Inert (`job` is None) when the function is called directly.
+
+    `fence` grows with every attempt of this job: hand it to an outside system that shall refuse an older attempt.
+    `state` is what `App(lifespan=…)` yielded in this process. `cancelled` turns true when the job shall stop.
+    """
+
+    def __init__(
+        self,
+        claim: Claim | None = None,
+        *,
+        meta: Mapping[str, Any] | None = None,
+        state: Any = None,
+        report: Callable[[Progress], None] | None = None,
+    ) -> None:
+        self.job = claim
+        self.meta: Mapping[str, Any] = MappingProxyType(dict(meta or {}))
+        self.state = state
+        self.cancelled = False
+        self._report = report
+
+    @property
+    def attempt(self) -> int:
+        """The number of this try, from 1; only charged tries count."""
+        return self.job.attempt + 1 if self.job else 1
+
+    @property
+    def fence(self) -> int:
+        """A number that is higher in every later attempt of this job."""
+        return self.job.fence if self.job else 0
+
+    @property
+    def log(self) -> logging.LoggerAdapter[logging.Logger]:
+        """A logger whose records carry `job_id`, `task`, `queue` and `attempt`."""
+        fields = {}
+        if self.job:
+            fields = {
+                "job_id": self.job.id,
+                "task": self.job.task,
+                "queue": self.job.queue,
+                "attempt": self.attempt,
+            }
+        return logging.LoggerAdapter(logger, fields)
+
+    def progress(self, done: float, total: float | None = None, note: str = "") -> None:
+        """Say how far the job is; as often as you like, the newest within a second is stored."""
+        if self._report is not None:
+            self._report(Progress(done=done, total=total, note=note))
+
+
+_current: ContextVar[Context | None] = ContextVar("windlass_current", default=None)
+
+
+def current() -> Context:
+    """The running job's context; an inert one outside of a job, so that tasks can be called directly."""
+    return _current.get() or Context()
+
+
+def enter(context: Context) -> None:
+    """Make `context` the current one in this task, thread or process."""
+    _current.set(context)

@@ -1,0 +1,309 @@
+"""Frozen values that every room shares: jobs, outcomes, demands, workers. No behaviour beyond small derivations."""
+
+from enum import StrEnum
+
+from msgspec import Struct
+
+PRIORITIES = range(-100, 101)
+
+
+class State(StrEnum):
+    """Where a job stands. The last three are final."""
+
+    WAITING = "waiting"
+    SCHEDULED = "scheduled"
+    READY = "ready"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def final(self) -> bool:
+        """Whether a job in this state is over (only an operator's retry brings it back)."""
+        return self in FINAL
+
+
+FINAL = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED})
+
+
+class Ending(StrEnum):
+    """How an attempt ended, and with that where its job goes."""
+
+    SUCCEEDED = "succeeded"
+    RETRY = "retry"
+    SNOOZED = "snoozed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    INTERRUPTED = "interrupted"
+    LOST = "lost"
+
+    @property
+    def state(self) -> State:
+        """The state that a job takes when an attempt ends so."""
+        return _AFTER[self]
+
+
+_AFTER = {
+    Ending.SUCCEEDED: State.SUCCEEDED,
+    Ending.RETRY: State.SCHEDULED,
+    Ending.SNOOZED: State.SCHEDULED,
+    Ending.FAILED: State.FAILED,
+    Ending.CANCELLED: State.CANCELLED,
+    Ending.INTERRUPTED: State.READY,
+    Ending.LOST: State.READY,
+}
+
+
+class Failure(Struct, frozen=True, kw_only=True):
+    """An error as data: never pickled, never rebuilt into a class."""
+
+    type: str
+    message: str
+    traceback: str = ""
+
+
+class NewJob(Struct, frozen=True, kw_only=True):
+    """One request to run a task, before a store has it. `delay` and `expires_in` are seconds from the store's now."""
+
+    id: str
+    task: str
+    args: bytes
+    queue: str = "default"
+    priority: int = 0
+    delay: float = 0
+    run_at: float | None = None
+    expires_in: float | None = None
+    unique: str | None = None
+    tags: tuple[str, ...] = ()
+    options: bytes | None = None
+
+
+class Mark(Struct, frozen=True, kw_only=True):
+    """A key that admits one holder: a unique key while its job lives, or a derived id until `ttl` seconds are over."""
+
+    key: str
+    job: str
+    ttl: float
+
+
+class Doc(Struct, frozen=True, kw_only=True):
+    """A small versioned document. `version` is the one that was read (0: it must not exist yet)."""
+
+    kind: str
+    name: str
+    version: int
+    body: bytes
+    due: float | None = None
+
+
+class Placed(Struct, frozen=True, kw_only=True):
+    """What `put` did with one job: its id (that of the live job when a unique key was taken) and whether it is new."""
+
+    id: str
+    state: State
+    new: bool
+
+
+class Claim(Struct, frozen=True, kw_only=True):
+    """One job handed to a runner. (`id`, `fence`, runner, `seq`) names this attempt and no other, ever."""
+
+    id: str
+    fence: int
+    seq: int
+    task: str
+    queue: str
+    args: bytes
+    options: bytes | None
+    priority: int
+    attempt: int
+    lost: int
+    enqueued_at: float
+    run_at: float
+
+
+class Outcome(Struct, frozen=True, kw_only=True):
+    """How one attempt ended. `attempt` and `lost` are the job's new counts; `delay` is in seconds from now."""
+
+    id: str
+    fence: int
+    seq: int
+    ending: Ending
+    attempt: int
+    lost: int = 0
+    delay: float = 0
+    result: bytes | None = None
+    failure: Failure | None = None
+    reason: str | None = None
+
+
+class Patch(Struct, frozen=True, kw_only=True):
+    """Fenced news of a running job: its progress."""
+
+    id: str
+    fence: int
+    seq: int
+    progress: "Progress"
+
+
+class Progress(Struct, frozen=True, kw_only=True):
+    """How far a job is: `done` of `total` (None: unknown) and a word for people."""
+
+    done: float
+    total: float | None = None
+    note: str = ""
+
+
+class Lane(Struct, frozen=True, kw_only=True):
+    """Free slots of one lane, the tasks it runs, and the suspects (jobs lost before) that it may take."""
+
+    slots: int
+    tasks: frozenset[str]
+    suspects: frozenset[str] = frozenset()
+
+
+class Quota(Struct, frozen=True, kw_only=True):
+    """One queue's share of the free slots in this exchange; what it leaves passes on, in order."""
+
+    queue: str
+    share: int
+
+
+class Demand(Struct, frozen=True, kw_only=True):
+    """What a runner can take now. No quotas: every queue, merged by (priority, rank, id)."""
+
+    slots: int
+    lanes: tuple[Lane, ...] = ()
+    quotas: tuple[Quota, ...] | None = None
+
+
+class Exchanged(Struct, frozen=True, kw_only=True):
+    """The answer to an exchange. `next_due`: seconds until a wait could end (0: more is ready now; None: nothing)."""
+
+    refused: tuple[str, ...]
+    claimed: tuple[Claim, ...]
+    next_due: float | None
+
+
+class Held(Struct, frozen=True, kw_only=True):
+    """The claims that a runner holds, as (id, fence), as of its exchange `seq`."""
+
+    seq: int
+    claims: frozenset[tuple[str, int]]
+
+
+class Order(Struct, frozen=True, kw_only=True):
+    """A running job that its runner shall cancel."""
+
+    runner: str
+    id: str
+    fence: int
+
+
+class Orders(Struct, frozen=True, kw_only=True):
+    """The answer to a beat. `due` as `Exchanged.next_due`; `dead`: another worker's lease is over, so reap."""
+
+    evicted: bool = False
+    cancel: tuple[Order, ...] = ()
+    due: float | None = None
+    dead: bool = False
+
+
+class Attempt(Struct, frozen=True, kw_only=True):
+    """One attempt that did not end in success, kept with its job."""
+
+    fence: int
+    attempt: int
+    ending: Ending
+    runner: str | None
+    started_at: float | None
+    ended_at: float
+    failure: Failure | None = None
+
+
+class JobRecord(Struct, frozen=True, kw_only=True):
+    """A job as its store has it. Times are seconds since the epoch, by the store's clock."""
+
+    id: str
+    task: str
+    queue: str
+    priority: int
+    state: State
+    args: bytes
+    options: bytes | None
+    attempt: int
+    lost: int
+    fence: int
+    runner: str | None
+    enqueued_at: float
+    run_at: float
+    started_at: float | None = None
+    finished_at: float | None = None
+    expires_at: float | None = None
+    cancelling: bool = False
+    reason: str | None = None
+    result: bytes | None = None
+    progress: Progress | None = None
+    unique: str | None = None
+    tags: tuple[str, ...] = ()
+    attempts: tuple[Attempt, ...] = ()
+
+
+class Filter(Struct, frozen=True, kw_only=True):
+    """Which jobs: every given field must match."""
+
+    state: State | None = None
+    task: str | None = None
+    queue: str | None = None
+    tag: str | None = None
+
+
+class Page(Struct, frozen=True, kw_only=True):
+    """Some jobs and the cursor that continues after them (None: these were the last)."""
+
+    jobs: tuple[JobRecord, ...]
+    after: str | None
+
+
+class Verb(StrEnum):
+    """What an operator may do to jobs."""
+
+    CANCEL = "cancel"
+    RETRY = "retry"
+    DELETE = "delete"
+
+
+class RunnerInfo(Struct, frozen=True, kw_only=True):
+    """One runner: a child process that runs jobs, and what it knows. Times as in `JobRecord`."""
+
+    id: str
+    worker: str
+    pid: int
+    tasks: tuple[str, ...] = ()
+    joined_at: float = 0
+    running: int = 0
+
+
+class WorkerInfo(Struct, frozen=True, kw_only=True):
+    """One worker: a supervisor and its runners. `lease` in seconds; `beat_age`: seconds since its last beat."""
+
+    id: str
+    host: str
+    pid: int
+    version: str
+    lease: float
+    queues: str = ""
+    concurrency: int = 0
+    started_at: float = 0
+    beat_age: float = 0
+    runners: tuple[RunnerInfo, ...] = ()
+
+
+class Line(Struct, frozen=True, kw_only=True):
+    """How many live jobs of one task stand in one queue in one state. `oldest`: seconds the first is due (0: none)."""
+
+    queue: str
+    task: str
+    state: State
+    count: int
+    oldest: float = 0

@@ -1,0 +1,1 @@
+"""Stores: one contract, one dispatcher in front, one package per engine."""

@@ -1,0 +1,160 @@
+"""The store contract. These docstrings are the specification; the conformance suite proves it on every store.
+
+The store moves jobs between states atomically and knows no reasons. It knows no task, no retry rule, no schedule.
+Every method may be repeated after a lost reply. Every moment is read from the store's own clock.
+
+*Ready* jobs are claimed in the order (priority, higher first; rank; id). Rank is the moment a job became due.
+
+*Fence.* A claim gives a job a number that only grows, in the name of a registered runner (whose id is random and new
+at each start) and of that runner's exchange `seq`. Writes about an attempt carry (id, fence, seq) and are checked
+against what the job has, with the job still running. The first outcome of a fence stands; repeating it is accepted
+and changes nothing; any other write is refused and changes nothing.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Literal, Protocol
+
+from windlass.model import (
+    Demand,
+    Doc,
+    Ending,
+    Exchanged,
+    Filter,
+    Held,
+    JobRecord,
+    Line,
+    Mark,
+    NewJob,
+    Orders,
+    Outcome,
+    Page,
+    Patch,
+    Placed,
+    RunnerInfo,
+    State,
+    Verb,
+    WorkerInfo,
+)
+
+BATCH = 1_000
+"""The most rows that one housekeeping step (promote, expire, act, prune) touches."""
+
+Topic = Literal["work", "done"]
+
+
+class Store(Protocol):
+    """Where jobs live."""
+
+    async def open(self) -> None:
+        """Connect, and bring the schema up if it is new. Raises `StoreUnavailable`, `ConfigError`."""
+
+    async def close(self) -> None:
+        """Let go of everything; safe to call twice."""
+
+    async def migrate(self) -> Sequence[str]:
+        """Bring the schema to this version; the names of the steps taken now."""
+
+    async def put(self, jobs: Sequence[NewJob], marks: Sequence[Mark] = (), docs: Sequence[Doc] = ()) -> list[Placed]:
+        """Store jobs, marks and documents in one commit; one answer per job, in order.
+
+        A job is placed scheduled when `run_at`, or `delay` from now, lies ahead, else ready. An id that exists, live
+        or finished, inserts nothing and answers the job as it is. A `unique` key held by a live job inserts nothing
+        and answers that job. A mark that is taken drops the job it names from this put, and answers the mark's
+        holder. Two jobs of one put that share an id or a key follow the same rules, in order.
+        A document whose version is not the stored one fails the whole put with `Conflict`.
+        """
+
+    def put_now(self, jobs: Sequence[NewJob], timeout: float) -> list[Placed]:
+        """`put` of jobs on the caller's own thread, at most `timeout` seconds. Raises `StoreUnavailable` when nothing
+        was written, `EnqueueUnknown` when that cannot be told."""
+
+    async def enlist(self, worker: WorkerInfo) -> None:
+        """Register a worker under its new id; its lease starts now. An id that was ever used raises `Evicted`."""
+
+    async def join(self, runner: RunnerInfo) -> None:
+        """Register a runner of a living worker. Raises `Evicted` if that worker is gone or the id was used before."""
+
+    async def exchange(self, runner: str, seq: int, outcomes: Sequence[Outcome], demand: Demand) -> Exchanged:
+        """Hand in what is finished and take what fits, in one commit.
+
+        First the runner is checked to be registered and its worker to be registered: else `Evicted`, and nothing is
+        written. Then outcomes are applied in order under their fences, due jobs promoted and expired ones cancelled
+        (at most BATCH each), and jobs claimed for `demand`: never more than `slots` in all nor a lane's slots, and
+        of each queue with quotas first its share in order, then what is left in order. A job that was lost before is
+        claimed only for a lane that lists its task in `suspects`, any other only for one that lists it in `tasks`.
+        A claim that takes fewer than it could sets `next_due` to 0.
+
+        `seq` grows by one with each new exchange of a runner. The same (runner, seq) again applies nothing twice and
+        answers the claims of that exchange that the runner still holds.
+        """
+
+    async def settle(self, runner: str, outcome: Outcome) -> bool:
+        """Apply one outcome under its fence; whether it stands. Also for runners that are no longer registered, as
+        long as the job still is theirs."""
+
+    async def release(self, runners: Sequence[str], ending: Ending, outcomes: Sequence[Outcome] = ()) -> int:
+        """Unregister runners whose processes are gone, and hand back what they hold; how many jobs came back.
+
+        `outcomes` settle some of those jobs, in the same commit; the rest become ready again. With `Ending.LOST` each
+        is marked suspect (`lost` at least 1), with `Ending.INTERRUPTED` it is not. No attempt is charged.
+        """
+
+    async def retire(self, worker: str) -> None:
+        """Unregister a worker that stops, handing back, as interrupted, whatever its runners still hold."""
+
+    async def beat(self, worker: str, held: Mapping[str, Held] | None = None) -> Orders:
+        """Renew the lease of a worker and of all its runners; never waits for a writer.
+
+        `evicted` when the worker is not registered any more: nothing was renewed. Orders name running jobs of this
+        worker that shall be cancelled, for as long as they run. With `held`, claims of a named runner made at or
+        before that `seq` which it does not list come back, as interrupted.
+        """
+
+    async def reap(self) -> list[str]:
+        """Unregister the workers whose lease is over, their jobs handed back as lost; the ids of those workers."""
+
+    async def wait(self, topic: Topic, timeout: float) -> bool:
+        """Wait until something may have changed ("work": jobs to claim; "done": jobs finished), or `timeout` seconds.
+
+        True after a hint. Hints may be lost, late or spurious: the caller looks for itself.
+        """
+
+    async def note(self, runner: str, patches: Sequence[Patch]) -> Sequence[str]:
+        """Write progress under its fence; the ids that were refused."""
+
+    async def act(self, target: Filter | Sequence[str], verb: Verb) -> list[str]:
+        """Do an operator's verb to the jobs it fits, at most BATCH of them; the ids that it was done to.
+
+        cancel: a job not yet running ends cancelled; a running one is marked, and its runner is ordered by beat.
+        A marked job that is handed back, or would be retried, ends cancelled.
+        retry: a finished job becomes ready with its counts at 0 and its fence kept, unless its unique key is held by
+        another; a scheduled one becomes ready now. delete: a job that does not run is gone, with its history.
+        With a filter, call again until the answer is empty.
+        """
+
+    async def prune(self, keep: Mapping[State, float]) -> int:
+        """Drop finished jobs older than `keep` seconds by their state, and marks past their time; at most BATCH."""
+
+    async def save(self, docs: Sequence[Doc], drop: Collection[tuple[str, str]] = ()) -> None:
+        """Write and drop documents in one commit; `Conflict` if a version is not the stored one."""
+
+    async def load(self, kind: str, due: bool = False) -> list[Doc]:
+        """The documents of a kind by name; with `due`, only those whose time has come, earliest first."""
+
+    async def get(self, ids: Sequence[str]) -> list[JobRecord]:
+        """The jobs that exist of these, in the order given, attempts included."""
+
+    async def find(self, filter: Filter, limit: int = 100, after: str | None = None) -> Page:
+        """Jobs as a person wants them: what is to come next first, what is over newest first, else newest first."""
+
+    async def count(self, filter: Filter) -> int:
+        """How many jobs match."""
+
+    async def stats(self) -> list[Line]:
+        """Live jobs by queue, task and state."""
+
+    async def workers(self) -> list[WorkerInfo]:
+        """The registered workers with their runners, oldest first."""
+
+    async def probe(self) -> Mapping[str, str]:
+        """What an operator should know of this store: versions, settings, risks; for `windlass doctor`."""
