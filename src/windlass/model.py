@@ -98,10 +98,13 @@ class Doc(Struct, frozen=True, kw_only=True):
 
 
 class Placed(Struct, frozen=True, kw_only=True):
-    """What `put` did with one job: its id (that of the live job when a unique key was taken) and whether it is new."""
+    """What `put` did with one job: its id (or the one that stands for it) and whether it is new.
+
+    `state` is None when only a mark still tells of that job: retention dropped it.
+    """
 
     id: str
-    state: State
+    state: State | None
     new: bool
 
 

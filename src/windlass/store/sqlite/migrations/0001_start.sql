@@ -1,0 +1,112 @@
+-- Times are whole microseconds since the epoch. See docs/design/claim.md.
+CREATE TABLE jobs (
+    id          TEXT PRIMARY KEY NOT NULL,
+    line        TEXT NOT NULL,              -- queue/task, with a ! behind it for a suspect
+    queue       TEXT NOT NULL,
+    task        TEXT NOT NULL,
+    priority    INTEGER NOT NULL,
+    rank        INTEGER NOT NULL,
+    state       TEXT NOT NULL CHECK (state IN ('waiting','scheduled','ready','running','succeeded','failed','cancelled')),
+    run_at      INTEGER NOT NULL,
+    expires_at  INTEGER,
+    args        TEXT NOT NULL,
+    options     TEXT,
+    unique_key  TEXT,
+    attempt     INTEGER NOT NULL DEFAULT 0,
+    lost        INTEGER NOT NULL DEFAULT 0,
+    fence       INTEGER NOT NULL DEFAULT 0,
+    runner      TEXT,                       -- who holds it, or held it last unless it was handed back
+    seq         INTEGER,
+    cancelling  INTEGER NOT NULL DEFAULT 0,
+    reason      TEXT,
+    result      TEXT,
+    progress    TEXT,
+    enqueued_at INTEGER NOT NULL,
+    started_at  INTEGER,
+    finished_at INTEGER,
+    CHECK ((finished_at IS NOT NULL) = (state IN ('succeeded','failed','cancelled')))
+) STRICT;
+
+CREATE INDEX ready ON jobs (line, priority DESC, rank, id) WHERE state = 'ready';
+CREATE INDEX due ON jobs (run_at, line) WHERE state = 'scheduled';
+CREATE INDEX held ON jobs (runner) WHERE state = 'running';
+CREATE INDEX cancelling ON jobs (runner) WHERE state = 'running' AND cancelling = 1;
+CREATE INDEX expiring ON jobs (expires_at)
+    WHERE expires_at IS NOT NULL AND state IN ('waiting', 'scheduled', 'ready');
+CREATE INDEX over ON jobs (state, finished_at) WHERE finished_at IS NOT NULL;
+
+CREATE TABLE attempts (
+    job        TEXT NOT NULL,
+    fence      INTEGER NOT NULL,
+    attempt    INTEGER NOT NULL,
+    ending     TEXT NOT NULL,
+    runner     TEXT,
+    started_at INTEGER,
+    ended_at   INTEGER NOT NULL,
+    failure    TEXT,
+    PRIMARY KEY (job, fence)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE tags (
+    tag TEXT NOT NULL,
+    job TEXT NOT NULL,
+    PRIMARY KEY (tag, job)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX tagged ON tags (job);
+
+CREATE TABLE marks (
+    key   TEXT PRIMARY KEY NOT NULL,
+    job   TEXT NOT NULL,
+    until INTEGER                           -- NULL: a unique key, held while its job lives
+) STRICT, WITHOUT ROWID;
+CREATE INDEX fading ON marks (until) WHERE until IS NOT NULL;
+
+CREATE TABLE docs (
+    kind    TEXT NOT NULL,
+    name    TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    body    BLOB NOT NULL,
+    due     INTEGER,
+    PRIMARY KEY (kind, name)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX docs_due ON docs (kind, due) WHERE due IS NOT NULL;
+
+CREATE TABLE workers (
+    id         TEXT PRIMARY KEY NOT NULL,
+    host       TEXT NOT NULL,
+    pid        INTEGER NOT NULL,
+    version    TEXT NOT NULL,
+    lease      REAL NOT NULL,
+    queues     TEXT NOT NULL,
+    concurrency INTEGER NOT NULL,
+    started_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE runners (
+    id        TEXT PRIMARY KEY NOT NULL,
+    worker    TEXT NOT NULL,
+    pid       INTEGER NOT NULL,
+    tasks     TEXT NOT NULL,
+    joined_at INTEGER NOT NULL,
+    seq       INTEGER NOT NULL DEFAULT 0
+) STRICT, WITHOUT ROWID;
+CREATE INDEX runners_of ON runners (worker);
+
+-- Ids of workers and runners that are gone: none is ever used twice.
+CREATE TABLE departed (
+    id   TEXT PRIMARY KEY NOT NULL,
+    left_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TRIGGER job_over AFTER UPDATE OF state ON jobs
+    WHEN new.finished_at IS NOT NULL AND new.unique_key IS NOT NULL
+BEGIN
+    DELETE FROM marks WHERE key = new.unique_key AND job = new.id AND until IS NULL;
+END;
+
+CREATE TRIGGER job_gone AFTER DELETE ON jobs
+BEGIN
+    DELETE FROM marks WHERE key = old.unique_key AND job = old.id AND until IS NULL;
+    DELETE FROM attempts WHERE job = old.id;
+    DELETE FROM tags WHERE job = old.id;
+END;

@@ -1,0 +1,263 @@
+"""The moves of jobs between states, each inside a transaction that the caller has begun."""
+
+import json
+import sqlite3
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from windlass.errors import Conflict, Evicted
+from windlass.model import (
+    FINAL,
+    Demand,
+    Doc,
+    Ending,
+    Exchanged,
+    Held,
+    Mark,
+    NewJob,
+    Outcome,
+    Patch,
+    Placed,
+    State,
+    Verb,
+)
+from windlass.store.contract import BATCH
+from windlass.store.queries import load_queries
+from windlass.store.sqlite.claim import choose
+from windlass.store.sqlite.rows import MICRO, filled, flat, micros, new_row, one, pieces, read_claim, text
+
+SQL = load_queries("windlass.store.sqlite", "queries.sql")
+ROWS = 128
+"""Rows per statement of a batch: each statement costs other threads one turn at the interpreter, however long it is."""
+
+
+DEPARTED_FOR = 7 * 86_400.0
+"""Seconds that the ids of gone workers and runners are remembered; they are random, so this is belt and braces."""
+
+Connection = sqlite3.Connection
+
+
+def put(db: Connection, now: int, jobs: Sequence[NewJob], marks: Sequence[Mark], docs: Sequence[Doc]) -> list[Placed]:
+    """`Store.put`."""
+    save_docs(db, docs)
+    stand_ins = {mark.job: holder for mark in marks if (holder := take_mark(db, now, mark)) is not None}
+    if stand_ins or any(job.unique for job in jobs):
+        return [put_one(db, now, job, stand_ins.get(job.id)) for job in jobs]
+    placed: list[Placed] = []
+    for piece in pieces(jobs, ROWS):
+        placed += put_piece(db, now, piece)
+    return placed
+
+
+def put_piece(db: Connection, now: int, jobs: Sequence[NewJob]) -> list[Placed]:
+    """Insert jobs in one statement; should an id exist, one by one instead."""
+    rows = [new_row(job, now) for job in jobs]
+    try:
+        db.execute(filled(SQL.put_jobs, len(rows[0]), len(rows)), flat(rows))
+    except sqlite3.IntegrityError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY:
+            raise
+        return [put_one(db, now, job, None) for job in jobs]
+    tagged = [(tag, job.id) for job in jobs for tag in job.tags]
+    if tagged:
+        db.executemany(SQL.put_tags, tagged)
+    return [Placed(id=row[0], state=State(row[6]), new=True) for row in rows]
+
+
+def put_one(db: Connection, now: int, job: NewJob, stand_in: str | None) -> Placed:
+    """Insert one job unless its id exists, its mark is another's (`stand_in`) or its unique key is held."""
+    if (state := one(db, SQL.state_of, (job.id,))) is not None:
+        return Placed(id=job.id, state=State(state), new=False)
+    if stand_in is None and job.unique is not None:
+        db.execute(SQL.take_mark, (job.unique, job.id, None, now))
+        holder = one(db, SQL.mark_holder, (job.unique,))
+        stand_in = holder if holder != job.id else None
+    if stand_in is not None:
+        state = one(db, SQL.state_of, (stand_in,))
+        return Placed(id=stand_in, state=None if state is None else State(state), new=False)
+    return put_piece(db, now, [job])[0]
+
+
+def take_mark(db: Connection, now: int, mark: Mark) -> str | None:
+    """Take a mark for its job; the other job that holds it, if one does."""
+    db.execute(SQL.take_mark, (mark.key, mark.job, now + micros(mark.ttl), now))
+    holder: str = one(db, SQL.mark_holder, (mark.key,))
+    return None if holder == mark.job else holder
+
+
+def save_docs(db: Connection, docs: Iterable[Doc], drop: Iterable[tuple[str, str]] = ()) -> None:
+    """`Store.save`."""
+    for doc in docs:
+        version = one(db, SQL.doc_version, (doc.kind, doc.name)) or 0
+        if version != doc.version:
+            raise Conflict(
+                f"{doc.kind} {doc.name!r} is at version {version}, not {doc.version}: it was changed meanwhile. "
+                "Read it again and repeat the change"
+            )
+        due = None if doc.due is None else micros(doc.due)
+        db.execute(SQL.save_doc, (doc.kind, doc.name, version + 1, doc.body, due))
+    db.executemany(SQL.drop_doc, list(drop))
+
+
+def exchange(
+    db: Connection, now: int, runner: str, seq: int, outcomes: Sequence[Outcome], demand: Demand
+) -> tuple[Exchanged, bool]:
+    """`Store.exchange`, and whether a job came to its end."""
+    last = one(db, SQL.runner_seq, (runner,))
+    if last is None:
+        raise Evicted(f"runner {runner} is not registered any more: its jobs were handed to others")
+    refused = settle(db, now, runner, outcomes)
+    finished = len(outcomes) > len(refused)
+    if seq <= last:
+        claims = [read_claim(row) for row in db.execute(SQL.claimed, (runner, seq))]
+        return Exchanged(refused=tuple(refused), claimed=tuple(claims), next_due=0), finished
+    finished |= expire(db, now)
+    next_run = promote(db, now)
+    ids, more = claim(db, now, runner, seq, demand)
+    claimed = tuple(read_claim(row) for row in db.execute(SQL.claimed, (runner, seq))) if ids else ()
+    if outcomes or claimed:
+        db.execute(SQL.set_seq, (seq, runner))
+    next_due = None if next_run is None else max(0.0, (next_run - now) / MICRO)
+    if more or len(claimed) >= demand.slots > 0:
+        next_due = 0.0
+    return Exchanged(refused=tuple(refused), claimed=claimed, next_due=next_due), finished
+
+
+def expire(db: Connection, now: int) -> bool:
+    """Cancel jobs whose time to start is over, at most BATCH; whether there were any."""
+    first = one(db, SQL.next_expiry)
+    return first is not None and first <= now and db.execute(SQL.expire, (now, BATCH)).rowcount > 0
+
+
+def promote(db: Connection, now: int) -> int | None:
+    """Make due jobs ready, at most BATCH; when the next one is due."""
+    first: int | None = one(db, SQL.next_run)
+    if first is None or first > now:
+        return first
+    db.execute(SQL.promote, (now, BATCH))
+    again: int | None = one(db, SQL.next_run)
+    return again
+
+
+def claim(db: Connection, now: int, runner: str, seq: int, demand: Demand) -> tuple[list[str], bool]:
+    """Give the best ready jobs to `runner`; their ids, and whether more could be taken at once."""
+    if demand.slots <= 0 or not any(lane.slots > 0 for lane in demand.lanes):
+        return [], False
+    lines = [row[0] for row in db.execute(SQL.lines)]
+    choice = choose(lines, demand, now, lambda line, n: db.execute(SQL.heads, (line, n)).fetchall(), BATCH)
+    for id in choice.expired:
+        db.execute(SQL.expire_one, (now, id))
+    if choice.ids:
+        db.execute(SQL.claim, (runner, seq, now, json.dumps(choice.ids)))
+    return choice.ids, choice.more or bool(choice.expired)
+
+
+def settle(db: Connection, now: int, runner: str, outcomes: Sequence[Outcome]) -> list[str]:
+    """Apply outcomes of claims of `runner` under their fences; the ids of those that do not stand."""
+    plain = [o for o in outcomes if o.ending is Ending.SUCCEEDED]
+    refused: list[str] = []
+    for piece in pieces(plain, ROWS):
+        rows = [(o.id, o.fence, o.seq, o.attempt, text(o.result)) for o in piece]
+        if db.execute(filled(SQL.succeed, 5, len(rows)), [*flat(rows), now, runner]).rowcount < len(rows):
+            refused += [o.id for o in piece if not stands(db, runner, o)]
+    if len(plain) < len(outcomes):
+        refused += [o.id for o in outcomes if o.ending is not Ending.SUCCEEDED and not settle_one(db, now, runner, o)]
+    return refused
+
+
+def settle_one(db: Connection, now: int, runner: str, outcome: Outcome) -> bool:
+    """Apply an outcome that is not a plain success; whether it stands."""
+    changed = db.execute(
+        SQL.settle,
+        {
+            "id": outcome.id,
+            "fence": outcome.fence,
+            "seq": outcome.seq,
+            "runner": runner,
+            "state": outcome.ending.state,
+            "final": outcome.ending.state in FINAL,
+            "attempt": outcome.attempt,
+            "lost": outcome.lost,
+            "reason": outcome.reason,
+            "run_at": now + micros(outcome.delay),
+            "now": now,
+        },
+    ).rowcount
+    if not changed:
+        return stands(db, runner, outcome)
+    failure = None if outcome.failure is None else msgspec.json.encode(outcome.failure).decode()
+    add_attempt(db, now, outcome.id, outcome.attempt, outcome.ending, failure)
+    return True
+
+
+def stands(db: Connection, runner: str, outcome: Outcome) -> bool:
+    """Whether an outcome of this very claim was applied before."""
+    return one(db, SQL.stands, (outcome.id, outcome.fence, outcome.seq, runner)) is not None
+
+
+def add_attempt(db: Connection, now: int, job: str, attempt: int, ending: Ending, failure: str | None) -> None:
+    """Keep how the newest attempt of a job ended."""
+    db.execute(SQL.add_attempt, {"id": job, "attempt": attempt, "ending": ending, "now": now, "failure": failure})
+
+
+def hand_back(db: Connection, now: int, runner: str, ending: Ending, keep: Held | None = None) -> int:
+    """Make ready what `runner` holds, but for the claims in `keep` and those made after it; how many came back."""
+    back = 0
+    for id, fence, seq, attempt in db.execute(SQL.held_by, (runner,)).fetchall():
+        if keep is not None and (seq > keep.seq or (id, fence) in keep.claims):
+            continue
+        add_attempt(db, now, id, attempt, ending, None)
+        db.execute(SQL.hand_back, {"id": id, "now": now, "lost": int(ending is Ending.LOST)})
+        back += 1
+    return back
+
+
+def depart_runner(db: Connection, now: int, runner: str, ending: Ending, outcomes: Sequence[Outcome] = ()) -> int:
+    """Unregister a runner, settle `outcomes` and hand back the rest of what it holds."""
+    settle(db, now, runner, outcomes)
+    db.execute(SQL.drop_runner, (runner,))
+    db.execute(SQL.depart, (runner, now))
+    return hand_back(db, now, runner, ending)
+
+
+def depart_worker(db: Connection, now: int, worker: str, ending: Ending) -> int:
+    """Unregister a worker and its runners, handing back what they hold."""
+    runners = [row[0] for row in db.execute(SQL.runners_of, (worker,))]
+    back = sum(depart_runner(db, now, runner, ending) for runner in runners)
+    db.execute(SQL.drop_worker, (worker,))
+    db.execute(SQL.depart, (worker, now))
+    return back
+
+
+def refuse_known(db: Connection, id: str) -> None:
+    """Raise `Evicted` for the id of a worker or runner that is gone."""
+    if one(db, SQL.departed, (id,)) is not None:
+        raise Evicted(f"{id} was registered before and is gone; start under a new id")
+
+
+def note(db: Connection, runner: str, patch: Patch) -> bool:
+    """Write progress under its fence; whether it was taken."""
+    progress = msgspec.json.encode(patch.progress).decode()
+    return db.execute(SQL.note, (progress, patch.id, patch.fence, patch.seq, runner)).rowcount > 0
+
+
+def act(db: Connection, now: int, id: str, verb: Verb) -> bool:
+    """Do an operator's verb to one job; whether it fitted."""
+    named: dict[str, Any] = {"id": id, "now": now}
+    if verb is Verb.CANCEL:
+        return db.execute(SQL.cancel, named).rowcount > 0
+    if verb is Verb.DELETE:
+        return db.execute(SQL.delete, named).rowcount > 0
+    if db.execute(SQL.retry_scheduled, named).rowcount:
+        return True
+    state = one(db, SQL.state_of, (id,))
+    if state is None or not State(state).final:
+        return False
+    key = one(db, SQL.unique_key_of, (id,))
+    if key is not None:
+        db.execute(SQL.take_mark, (key, id, None, now))
+        if one(db, SQL.mark_holder, (key,)) != id:
+            return False
+    return db.execute(SQL.retry_finished, named).rowcount > 0

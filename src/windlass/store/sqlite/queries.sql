@@ -1,0 +1,223 @@
+-- Named statements of the SQLite store. {rows} is filled with as many value rows as a batch has.
+
+-- name: put_jobs
+INSERT INTO jobs (id, line, queue, task, priority, rank, state, run_at, expires_at, args, options, unique_key, enqueued_at)
+VALUES {rows};
+
+-- name: put_tags
+INSERT OR IGNORE INTO tags (tag, job) VALUES (?, ?);
+
+-- name: state_of
+SELECT state FROM jobs WHERE id = ?;
+
+-- name: states_of
+SELECT id, state FROM jobs WHERE id IN (SELECT value FROM json_each(?));
+
+-- name: take_mark
+-- A mark past its time is free.
+INSERT INTO marks (key, job, until) VALUES (?1, ?2, ?3)
+ON CONFLICT (key) DO UPDATE SET job = excluded.job, until = excluded.until WHERE until <= ?4;
+
+-- name: mark_holder
+SELECT job FROM marks WHERE key = ?;
+
+-- name: runner_seq
+SELECT seq FROM runners WHERE id = ?;
+
+-- name: set_seq
+UPDATE runners SET seq = ? WHERE id = ?;
+
+-- name: succeed
+-- The plain case of settling, alone in a statement because it is nearly all of the traffic.
+WITH batch (id, fence, seq, attempt, result) AS (VALUES {rows})
+UPDATE jobs SET
+    state = 'succeeded', finished_at = ?, attempt = batch.attempt, lost = 0, reason = NULL, result = batch.result
+FROM batch
+WHERE jobs.id = batch.id AND jobs.fence = batch.fence AND jobs.seq = batch.seq AND jobs.runner = ?
+    AND jobs.state = 'running';
+
+-- name: settle
+-- One outcome of any other kind. A job marked for cancelling does not come back.
+UPDATE jobs SET
+    state = CASE WHEN cancelling AND NOT :final THEN 'cancelled' ELSE :state END,
+    finished_at = CASE WHEN cancelling OR :final THEN :now END,
+    attempt = :attempt, lost = :lost, reason = :reason,
+    line = queue || '/' || task || CASE WHEN :lost > 0 THEN '!' ELSE '' END,
+    run_at = CASE WHEN :state = 'scheduled' THEN :run_at ELSE run_at END,
+    rank = CASE WHEN :state = 'scheduled' THEN :run_at ELSE rank END
+WHERE id = :id AND fence = :fence AND seq = :seq AND runner = :runner AND state = 'running';
+
+-- name: add_attempt
+INSERT OR IGNORE INTO attempts (job, fence, attempt, ending, runner, started_at, ended_at, failure)
+SELECT id, fence, :attempt, :ending, runner, started_at, :now, :failure FROM jobs WHERE id = :id;
+
+-- name: stands
+-- Whether an outcome of this fence was applied before.
+SELECT 1 FROM jobs WHERE id = ? AND fence = ? AND seq = ? AND runner = ? AND state <> 'running';
+
+-- name: next_run
+SELECT min(run_at) FROM jobs WHERE state = 'scheduled';
+
+-- name: promote
+UPDATE jobs SET state = 'ready' WHERE rowid IN (
+    SELECT rowid FROM jobs INDEXED BY due WHERE state = 'scheduled' AND run_at <= ? ORDER BY run_at LIMIT ?
+);
+
+-- name: next_expiry
+SELECT min(expires_at) FROM jobs WHERE expires_at IS NOT NULL AND state IN ('waiting', 'scheduled', 'ready');
+
+-- name: expire
+UPDATE jobs SET state = 'cancelled', finished_at = ?1, reason = 'expired' WHERE rowid IN (
+    SELECT rowid FROM jobs INDEXED BY expiring
+    WHERE expires_at <= ?1 AND state IN ('waiting', 'scheduled', 'ready') ORDER BY expires_at LIMIT ?2
+);
+
+-- name: expire_one
+UPDATE jobs SET state = 'cancelled', finished_at = ?, reason = 'expired' WHERE id = ? AND state = 'ready';
+
+-- name: lines
+-- The distinct lines with ready jobs: one index search per line, however long each is.
+WITH RECURSIVE present (line) AS (
+    SELECT min(line) FROM jobs WHERE state = 'ready'
+    UNION ALL
+    SELECT (SELECT min(line) FROM jobs WHERE state = 'ready' AND line > present.line)
+    FROM present WHERE present.line IS NOT NULL
+)
+SELECT line FROM present WHERE line IS NOT NULL;
+
+-- name: heads
+SELECT -priority, rank, id, expires_at FROM jobs INDEXED BY ready
+WHERE state = 'ready' AND line = ? ORDER BY priority DESC, rank, id LIMIT ?;
+
+-- name: claim
+UPDATE jobs SET state = 'running', fence = fence + 1, runner = ?, seq = ?, started_at = ?, progress = NULL
+WHERE id IN (SELECT value FROM json_each(?));
+
+-- name: claimed
+SELECT id, fence, seq, task, queue, args, options, priority, attempt, lost, enqueued_at, run_at
+FROM jobs INDEXED BY held WHERE runner = ? AND state = 'running' AND seq = ?
+ORDER BY priority DESC, rank, id;
+
+-- name: held_by
+SELECT id, fence, seq, attempt FROM jobs INDEXED BY held WHERE runner = ? AND state = 'running';
+
+-- name: hand_back
+UPDATE jobs SET
+    state = CASE WHEN cancelling THEN 'cancelled' ELSE 'ready' END,
+    finished_at = CASE WHEN cancelling THEN :now END,
+    reason = CASE WHEN cancelling THEN reason END,
+    lost = max(lost, :lost), runner = NULL,
+    line = queue || '/' || task || CASE WHEN max(lost, :lost) > 0 THEN '!' ELSE '' END
+WHERE id = :id AND state = 'running';
+
+-- name: drop_runner
+DELETE FROM runners WHERE id = ?;
+
+-- name: drop_worker
+DELETE FROM workers WHERE id = ?;
+
+-- name: depart
+INSERT OR IGNORE INTO departed (id, left_at) VALUES (?, ?);
+
+-- name: departed
+SELECT 1 FROM departed WHERE id = ?;
+
+-- name: enlist
+INSERT INTO workers (id, host, pid, version, lease, queues, concurrency, started_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?);
+
+-- name: worker
+SELECT lease FROM workers WHERE id = ?;
+
+-- name: leases
+SELECT id, lease FROM workers;
+
+-- name: join
+INSERT INTO runners (id, worker, pid, tasks, joined_at) VALUES (?, ?, ?, ?, ?);
+
+-- name: runners_of
+SELECT id FROM runners WHERE worker = ?;
+
+-- name: orders
+SELECT jobs.runner, jobs.id, jobs.fence FROM runners JOIN jobs INDEXED BY cancelling ON jobs.runner = runners.id
+WHERE runners.worker = ? AND jobs.state = 'running' AND jobs.cancelling = 1;
+
+-- name: any_ready
+SELECT EXISTS (SELECT 1 FROM jobs WHERE state = 'ready');
+
+-- name: note
+UPDATE jobs SET progress = ? WHERE id = ? AND fence = ? AND seq = ? AND runner = ? AND state = 'running';
+
+-- name: cancel
+UPDATE jobs SET
+    state = CASE WHEN state = 'running' THEN state ELSE 'cancelled' END,
+    finished_at = CASE WHEN state = 'running' THEN NULL ELSE :now END,
+    cancelling = state = 'running', reason = 'cancelled by an operator'
+WHERE id = :id AND state IN ('waiting', 'scheduled', 'ready', 'running') AND NOT cancelling;
+
+-- name: retry_finished
+UPDATE jobs SET
+    state = 'ready', attempt = 0, lost = 0, runner = NULL, cancelling = 0, reason = NULL, result = NULL,
+    progress = NULL, finished_at = NULL, expires_at = NULL, run_at = :now, rank = :now, line = queue || '/' || task
+WHERE id = :id AND finished_at IS NOT NULL;
+
+-- name: retry_scheduled
+UPDATE jobs SET state = 'ready', run_at = :now, rank = :now WHERE id = :id AND state = 'scheduled';
+
+-- name: delete
+DELETE FROM jobs WHERE id = :id AND state <> 'running';
+
+-- name: unique_key_of
+SELECT unique_key FROM jobs WHERE id = ?;
+
+-- name: prune_jobs
+DELETE FROM jobs WHERE rowid IN (
+    SELECT rowid FROM jobs INDEXED BY over WHERE state = ? AND finished_at IS NOT NULL AND finished_at <= ?
+    ORDER BY finished_at LIMIT ?
+);
+
+-- name: prune_marks
+DELETE FROM marks WHERE key IN (SELECT key FROM marks WHERE until <= ? ORDER BY until LIMIT ?);
+
+-- name: prune_departed
+DELETE FROM departed WHERE left_at <= ?;
+
+-- name: doc_version
+SELECT version FROM docs WHERE kind = ? AND name = ?;
+
+-- name: save_doc
+INSERT INTO docs (kind, name, version, body, due) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT (kind, name) DO UPDATE SET version = excluded.version, body = excluded.body, due = excluded.due;
+
+-- name: drop_doc
+DELETE FROM docs WHERE kind = ? AND name = ?;
+
+-- name: docs
+SELECT kind, name, version, body, due FROM docs WHERE kind = ? ORDER BY name;
+
+-- name: docs_due
+SELECT kind, name, version, body, due FROM docs WHERE kind = ? AND due <= ? ORDER BY due, name;
+
+-- name: jobs_by_id
+SELECT {columns} FROM jobs WHERE id IN (SELECT value FROM json_each(?));
+
+-- name: attempts_of
+SELECT job, fence, attempt, ending, runner, started_at, ended_at, failure FROM attempts
+WHERE job IN (SELECT value FROM json_each(?)) ORDER BY job, fence;
+
+-- name: tags_of
+SELECT job, tag FROM tags WHERE job IN (SELECT value FROM json_each(?)) ORDER BY job, tag;
+
+-- name: stats
+SELECT queue, task, state, count(*), min(run_at) FROM (
+    SELECT queue, task, state, run_at FROM jobs WHERE state = 'ready'
+    UNION ALL SELECT queue, task, state, run_at FROM jobs WHERE state = 'scheduled'
+    UNION ALL SELECT queue, task, state, run_at FROM jobs WHERE state = 'running'
+) GROUP BY queue, task, state ORDER BY queue, task, state;
+
+-- name: workers
+SELECT id, host, pid, version, lease, queues, concurrency, started_at FROM workers ORDER BY started_at, id;
+
+-- name: runners
+SELECT id, worker, pid, tasks, joined_at,
+    (SELECT count(*) FROM jobs INDEXED BY held WHERE jobs.runner = runners.id AND jobs.state = 'running')
+FROM runners ORDER BY joined_at, id;

@@ -1,0 +1,145 @@
+"""What is only read: jobs for people, counts, workers. Runs on connections of its own, never behind a writer."""
+
+import json
+import sqlite3
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from windlass.model import Attempt, Doc, Filter, JobRecord, Line, Page, RunnerInfo, State, Verb, WorkerInfo
+from windlass.store.sqlite.moves import SQL
+from windlass.store.sqlite.rows import COLUMNS, MICRO, one, read_attempt, read_job, seconds
+
+Connection = sqlite3.Connection
+
+ORDERS = {
+    State.WAITING: ("id",),
+    State.SCHEDULED: ("run_at", "id"),
+    State.READY: ("line", "-priority", "rank", "id"),
+    State.RUNNING: ("started_at", "id"),
+    State.SUCCEEDED: ("-finished_at", "id"),
+    State.FAILED: ("-finished_at", "id"),
+    State.CANCELLED: ("-finished_at", "id"),
+}
+"""How jobs of a state are listed: by an index that has them in that order anyway."""
+
+SORTED = {"-priority": "priority DESC", "-finished_at": "finished_at DESC"}
+
+
+def get(db: Connection, ids: Sequence[str]) -> list[JobRecord]:
+    """`Store.get`."""
+    wanted = json.dumps(list(ids))
+    rows = {row[0]: row for row in db.execute(SQL.jobs_by_id.replace("{columns}", COLUMNS), (wanted,))}
+    return complete(db, [rows[id] for id in ids if id in rows])
+
+
+def complete(db: Connection, rows: Sequence[Sequence[Any]]) -> list[JobRecord]:
+    """Rows of COLUMNS as jobs, with their tags and attempts."""
+    ids = json.dumps([row[0] for row in rows])
+    tags: defaultdict[str, list[str]] = defaultdict(list)
+    attempts: defaultdict[str, list[Attempt]] = defaultdict(list)
+    for job, tag in db.execute(SQL.tags_of, (ids,)):
+        tags[job].append(tag)
+    for row in db.execute(SQL.attempts_of, (ids,)):
+        attempts[row[0]].append(read_attempt(row))
+    return [read_job(row, tuple(tags[row[0]]), tuple(attempts[row[0]])) for row in rows]
+
+
+def where(filter: Filter) -> tuple[str, list[Any]]:
+    """The condition of a filter, and its parameters."""
+    terms = ["1"]
+    parameters: list[Any] = []
+    if filter.state is not None:
+        terms.append(f"state = '{State(filter.state)}'")
+        if filter.state.final:
+            terms.append("finished_at IS NOT NULL")
+    for column in ("task", "queue"):
+        if (value := getattr(filter, column)) is not None:
+            terms.append(f"{column} = ?")
+            parameters.append(value)
+    if filter.tag is not None:
+        terms.append("id IN (SELECT job FROM tags WHERE tag = ?)")
+        parameters.append(filter.tag)
+    return " AND ".join(terms), parameters
+
+
+def find(db: Connection, filter: Filter, limit: int, after: str | None) -> Page:
+    """`Store.find`: one page by key, never by offset."""
+    keys = ORDERS[filter.state] if filter.state else ("-rowid",)
+    condition, parameters = where(filter)
+    if after is not None:
+        condition += f" AND ({', '.join(keys)}) > ({', '.join('?' * len(keys))})"
+        parameters += json.loads(after)
+    order = ", ".join(SORTED.get(key, key) for key in keys).replace("-rowid", "rowid DESC")
+    sql = f"SELECT {COLUMNS}, {', '.join(keys)} FROM jobs WHERE {condition} ORDER BY {order} LIMIT ?"  # noqa: S608
+    rows = db.execute(sql, [*parameters, limit + 1]).fetchall()
+    more = len(rows) > limit
+    rows = rows[:limit]
+    width = len(keys)
+    cursor = json.dumps(rows[-1][-width:]) if more else None
+    return Page(jobs=tuple(complete(db, [row[:-width] for row in rows])), after=cursor)
+
+
+def count(db: Connection, filter: Filter) -> int:
+    """`Store.count`."""
+    condition, parameters = where(filter)
+    return int(one(db, f"SELECT count(*) FROM jobs WHERE {condition}", parameters))  # noqa: S608 - no user text
+
+
+def targets(db: Connection, filter: Filter, verb: Verb, limit: int) -> list[str]:
+    """Ids of jobs that match and that `verb` fits."""
+    fits = {
+        Verb.CANCEL: "finished_at IS NULL AND NOT cancelling",
+        Verb.RETRY: "(finished_at IS NOT NULL OR state = 'scheduled')",
+        Verb.DELETE: "state <> 'running'",
+    }[verb]
+    condition, parameters = where(filter)
+    sql = f"SELECT id FROM jobs WHERE {condition} AND {fits} LIMIT ?"  # noqa: S608 - no user text
+    return [row[0] for row in db.execute(sql, [*parameters, limit])]
+
+
+def stats(db: Connection, now: int) -> list[Line]:
+    """`Store.stats`."""
+    return [
+        Line(queue=queue, task=task, state=State(state), count=number, oldest=max(0.0, (now - first) / MICRO))
+        for queue, task, state, number, first in db.execute(SQL.stats)
+    ]
+
+
+def workers(db: Connection, ages: Mapping[str, float]) -> list[WorkerInfo]:
+    """`Store.workers`."""
+    runners: defaultdict[str, list[RunnerInfo]] = defaultdict(list)
+    for id, worker, pid, tasks, joined_at, running in db.execute(SQL.runners):
+        runners[worker].append(
+            RunnerInfo(
+                id=id,
+                worker=worker,
+                pid=pid,
+                tasks=tuple(json.loads(tasks)),
+                joined_at=joined_at / MICRO,
+                running=running,
+            )
+        )
+    return [
+        WorkerInfo(
+            id=id,
+            host=host,
+            pid=pid,
+            version=version,
+            lease=lease,
+            queues=queues,
+            concurrency=concurrency,
+            started_at=started_at / MICRO,
+            beat_age=ages.get(id, 0.0),
+            runners=tuple(runners[id]),
+        )
+        for id, host, pid, version, lease, queues, concurrency, started_at in db.execute(SQL.workers)
+    ]
+
+
+def docs(rows: Iterable[Sequence[Any]]) -> list[Doc]:
+    """Rows of `docs` as documents."""
+    return [
+        Doc(kind=kind, name=name, version=version, body=body, due=seconds(due))
+        for kind, name, version, body, due in rows
+    ]

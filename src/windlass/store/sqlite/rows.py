@@ -1,0 +1,160 @@
+"""Rows of the SQLite store as values, and values as rows."""
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+
+from windlass.model import Attempt, Claim, Ending, Failure, JobRecord, NewJob, Progress, State
+
+MICRO = 1_000_000
+
+COLUMNS = (
+    "id, task, queue, priority, state, args, options, attempt, lost, fence, runner, enqueued_at, run_at, started_at, "
+    "finished_at, expires_at, cancelling, reason, result, progress, unique_key"
+)
+
+_progress = msgspec.json.Decoder(Progress)
+_failure = msgspec.json.Decoder(Failure)
+
+
+def micros(seconds: float) -> int:
+    """Seconds as the whole microseconds that the tables keep."""
+    return round(seconds * MICRO)
+
+
+def seconds(micros: int | None) -> float | None:
+    """The way back."""
+    return None if micros is None else micros / MICRO
+
+
+def text(data: bytes | None) -> str | None:
+    """Encoded JSON as it is stored."""
+    return None if data is None else data.decode()
+
+
+def raw(data: str | bytes | None) -> bytes | None:
+    """Stored JSON as it was encoded; a row that somebody else wrote may hold a blob."""
+    return data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
+
+
+def new_row(job: NewJob, now: int) -> tuple[Any, ...]:
+    """A job as the columns of `put_jobs`."""
+    if job.run_at is not None:
+        due = micros(job.run_at)
+    elif job.delay > 0:
+        due = now + micros(job.delay)
+    else:
+        due = now
+    return (
+        job.id,
+        f"{job.queue}/{job.task}",
+        job.queue,
+        job.task,
+        job.priority,
+        max(now, due),
+        "scheduled" if due > now else "ready",
+        due,
+        None if job.expires_in is None else now + micros(job.expires_in),
+        job.args.decode(),
+        None if job.options is None else job.options.decode(),
+        job.unique,
+        now,
+    )
+
+
+def read_claim(row: Sequence[Any]) -> Claim:
+    """A row of `claimed`."""
+    return Claim(
+        id=row[0],
+        fence=row[1],
+        seq=row[2],
+        task=row[3],
+        queue=row[4],
+        args=raw(row[5]) or b"",
+        options=raw(row[6]),
+        priority=row[7],
+        attempt=row[8],
+        lost=row[9],
+        enqueued_at=row[10] / MICRO,
+        run_at=row[11] / MICRO,
+    )
+
+
+def read_job(row: Sequence[Any], tags: tuple[str, ...], attempts: tuple[Attempt, ...]) -> JobRecord:
+    """A row of COLUMNS."""
+    return JobRecord(
+        id=row[0],
+        task=row[1],
+        queue=row[2],
+        priority=row[3],
+        state=State(row[4]),
+        args=raw(row[5]) or b"",
+        options=raw(row[6]),
+        attempt=row[7],
+        lost=row[8],
+        fence=row[9],
+        runner=row[10],
+        enqueued_at=row[11] / MICRO,
+        run_at=row[12] / MICRO,
+        started_at=seconds(row[13]),
+        finished_at=seconds(row[14]),
+        expires_at=seconds(row[15]),
+        cancelling=bool(row[16]),
+        reason=row[17],
+        result=raw(row[18]),
+        progress=decoded(_progress, row[19]),
+        unique=row[20],
+        tags=tags,
+        attempts=attempts,
+    )
+
+
+def read_attempt(row: Sequence[Any]) -> Attempt:
+    """A row of `attempts_of`, without the job in front."""
+    return Attempt(
+        fence=row[1],
+        attempt=row[2],
+        ending=Ending(row[3]),
+        runner=row[4],
+        started_at=seconds(row[5]),
+        ended_at=row[6] / MICRO,
+        failure=decoded(_failure, row[7]),
+    )
+
+
+def decoded(decoder: msgspec.json.Decoder[Any], data: str | None) -> Any:
+    """A stored value, or None if there is none, or none that can be read."""
+    try:
+        return None if data is None else decoder.decode(data)
+    except msgspec.MsgspecError:
+        return None
+
+
+def pieces(rows: Sequence[Any], most: int) -> Iterable[Sequence[Any]]:
+    """`rows` in pieces whose lengths are powers of two up to `most`, so that few statements serve all batches."""
+    start = 0
+    while start < len(rows):
+        size = min(most, 1 << ((len(rows) - start).bit_length() - 1))
+        yield rows[start : start + size]
+        start += size
+
+
+def flat(rows: Iterable[Sequence[Any]]) -> list[Any]:
+    """All values of all rows, one after another."""
+    return [value for row in rows for value in row]
+
+
+@lru_cache(maxsize=64)
+def filled(sql: str, width: int, count: int) -> str:
+    """`sql` with its {rows} for a batch of `count` rows of `width` values."""
+    row = f"({', '.join('?' * width)})"
+    return sql.replace("{rows}", ", ".join([row] * count))
+
+
+def one(connection: sqlite3.Connection, sql: str, parameters: Sequence[Any] = ()) -> Any:
+    """The first value of the first row, or None."""
+    row = connection.execute(sql, parameters).fetchone()
+    return None if row is None else row[0]

@@ -1,0 +1,102 @@
+"""The file itself: its URL, its schema, its health."""
+
+import sqlite3
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from urllib.parse import parse_qsl, urlsplit
+
+from windlass.errors import ConfigError
+from windlass.store.queries import load_migrations
+from windlass.store.sqlite.rows import one
+
+OLDEST = (3, 38, 0)
+"""The first SQLite release with all that the statements use: STRICT tables, UPDATE … FROM, JSON built in."""
+
+WAL_RESET_FIXED = (3, 51, 3)
+PATIENCE_MS = 10_000
+
+
+def refuse_old() -> None:
+    """Raise `ConfigError` when this Python's SQLite is older than OLDEST."""
+    if sqlite3.sqlite_version_info < OLDEST:
+        raise ConfigError(
+            f"this Python comes with SQLite {sqlite3.sqlite_version}; 3.38 or later is needed. "
+            "Use another Python build, or a postgresql:// or redis:// store"
+        )
+
+
+def parse(url: str) -> tuple[str, str]:
+    """The path and the `synchronous` setting in a sqlite URL. Raises `ConfigError`."""
+    parts = urlsplit(url)
+    path = url.partition("?")[0].removeprefix("sqlite:///")
+    options = dict(parse_qsl(parts.query))
+    synchronous = options.pop("synchronous", "full")
+    if not path or path.startswith("sqlite:") or options or synchronous not in ("full", "normal"):
+        raise ConfigError(
+            "expected sqlite:///path/to/file.db (four slashes for an absolute path), optionally with "
+            f"?synchronous=full or ?synchronous=normal; {url!r} came"
+        )
+    return path, synchronous.upper()
+
+
+def apply_migrations(db: sqlite3.Connection) -> list[str]:
+    """Bring the schema up to date, one transaction a step; the steps taken. Raises `ConfigError` for a newer schema."""
+    steps = load_migrations("windlass.store.sqlite")
+    taken: list[str] = []
+    for number, name, script in steps:
+        if one(db, "PRAGMA user_version") >= number:
+            continue
+        begin(db)
+        try:
+            if one(db, "PRAGMA user_version") < number:
+                for statement in statements(script):
+                    db.execute(statement)
+                db.execute(f"PRAGMA user_version = {number}")
+                taken.append(name)
+            db.execute("COMMIT")
+        except BaseException:
+            db.execute("ROLLBACK")
+            raise
+    version = one(db, "PRAGMA user_version")
+    if version > steps[-1][0]:
+        raise ConfigError(
+            f"the database has schema {version}, this Windlass knows up to {steps[-1][0]}: update Windlass"
+        )
+    return taken
+
+
+def begin(db: sqlite3.Connection) -> None:
+    """Take the write lock for a schema change, waiting for other processes that start at the same moment."""
+    db.execute(f"PRAGMA busy_timeout = {PATIENCE_MS}")
+    db.execute("BEGIN IMMEDIATE")
+
+
+def statements(script: str) -> Iterator[str]:
+    """The single statements of a script; triggers hold semicolons of their own."""
+    statement = ""
+    for row in script.splitlines(keepends=True):
+        statement += row
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+
+
+def probe(db: sqlite3.Connection, path: str) -> Mapping[str, str]:
+    """`Store.probe`."""
+    found = {
+        "engine": f"SQLite {sqlite3.sqlite_version}",
+        "file": path,
+        "schema": str(one(db, "PRAGMA user_version")),
+        "journal": str(one(db, "PRAGMA journal_mode")),
+        "synchronous": {1: "normal", 2: "full"}.get(one(db, "PRAGMA synchronous"), "?"),
+        "integrity": str(one(db, "PRAGMA quick_check(1)")),
+    }
+    if path != ":memory:":
+        sizes = [Path(f"{path}{suffix}") for suffix in ("", "-wal")]
+        found["bytes"] = str(sum(file.stat().st_size for file in sizes if file.exists()))
+    if sqlite3.sqlite_version_info < WAL_RESET_FIXED:
+        found["warning"] = (
+            "SQLite before 3.51.3 can damage a file whose log is reset by two programs at once. Windlass keeps its "
+            "own processes from that; other programs that write to this file should set wal_autocheckpoint to 0"
+        )
+    return found

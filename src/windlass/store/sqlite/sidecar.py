@@ -1,0 +1,202 @@
+"""The folder beside the database: who is alive, and bells to wake who waits. No writer can stand in front of it."""
+
+import asyncio
+import contextlib
+import errno
+import os
+import threading
+import uuid
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Protocol
+
+from windlass.clock import Clock
+from windlass.store.contract import Topic
+
+
+class Sidecar(Protocol):
+    """Beats and bells, in files for a file and in memory for `:memory:`."""
+
+    def beat(self, worker: str) -> None:
+        """Note that `worker` lives now."""
+
+    def ages(self, workers: Iterable[str]) -> dict[str, float]:
+        """Seconds since the last beat of each worker; infinite for one that has none, or from before a reboot."""
+
+    def forget(self, worker: str) -> None:
+        """Drop the beats of a worker that is gone."""
+
+    def ring(self, topic: Topic) -> None:
+        """Wake all who wait for `topic`, in every process."""
+
+    async def listen(self, topic: Topic, timeout: float) -> bool:
+        """Wait for a ring that came after the last one heard; whether it came within `timeout` seconds."""
+
+    def close(self) -> None:
+        """Stop listening."""
+
+
+def boot_id() -> str:
+    """What changes when the machine starts anew; empty where the system does not tell."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+    except OSError:
+        return ""
+
+
+class Waiters:
+    """Who waits for which bell, in any event loop of this process. A ring that nobody hears is kept for the next."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[Topic, set[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]]] = {}
+        self._kept: set[Topic] = set()
+
+    def wake(self, topic: Topic) -> None:
+        """End every wait for `topic`."""
+        waiting = self._waiting.pop(topic, None)
+        if not waiting:
+            self._kept.add(topic)
+            return
+        for loop, heard in waiting:
+            with contextlib.suppress(RuntimeError):  # that loop is closed
+                loop.call_soon_threadsafe(finish, heard)
+
+    async def wait(self, topic: Topic, timeout: float) -> bool:
+        """Whether `topic` was rung within `timeout` seconds, or before without being heard."""
+        if topic in self._kept:
+            self._kept.discard(topic)
+            return True
+        loop = asyncio.get_running_loop()
+        heard: asyncio.Future[None] = loop.create_future()
+        entry = (loop, heard)
+        self._waiting.setdefault(topic, set()).add(entry)
+        try:
+            await asyncio.wait_for(heard, timeout)
+        except TimeoutError:
+            return False
+        finally:
+            self._waiting.get(topic, set()).discard(entry)
+        return True
+
+
+def finish(heard: asyncio.Future[None]) -> None:
+    """End one wait, unless it ended by itself."""
+    if not heard.done():
+        heard.set_result(None)
+
+
+class FileSidecar:
+    """Beats are small files, bells are named pipes: a byte in one wakes its reader, without polling."""
+
+    def __init__(self, folder: Path, clock: Clock) -> None:
+        self._folder = folder
+        self._clock = clock
+        self._boot = boot_id()
+        self._bells: dict[Topic, tuple[int, Path]] = {}
+        self._readers: dict[tuple[asyncio.AbstractEventLoop, Topic], int] = {}
+        self._waiters = Waiters()
+        self._lock = threading.Lock()
+        folder.mkdir(exist_ok=True)
+
+    def beat(self, worker: str) -> None:
+        self._folder.mkdir(exist_ok=True)
+        path = self._folder / f"beat-{worker}"
+        fresh = path.with_suffix(".new")
+        fresh.write_text(f"{self._clock.boot()!r} {self._boot}", "ascii")
+        fresh.replace(path)
+
+    def ages(self, workers: Iterable[str]) -> dict[str, float]:
+        now = self._clock.boot()
+        return {worker: now - self._last(worker) for worker in workers}
+
+    def _last(self, worker: str) -> float:
+        try:
+            at, _, boot = (self._folder / f"beat-{worker}").read_text("ascii").partition(" ")
+            return float(at) if boot == self._boot else float("-inf")
+        except (OSError, ValueError):
+            return float("-inf")
+
+    def forget(self, worker: str) -> None:
+        (self._folder / f"beat-{worker}").unlink(missing_ok=True)
+
+    def ring(self, topic: Topic) -> None:
+        try:
+            names = [name for name in os.listdir(self._folder) if name.startswith(f"bell-{topic}-")]
+        except OSError:
+            return
+        for name in names:
+            self._ring_one(self._folder / name)
+
+    def _ring_one(self, path: Path) -> None:
+        try:
+            pipe = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # nobody has it open: its owner died
+                path.unlink(missing_ok=True)
+            return
+        with contextlib.suppress(OSError):
+            os.write(pipe, b"!")
+        os.close(pipe)
+
+    async def listen(self, topic: Topic, timeout: float) -> bool:
+        pipe = self._bell(topic)
+        loop = asyncio.get_running_loop()
+        key = (loop, topic)
+        if key not in self._readers:
+            loop.add_reader(pipe, self._hear, topic, pipe)
+        self._readers[key] = self._readers.get(key, 0) + 1
+        try:
+            return await self._waiters.wait(topic, timeout)
+        finally:
+            self._readers[key] -= 1
+            if not self._readers[key]:
+                del self._readers[key]
+                loop.remove_reader(pipe)
+
+    def _hear(self, topic: Topic, pipe: int) -> None:
+        with contextlib.suppress(OSError):
+            os.read(pipe, 65536)
+        self._waiters.wake(topic)
+
+    def _bell(self, topic: Topic) -> int:
+        with self._lock:
+            if topic not in self._bells:
+                path = self._folder / f"bell-{topic}-{uuid.uuid4().hex}"
+                os.mkfifo(path, 0o622)
+                self._bells[topic] = (os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC), path)
+            return self._bells[topic][0]
+
+    def close(self) -> None:
+        with self._lock:
+            for pipe, path in self._bells.values():
+                os.close(pipe)
+                path.unlink(missing_ok=True)
+            self._bells.clear()
+
+
+class MemorySidecar:
+    """The same for a database that lives in one process."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._beats: dict[str, float] = {}
+        self._waiters = Waiters()
+
+    def beat(self, worker: str) -> None:
+        self._beats[worker] = self._clock.boot()
+
+    def ages(self, workers: Iterable[str]) -> dict[str, float]:
+        now = self._clock.boot()
+        return {worker: now - self._beats.get(worker, float("-inf")) for worker in workers}
+
+    def forget(self, worker: str) -> None:
+        self._beats.pop(worker, None)
+
+    def ring(self, topic: Topic) -> None:
+        self._waiters.wake(topic)
+
+    async def listen(self, topic: Topic, timeout: float) -> bool:
+        return await self._waiters.wait(topic, timeout)
+
+    def close(self) -> None:
+        self._beats.clear()

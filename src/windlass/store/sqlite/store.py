@@ -1,0 +1,363 @@
+"""The SQLite store: the contract over one writer, a few readers and the sidecar."""
+
+import asyncio
+import json
+import sqlite3
+import threading
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from windlass.clock import Clock
+from windlass.errors import EnqueueUnknown, Evicted, StoreUnavailable
+from windlass.model import (
+    Demand,
+    Doc,
+    Ending,
+    Exchanged,
+    Filter,
+    Held,
+    JobRecord,
+    Line,
+    Mark,
+    NewJob,
+    Order,
+    Orders,
+    Outcome,
+    Page,
+    Patch,
+    Placed,
+    RunnerInfo,
+    State,
+    Verb,
+    WorkerInfo,
+)
+from windlass.store.contract import BATCH, Topic
+from windlass.store.sqlite import moves, reads
+from windlass.store.sqlite.moves import SQL
+from windlass.store.sqlite.rows import MICRO, micros, one
+from windlass.store.sqlite.schema import apply_migrations, parse, probe, refuse_old
+from windlass.store.sqlite.sidecar import FileSidecar, MemorySidecar, Sidecar
+from windlass.store.sqlite.writer import LOCK_SLICE, Unanswered, Writer, failure
+
+T = TypeVar("T")
+READERS = 4
+MEMORY = ":memory:"
+SOON = 2.0
+"""Seconds within which a delayed job is due soon enough to ring for it; duties see later ones in time."""
+
+
+class SQLiteStore:
+    """Jobs in one SQLite file, or with `sqlite:///:memory:` in this process alone."""
+
+    def __init__(self, url: str, clock: Clock) -> None:
+        self.path, self._synchronous = parse(url)
+        self._clock = clock
+        self._memory = self.path == MEMORY
+        self._opening = threading.Lock()
+        self._writer: Writer | None = None
+        self._sidecar: Sidecar = MemorySidecar(clock)
+        self._readers: ThreadPoolExecutor | None = None
+        self._pulse: ThreadPoolExecutor | None = None
+        self._local = threading.local()
+        self._shared: sqlite3.Connection | None = None
+        self._inline = threading.RLock()
+
+    # Lifecycle
+
+    async def open(self) -> None:
+        await asyncio.to_thread(self.open_now)
+
+    def open_now(self) -> None:
+        """`open`, blocking; safe to call twice."""
+        with self._opening:
+            if self._writer or self._shared:
+                return
+            refuse_old()
+            if self._memory:
+                self._shared = self._connect()
+                apply_migrations(self._shared)
+                return
+            if not Path(self.path).parent.is_dir():
+                raise StoreUnavailable(f"the folder of {self.path} does not exist: make it, or set WINDLASS_URL")
+            try:
+                apply_migrations(self._connect())
+                sidecar = Path(f"{self.path}.d")
+                self._sidecar = FileSidecar(sidecar, self._clock)
+                self._writer = Writer(self._connect, self.path, str(sidecar / "lock"))
+            except (sqlite3.Error, OSError) as error:
+                raise StoreUnavailable(f"{self.path} cannot be opened: {error}") from error
+            self._readers = ThreadPoolExecutor(READERS, "windlass-reader")
+            self._pulse = ThreadPoolExecutor(1, "windlass-pulse")
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self.close_now)
+
+    def close_now(self) -> None:
+        """`close`, blocking."""
+        with self._opening:
+            for pool in (self._readers, self._pulse):
+                if pool:
+                    pool.shutdown()
+            if self._writer:
+                self._writer.close()
+            if self._shared:
+                self._shared.close()
+            self._sidecar.close()
+            self._writer = self._shared = self._readers = self._pulse = None
+
+    async def migrate(self) -> Sequence[str]:
+        return await asyncio.to_thread(lambda: apply_migrations(self._connect()))
+
+    def _connect(self) -> sqlite3.Connection:
+        db = sqlite3.connect(
+            self.path, timeout=LOCK_SLICE, isolation_level=None, check_same_thread=False, cached_statements=256
+        )
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute(f"PRAGMA synchronous = {self._synchronous}")
+        db.execute("PRAGMA wal_autocheckpoint = 0")
+        db.execute("PRAGMA mmap_size = 0")
+        db.execute("PRAGMA cache_size = -16000")
+        return db
+
+    # Ways in
+
+    def _now(self) -> int:
+        return micros(self._clock.now())
+
+    async def _write(self, work: Callable[[sqlite3.Connection, int], T]) -> T:
+        if self._shared:
+            return self._run_inline(work)
+        if not self._writer:
+            raise StoreUnavailable("the store is not open")
+        return await self._writer.arun(lambda db: work(db, self._now()))
+
+    def _run_inline(self, work: Callable[[sqlite3.Connection, int], T]) -> T:
+        assert self._shared
+        with self._inline:
+            self._shared.execute("BEGIN")
+            try:
+                value = work(self._shared, self._now())
+            except BaseException:
+                self._shared.execute("ROLLBACK")
+                raise
+            self._shared.execute("COMMIT")
+            return value
+
+    async def _read(self, work: Callable[[sqlite3.Connection], T], pool: ThreadPoolExecutor | None = None) -> T:
+        if self._shared:
+            with self._inline:
+                return work(self._shared)
+        pool = pool or self._readers
+        if not pool:
+            raise StoreUnavailable("the store is not open")
+        return await asyncio.get_running_loop().run_in_executor(pool, self._read_here, work)
+
+    def _read_here(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        db: sqlite3.Connection | None = getattr(self._local, "db", None)
+        try:
+            if db is None:
+                db = self._local.db = self._connect()
+            return work(db)
+        except sqlite3.Error as error:
+            raise StoreUnavailable(f"{self.path} cannot be read: {error}") from error
+
+    # Jobs in
+
+    async def put(self, jobs: Sequence[NewJob], marks: Sequence[Mark] = (), docs: Sequence[Doc] = ()) -> list[Placed]:
+        placed = await self._write(lambda db, now: moves.put(db, now, jobs, marks, docs))
+        self._ring_for(jobs)
+        return placed
+
+    def put_now(self, jobs: Sequence[NewJob], timeout: float) -> list[Placed]:
+        if self._shared:
+            placed = self._run_inline(lambda db, now: moves.put(db, now, jobs, (), ()))
+        else:
+            if not self._writer:
+                raise StoreUnavailable("the store is not open")
+            try:
+                placed = self._writer.run(lambda db: moves.put(db, self._now(), jobs, (), ()), timeout)
+            except Unanswered:
+                raise EnqueueUnknown(
+                    f"the database did not answer within {timeout:g} s: the job may exist. "
+                    "Repeating with using(id=…) is safe",
+                    jobs[0].id,
+                ) from None
+            except sqlite3.Error as error:
+                raise failure(error) from error
+        self._ring_for(jobs)
+        return placed
+
+    def _ring_for(self, jobs: Sequence[NewJob]) -> None:
+        if any(job.delay <= SOON for job in jobs):
+            self._sidecar.ring("work")
+
+    # Workers
+
+    async def enlist(self, worker: WorkerInfo) -> None:
+        def work(db: sqlite3.Connection, now: int) -> None:
+            moves.refuse_known(db, worker.id)
+            db.execute(
+                SQL.enlist,
+                (
+                    worker.id,
+                    worker.host,
+                    worker.pid,
+                    worker.version,
+                    worker.lease,
+                    worker.queues,
+                    worker.concurrency,
+                    now,
+                ),
+            )
+
+        self._sidecar.beat(worker.id)
+        await self._write(work)
+
+    async def join(self, runner: RunnerInfo) -> None:
+        def work(db: sqlite3.Connection, now: int) -> None:
+            moves.refuse_known(db, runner.id)
+            if one(db, SQL.worker, (runner.worker,)) is None:
+                raise Evicted(f"worker {runner.worker} is not registered any more")
+            db.execute(SQL.join, (runner.id, runner.worker, runner.pid, json.dumps(runner.tasks), now))
+
+        await self._write(work)
+
+    async def exchange(self, runner: str, seq: int, outcomes: Sequence[Outcome], demand: Demand) -> Exchanged:
+        answer, finished = await self._write(lambda db, now: moves.exchange(db, now, runner, seq, outcomes, demand))
+        if finished:
+            self._sidecar.ring("done")
+        return answer
+
+    async def settle(self, runner: str, outcome: Outcome) -> bool:
+        refused = await self._write(lambda db, now: moves.settle(db, now, runner, [outcome]))
+        self._sidecar.ring("done")
+        return not refused
+
+    async def release(self, runners: Sequence[str], ending: Ending, outcomes: Sequence[Outcome] = ()) -> int:
+        def work(db: sqlite3.Connection, now: int) -> int:
+            return sum(moves.depart_runner(db, now, runner, ending, outcomes) for runner in runners)
+
+        back = await self._write(work)
+        self._sidecar.ring("work")
+        self._sidecar.ring("done")
+        return back
+
+    async def retire(self, worker: str) -> None:
+        await self._write(lambda db, now: moves.depart_worker(db, now, worker, Ending.INTERRUPTED))
+        self._sidecar.forget(worker)
+        self._sidecar.ring("work")
+
+    async def beat(self, worker: str, held: Mapping[str, Held] | None = None) -> Orders:
+        orders = await self._read(lambda db: self._beat(db, worker), self._pulse)
+        for runner, keep in (held or {}).items():
+            await self._reconcile(runner, keep)
+        return orders
+
+    def _beat(self, db: sqlite3.Connection, worker: str) -> Orders:
+        leases = dict(db.execute(SQL.leases).fetchall())
+        if worker not in leases:
+            self._sidecar.forget(worker)
+            return Orders(evicted=True)
+        self._sidecar.beat(worker)
+        ages = self._sidecar.ages(leases)
+        cancel = [Order(runner=row[0], id=row[1], fence=row[2]) for row in db.execute(SQL.orders, (worker,))]
+        due: float | None = 0.0
+        if not one(db, SQL.any_ready):
+            first = one(db, SQL.next_run)
+            due = None if first is None else max(0.0, (first - self._now()) / MICRO)
+        dead = any(ages[id] > lease for id, lease in leases.items())
+        return Orders(cancel=tuple(cancel), due=due, dead=dead)
+
+    async def _reconcile(self, runner: str, keep: Held) -> None:
+        """Hand back claims that nobody holds; looks first, because there is nearly always nothing to do."""
+
+        def phantom(db: sqlite3.Connection) -> bool:
+            rows = db.execute(SQL.held_by, (runner,))
+            return any(seq <= keep.seq and (id, fence) not in keep.claims for id, fence, seq, _ in rows)
+
+        if await self._read(phantom, self._pulse):
+            await self._write(lambda db, now: moves.hand_back(db, now, runner, Ending.INTERRUPTED, keep))
+            self._sidecar.ring("work")
+
+    async def reap(self) -> list[str]:
+        def work(db: sqlite3.Connection, now: int) -> list[str]:
+            leases = dict(db.execute(SQL.leases).fetchall())
+            ages = self._sidecar.ages(leases)
+            dead = [worker for worker, lease in leases.items() if ages[worker] > lease]
+            for worker in dead:
+                moves.depart_worker(db, now, worker, Ending.LOST)
+            return dead
+
+        dead = await self._write(work)
+        for worker in dead:
+            self._sidecar.forget(worker)
+        if dead:
+            self._sidecar.ring("work")
+        return dead
+
+    async def wait(self, topic: Topic, timeout: float) -> bool:
+        return await self._sidecar.listen(topic, timeout)
+
+    async def note(self, runner: str, patches: Sequence[Patch]) -> Sequence[str]:
+        def work(db: sqlite3.Connection, _: int) -> list[str]:
+            return [patch.id for patch in patches if not moves.note(db, runner, patch)]
+
+        return await self._write(work)
+
+    # Operators
+
+    async def act(self, target: Filter | Sequence[str], verb: Verb) -> list[str]:
+        def work(db: sqlite3.Connection, now: int) -> list[str]:
+            ids = reads.targets(db, target, verb, BATCH) if isinstance(target, Filter) else target[:BATCH]
+            return [id for id in ids if moves.act(db, now, id, verb)]
+
+        done = await self._write(work)
+        if done:
+            self._sidecar.ring("work" if verb is Verb.RETRY else "done")
+        return done
+
+    async def prune(self, keep: Mapping[State, float]) -> int:
+        def work(db: sqlite3.Connection, now: int) -> int:
+            left = BATCH
+            for state, age in keep.items():
+                left -= db.execute(SQL.prune_jobs, (state, now - micros(age), left)).rowcount
+            left -= db.execute(SQL.prune_marks, (now, left)).rowcount
+            db.execute(SQL.prune_departed, (now - micros(moves.DEPARTED_FOR),))
+            return BATCH - left
+
+        return await self._write(work)
+
+    async def save(self, docs: Sequence[Doc], drop: Collection[tuple[str, str]] = ()) -> None:
+        await self._write(lambda db, now: moves.save_docs(db, docs, drop))
+
+    async def load(self, kind: str, due: bool = False) -> list[Doc]:
+        def work(db: sqlite3.Connection) -> list[Doc]:
+            return reads.docs(db.execute(SQL.docs_due, (kind, self._now())) if due else db.execute(SQL.docs, (kind,)))
+
+        return await self._read(work)
+
+    # Reading
+
+    async def get(self, ids: Sequence[str]) -> list[JobRecord]:
+        return await self._read(lambda db: reads.get(db, ids))
+
+    async def find(self, filter: Filter, limit: int = 100, after: str | None = None) -> Page:
+        return await self._read(lambda db: reads.find(db, filter, limit, after))
+
+    async def count(self, filter: Filter) -> int:
+        return await self._read(lambda db: reads.count(db, filter))
+
+    async def stats(self) -> list[Line]:
+        return await self._read(lambda db: reads.stats(db, self._now()))
+
+    async def workers(self) -> list[WorkerInfo]:
+        def work(db: sqlite3.Connection) -> list[WorkerInfo]:
+            ids = [row[0] for row in db.execute(SQL.leases)]
+            return reads.workers(db, self._sidecar.ages(ids))
+
+        return await self._read(work)
+
+    async def probe(self) -> Mapping[str, str]:
+        return await self._read(lambda db: probe(db, self.path))
