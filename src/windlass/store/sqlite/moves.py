@@ -36,6 +36,8 @@ ROWS = 128
 DEPARTED_FOR = 7 * 86_400.0
 """Seconds that the ids of gone workers and runners are remembered; they are random, so this is belt and braces."""
 
+PLACED = {str(state): state for state in (State.READY, State.SCHEDULED)}
+
 Connection = sqlite3.Connection
 
 
@@ -63,7 +65,7 @@ def put_piece(db: Connection, now: int, jobs: Sequence[NewJob]) -> list[Placed]:
     tagged = [(tag, job.id) for job in jobs for tag in job.tags]
     if tagged:
         db.executemany(SQL.put_tags, tagged)
-    return [Placed(id=row[0], state=State(row[6]), new=True) for row in rows]
+    return [Placed(id=row[0], state=PLACED[row[6]], new=True) for row in rows]
 
 
 def put_one(db: Connection, now: int, job: NewJob, stand_in: str | None) -> Placed:

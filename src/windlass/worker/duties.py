@@ -1,0 +1,33 @@
+"""What any worker does for all: dropping what retention has ended."""
+
+import asyncio
+import logging
+import random
+from collections.abc import Mapping
+
+from windlass.errors import StoreError
+from windlass.model import State
+from windlass.store.contract import BATCH, Store
+
+logger = logging.getLogger("windlass.worker")
+
+PRUNE_EVERY = 60.0
+"""Seconds between two looks for what can be dropped; several workers spread out by chance."""
+
+
+class Duties:
+    """The housekeeping of one worker. Any number of workers may do it at the same time."""
+
+    def __init__(self, store: Store, keep: Mapping[State, float]) -> None:
+        self._store = store
+        self._keep = keep
+
+    async def run(self) -> None:
+        """Keep house until cancelled."""
+        while True:
+            await asyncio.sleep(PRUNE_EVERY * random.uniform(0.5, 1.5))  # noqa: S311 - spreads load
+            try:
+                while await self._store.prune(self._keep) >= BATCH:
+                    await asyncio.sleep(0.05)
+            except StoreError as error:
+                logger.warning("finished jobs could not be pruned this time: %s", error)

@@ -1,0 +1,93 @@
+"""The thread lane, and what the runner keeps of each running attempt."""
+
+import asyncio
+import contextvars
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from windlass import policy
+from windlass.context import Context
+from windlass.model import Claim, Outcome
+from windlass.policy import Retry
+
+IDLE = 30.0
+"""Seconds after which a thread without work ends."""
+
+Work = Callable[[], Outcome]
+
+
+class Threads:
+    """Runs blocking calls in threads, at most `size`, started when needed and kept while there is work.
+
+    `concurrent.futures` costs three times as much per call, and its threads cannot be left behind at exit.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._work: queue.SimpleQueue[tuple[Work, asyncio.Future[Outcome]] | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._threads = 0
+        self._busy = 0
+        self._ended: list[tuple[asyncio.Future[Outcome], Outcome | BaseException]] = []
+
+    def submit(self, work: Work) -> "asyncio.Future[Outcome]":
+        """Start `work` in a thread; its outcome comes as a future of the running loop."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Outcome] = loop.create_future()
+        context = contextvars.copy_context()
+        with self._lock:
+            self._busy += 1
+            if self._busy > self._threads and self._threads < self._size:
+                self._threads += 1
+                threading.Thread(target=self._serve, args=(loop,), name="windlass-task", daemon=True).start()
+        self._work.put((lambda: context.run(work), future))
+        return future
+
+    def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
+        while True:
+            try:
+                item = self._work.get(timeout=IDLE)
+            except queue.Empty:
+                item = None
+            if item is None:
+                with self._lock:
+                    if self._busy and self._work.qsize():
+                        continue
+                    self._threads -= 1
+                    return
+            work, future = item
+            ended: Outcome | BaseException
+            try:
+                ended = work()
+            except BaseException as error:
+                ended = error
+            with self._lock:
+                self._busy -= 1
+                first = not self._ended
+                self._ended.append((future, ended))
+            if first:
+                try:
+                    loop.call_soon_threadsafe(self._deliver)
+                except RuntimeError:  # the loop is closed: nobody waits any more
+                    return
+
+    def _deliver(self) -> None:
+        """Hand over all that ended since the last turn, woken once for all of it."""
+        with self._lock:
+            ended, self._ended = self._ended, []
+        for future, outcome in ended:
+            if future.done():
+                continue
+            if isinstance(outcome, BaseException):
+                future.set_exception(outcome)
+            else:
+                future.set_result(outcome)
+
+    def close(self) -> None:
+        """Let idle threads end; those that still run user code are left to the end of the process."""
+        with self._lock:
+            threads = self._threads
+        for _ in range(threads):
+            self._work.put(None)

@@ -1,0 +1,65 @@
+"""What a supervisor and its runners say to each other. Nothing here is user data beyond ids and task names."""
+
+from msgspec import Struct
+
+from windlass.model import Held
+
+
+class Hello(Struct, frozen=True, tag=True):
+    """Runner: the app is imported, and this is what it says of itself."""
+
+    url: str
+    lease: float
+    grace: float
+    keep: dict[str, float]
+    tasks: tuple[str, ...]
+
+
+class Broken(Struct, frozen=True, tag=True):
+    """Runner: the app cannot be imported, or its lifespan failed; the process ends."""
+
+    text: str
+
+
+class Welcome(Struct, frozen=True, tag=True):
+    """Supervisor: the worker is registered; join it and begin."""
+
+    worker: str
+
+
+class Cancel(Struct, frozen=True, tag=True):
+    """Supervisor: an operator wants this attempt to end."""
+
+    id: str
+    fence: int
+
+
+class Wake(Struct, frozen=True, tag=True):
+    """Supervisor: there may be something to claim."""
+
+
+class Pause(Struct, frozen=True, tag=True):
+    """Supervisor: claim nothing more; this process will be replaced."""
+
+
+class Stop(Struct, frozen=True, tag=True):
+    """Supervisor: claim nothing more, end within `grace` seconds."""
+
+    grace: float
+
+
+class Child(Struct, frozen=True, tag=True):
+    """Runner: a process child was started, or is gone."""
+
+    pid: int
+    alive: bool
+
+
+class Holding(Struct, frozen=True, tag=True):
+    """Runner: the claims that it holds now."""
+
+    held: Held
+
+
+FromRunner = Hello | Broken | Child | Holding
+FromSupervisor = Welcome | Cancel | Wake | Pause | Stop

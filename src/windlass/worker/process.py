@@ -1,0 +1,262 @@
+"""The main of a runner process: import the app, say hello to the supervisor, run jobs until told to stop."""
+
+import asyncio
+import contextlib
+import ctypes
+import faulthandler
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+from windlass.app import App
+from windlass.clock import SystemClock, boot_time
+from windlass.errors import Evicted, WindlassError
+from windlass.loader import load
+from windlass.model import RunnerInfo
+from windlass.worker.board import Board
+from windlass.worker.children import Children
+from windlass.worker.logs import set_up
+from windlass.worker.messages import (
+    Broken,
+    Cancel,
+    Child,
+    FromSupervisor,
+    Hello,
+    Holding,
+    Pause,
+    Stop,
+    Wake,
+    Welcome,
+)
+from windlass.worker.queues import Queues
+from windlass.worker.runner import Runner
+from windlass.worker.wire import Channel
+
+logger = logging.getLogger("windlass.worker")
+
+SWITCH = 0.0002
+"""Seconds after which a busy thread yields the interpreter. The store's thread takes a few turns per exchange; at
+Python's default of 5 ms each of them would wait longer than the exchange itself takes."""
+
+TICK = 0.5
+"""Seconds between two signs of life of the event loop."""
+
+DUMP_AFTER = 1.0
+"""Seconds without one after which all stacks are dumped, by a thread that needs no interpreter."""
+
+EX_GONE = 70
+"""The exit code of a runner that lost its worker or its lease."""
+
+
+class Process:
+    """One runner process."""
+
+    def __init__(self, given: dict[str, Any]) -> None:
+        self._given = given
+        self._id: str = given["id"]
+        self._board = Board(given["board"])
+        self._dump: int = given["dump"]
+        self._parent = os.getppid()
+        self._lease = 15.0
+        self._welcome: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._runner: Runner | None = None
+        self._ended = False
+        self._grace: asyncio.TimerHandle | None = None
+
+    async def main(self) -> int:
+        """From import to exit code."""
+        self._channel = await Channel.open(socket.socket(fileno=self._given["channel"]), FromSupervisor)
+        try:
+            app = load(self._given["app"])
+        except BaseException as error:
+            self._channel.send(Broken(text=why(error, self._given["app"])))
+            await self._channel.flush()
+            return 1
+        self._lease = app.config.lease
+        self._channel.send(
+            Hello(
+                url=self._given["url"] or app.config.url,
+                lease=app.config.lease,
+                grace=app.config.grace,
+                keep={str(state): seconds for state, seconds in app.config.keep.items()},
+                tasks=tuple(app.tasks),
+            )
+        )
+        orders = asyncio.create_task(self._obey())
+        try:
+            worker = await self._welcome
+            return await self._work(app, worker)
+        except Evicted as error:
+            logger.error("%s", error)
+            return EX_GONE
+        finally:
+            orders.cancel()
+
+    async def _work(self, app: App, worker: str) -> int:
+        store = await app.connect()
+        children = Children(
+            [sys.executable, "-m", "windlass.worker.child"],
+            self._given["app"],
+            size=min(self._given["concurrency"], max(1, cpus() // self._given["processes"])),
+            on_pid=lambda pid, alive: self._channel.send(Child(pid=pid, alive=alive)),
+        )
+        try:
+            async with lifespan(app) as state:
+                runner = Runner(
+                    self._id,
+                    store,
+                    app.tasks,
+                    slots=self._given["concurrency"],
+                    queues=Queues(self._given["queues"]),
+                    children=children,
+                    board=self._board,
+                    clock=SystemClock(),
+                    lease=self._lease,
+                    state=state,
+                    limit=app.config.max_payload,
+                )
+                await store.join(RunnerInfo(id=self._id, worker=worker, pid=os.getpid(), tasks=tuple(app.tasks)))
+                self._runner = runner
+                threading.Thread(target=self._guard, name="windlass-guard", daemon=True).start()
+                ticking = asyncio.create_task(self._tick(runner))
+                if self._ended:
+                    runner.stop_claiming()
+                try:
+                    await runner.run()
+                finally:
+                    ticking.cancel()
+                    faulthandler.cancel_dump_traceback_later()
+                    await children.close()
+        except WindlassError:
+            raise
+        except Exception as error:
+            self._channel.send(Broken(text=f"the app's lifespan failed\n{why(error, self._given['app'])}"))
+            await self._channel.flush()
+            return 1
+        await app.aclose()
+        return 0
+
+    async def _obey(self) -> None:
+        """Do what the supervisor says; when it is gone, so are we."""
+        async for message in self._channel:
+            runner = self._runner
+            if isinstance(message, Welcome):
+                self._welcome.set_result(message.worker)
+            elif isinstance(message, Wake) and runner:
+                runner.wake()
+            elif isinstance(message, Cancel) and runner:
+                runner.cancel(message.id, message.fence)
+            elif isinstance(message, Pause) and runner:
+                runner.stop_claiming()
+            elif isinstance(message, Stop):
+                self._stop(message.grace)
+        end_group()
+
+    def _stop(self, grace: float) -> None:
+        self._ended = True
+        if self._runner is None:
+            end_group()
+            return
+        self._runner.stop_claiming()
+        if self._grace:
+            self._grace.cancel()
+        self._grace = asyncio.get_running_loop().call_later(grace, self._give_up)
+
+    def _give_up(self) -> None:
+        """The grace is over: end what still runs, uncharged. What does not end the supervisor kills."""
+        if self._runner and self._runner.running:
+            logger.warning("%d jobs did not end within the grace; they go back", self._runner.running)
+            self._runner.interrupt()
+
+    async def _tick(self, runner: Runner) -> None:
+        """Show that the event loop turns, and arm the dump of stacks for when it does not."""
+        turns = 0
+        while True:
+            self._board.tick = now = boot_time()
+            faulthandler.dump_traceback_later(DUMP_AFTER, file=self._dump)
+            turns += 1
+            if turns % 10 == 0:
+                self._channel.send(Holding(held=runner.held()))
+            if now - self._board.beat > self._lease * 2 / 3:
+                runner.interrupt()
+            await asyncio.sleep(TICK)
+
+    def _guard(self) -> None:
+        """End this process when its supervisor is gone or the lease runs out, should the event loop be blocked."""
+        while True:
+            time.sleep(max(0.1, self._lease / 15))
+            if os.getppid() != self._parent or boot_time() - self._board.beat > self._lease * 5 / 6:
+                end_group()
+
+
+@contextlib.asynccontextmanager
+async def lifespan(app: App) -> AsyncIterator[Any]:
+    """What the app opens once per process."""
+    if app.lifespan is None:
+        yield None
+        return
+    async with app.lifespan(app) as state:
+        yield state
+
+
+def why(error: BaseException, spec: str) -> str:
+    """An error at import, as text for the log: ours speak for themselves, others need their traceback."""
+    from windlass.policy import describe
+
+    return str(error) if isinstance(error, WindlassError) else f"{spec} cannot run\n{describe(error).traceback}"
+
+
+def end_group() -> None:
+    """End this process and all that it started in its group, now."""
+    os.killpg(os.getpgid(0), signal.SIGKILL)
+
+
+def cpus() -> int:
+    """The processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def die_with_parent() -> None:
+    """Linux: let the kernel end this process when its parent ends."""
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+
+
+def main() -> None:
+    """`python -m windlass.worker.process SPEC`; started by a supervisor only."""
+    die_with_parent()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)  # the supervisor decides when we stop; what tasks start is not affected
+    set_up()
+    sys.setswitchinterval(SWITCH)
+    given = json.loads(sys.argv[1])
+
+    async def run() -> int:
+        return await Process(given).main()
+
+    with asyncio.Runner(loop_factory=fast_loop()) as runner:
+        code = runner.run(run())
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)  # threads that still run user code do not keep us
+
+
+def fast_loop() -> Any:
+    """uvloop's loop where it is installed."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,306 @@
+"""The runner: claim, run, settle, in one loop that speaks with the store in single round trips."""
+
+import asyncio
+import heapq
+import itertools
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from windlass import policy
+from windlass.clock import Clock
+from windlass.context import Context
+from windlass.errors import Evicted, StoreError
+from windlass.model import Claim, Demand, Ending, Exchanged, Held, Lane, Outcome, Patch, Progress
+from windlass.policy import Retry
+from windlass.store.contract import Store
+from windlass.task import Task
+from windlass.worker.board import Board
+from windlass.worker.children import Children
+from windlass.worker.lanes import Run, Threads
+from windlass.worker.pipeline import Hook, Stop, perform
+from windlass.worker.queues import Queues
+
+logger = logging.getLogger("windlass.worker")
+
+AnyTask = Task[Any, Any]
+
+NOTE_EVERY = 0.5
+"""Seconds between two writes of progress."""
+
+POLL = 5.0
+"""Seconds after which an idle runner asks again by itself, should every hint have been lost."""
+
+CALM = 0.005
+"""Seconds between two exchanges that brought nothing although the store says that there is more."""
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
+"""Seconds to wait before an exchange that failed is repeated."""
+
+
+class Runner:
+    """Runs jobs of `tasks` in at most `slots` slots, in the name of a runner id that is registered already."""
+
+    def __init__(
+        self,
+        id: str,
+        store: Store,
+        tasks: Mapping[str, AnyTask],
+        *,
+        slots: int,
+        queues: Queues,
+        children: Children,
+        board: Board,
+        clock: Clock,
+        lease: float,
+        state: Any = None,
+        hooks: Sequence[Hook] = (),
+        on_lost: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.id = id
+        self._store = store
+        self._tasks = tasks
+        self._slots = slots
+        self._queues = queues
+        self._children = children
+        self._threads = Threads(slots)
+        self._board = board
+        self._clock = clock
+        self._lease = lease
+        self._state = state
+        self._hooks = hooks
+        self._on_lost = on_lost
+        self._seq = 0
+        self._running: dict[str, Run] = {}
+        self._finished: list[Outcome] = []
+        self._reports: dict[str, Patch] = {}
+        self._deadlines: list[tuple[float, int, Run]] = []
+        self._order = itertools.count()
+        self._alarm: asyncio.TimerHandle | None = None
+        self._due: asyncio.TimerHandle | None = None
+        self._turn = asyncio.Event()
+        self._hungry = True
+        self._claiming = True
+        self._lanes = {name: self._names(name) for name in ("async", "thread", "process")}
+
+    def _names(self, executor: str) -> frozenset[str]:
+        return frozenset(name for name, task in self._tasks.items() if task.executor == executor)
+
+    # Speaking with the store
+
+    async def run(self) -> None:
+        """Work until `stop_claiming` was called and nothing runs any more."""
+        helpers = [asyncio.create_task(self._listen()), asyncio.create_task(self._note())]
+        try:
+            while self._claiming or self._running or self._finished:
+                if not (self._finished or (self._hungry and self._free() > 0)):
+                    self._turn.clear()
+                    await self._turn.wait()
+                    continue
+                await self._exchange()
+        finally:
+            for helper in helpers:
+                helper.cancel()
+            for timer in (self._alarm, self._due):
+                if timer:
+                    timer.cancel()
+            self._threads.close()
+
+    async def _exchange(self) -> None:
+        outcomes, self._finished = self._finished, []
+        self._hungry = False
+        self._seq += 1
+        demand = self._demand()
+        answer = await self._ask(outcomes, demand)
+        for id in answer.refused:
+            logger.warning("job %s: this attempt had been taken from us, so its outcome was dropped", id)
+        for claim in answer.claimed:
+            self._start(claim)
+        self._plan(answer, demand)
+
+    async def _ask(self, outcomes: Sequence[Outcome], demand: Demand) -> Exchanged:
+        """One exchange, repeated under the same number until it is answered. Raises `Evicted`."""
+        pause = FIRST_PAUSE
+        while True:
+            try:
+                return await self._store.exchange(self.id, self._seq, outcomes, demand)
+            except Evicted:
+                self._on_lost()
+                raise
+            except StoreError as error:
+                logger.warning("the store did not take an exchange, trying again: %s", error)
+                await asyncio.sleep(pause)
+                pause = min(LONGEST_PAUSE, pause * 2)
+
+    def _plan(self, answer: Exchanged, demand: Demand) -> None:
+        """Decide when to ask again without being told."""
+        if self._due:
+            self._due.cancel()
+            self._due = None
+        if answer.next_due is None:
+            return
+        idle = not answer.claimed and demand.slots > 0
+        delay = max(answer.next_due, CALM if idle else 0.0)
+        if delay == 0:
+            self._hungry = True
+        else:
+            self._due = asyncio.get_running_loop().call_later(min(delay, 3600.0), self.wake)
+
+    def _free(self) -> int:
+        if not self._claiming or self._clock.boot() - self._board.beat > self._lease / 2:
+            return 0
+        return self._slots - len(self._running)
+
+    def _demand(self) -> Demand:
+        free = self._free()
+        if free <= 0:
+            return Demand(slots=0)
+        children = min(free, self._children.free)
+        lanes = (
+            Lane(slots=free, tasks=self._lanes["async"]),
+            Lane(slots=free, tasks=self._lanes["thread"]),
+            Lane(slots=children, tasks=self._lanes["process"], suspects=frozenset(self._tasks)),
+        )
+        return Demand(slots=free, lanes=lanes, quotas=self._queues.quotas(free))
+
+    async def _listen(self) -> None:
+        while True:
+            await self._store.wait("work", POLL)
+            self.wake()
+
+    # Orders
+
+    def wake(self) -> None:
+        """Look for work: there may be some."""
+        self._hungry = True
+        self._turn.set()
+
+    def stop_claiming(self) -> None:
+        """Take no more jobs; `run` ends when the running ones have."""
+        self._claiming = False
+        self._turn.set()
+
+    def cancel(self, id: str, fence: int) -> None:
+        """End an attempt that an operator does not want any more."""
+        run = self._running.get(id)
+        if run and run.claim.fence == fence:
+            run.stop(Stop.CANCELLED)
+
+    def interrupt(self) -> None:
+        """End every running attempt without charging it: this process has to go."""
+        for run in tuple(self._running.values()):
+            run.stop(Stop.INTERRUPTED)
+
+    @property
+    def running(self) -> int:
+        """How many attempts run now."""
+        return len(self._running)
+
+    def held(self) -> Held:
+        """The claims that this runner holds, outcomes that are not settled yet included."""
+        claims = {(run.claim.id, run.claim.fence) for run in self._running.values()}
+        claims |= {(outcome.id, outcome.fence) for outcome in self._finished}
+        return Held(seq=self._seq - 1, claims=frozenset(claims))
+
+    # Running jobs
+
+    def _start(self, claim: Claim) -> None:
+        task = self._tasks[claim.task]
+        run = Run(claim, Context(claim, state=self._state, report=lambda progress: self._report(claim, progress)))
+        self._running[claim.id] = run
+        retry, timeout = policy.RETRY, None
+        try:
+            retry, timeout = task.options_for(claim)
+        except Exception as error:
+            self._end(run, policy.raised(claim, error, retry))
+            return
+        run.retry, run.timeout = retry, timeout
+        if claim.lost or task.executor == "process":
+            work = self._children.run(claim, retry, timeout)
+        elif task.executor == "thread":
+            work = self._threads.run(task, run)
+        else:
+            work = perform(task, claim, run.context, self._hooks)
+        run.job = asyncio.create_task(work)
+        run.job.add_done_callback(lambda job: self._done(run, job))
+        if timeout is not None:
+            self._watch(run, timeout, retry)
+
+    def _done(self, run: Run, job: asyncio.Task[Outcome]) -> None:
+        if job.cancelled():
+            outcome = policy.interrupted(run.claim)
+        elif error := job.exception():
+            outcome = policy.raised(run.claim, error, run.retry)
+        else:
+            outcome = job.result()
+        self._end(run, outcome)
+
+    def _end(self, run: Run, outcome: Outcome) -> None:
+        del self._running[run.claim.id]
+        run.over = True
+        self._reports.pop(run.claim.id, None)
+        self._finished.append(outcome)
+        self._log(run.claim, outcome)
+        if self._deadlines and self._deadlines[0][2].over:
+            self._show_deadline()
+        self._turn.set()
+
+    def _log(self, claim: Claim, outcome: Outcome) -> None:
+        if outcome.ending is Ending.SUCCEEDED:
+            return
+        what = outcome.failure.message.partition("\n")[0] if outcome.failure else outcome.reason
+        level = logging.ERROR if outcome.ending is Ending.FAILED else logging.INFO
+        again = f", again in {outcome.delay:.0f} s" if outcome.ending is Ending.RETRY else ""
+        kind = f"{outcome.failure.type}: " if outcome.failure else ""
+        logger.log(
+            level, "job %s (%s) attempt %d: %s%s: %s%s", claim.id, claim.task, claim.attempt + 1, outcome.ending,
+            again, kind, what,
+            extra={"job_id": claim.id, "task": claim.task, "queue": claim.queue, "attempt": claim.attempt + 1},
+        )
+
+    # Deadlines
+
+    def _watch(self, run: Run, timeout: float, retry: Retry) -> None:
+        deadline = self._clock.boot() + timeout
+        first = not self._deadlines or deadline < self._deadlines[0][0]
+        heapq.heappush(self._deadlines, (deadline, next(self._order), run))
+        if first:
+            self._show_deadline()
+
+    def _show_deadline(self) -> None:
+        """Arm the alarm for the first deadline of a running attempt, and show it to the supervisor."""
+        while self._deadlines and self._deadlines[0][2].over:
+            heapq.heappop(self._deadlines)
+        if self._alarm:
+            self._alarm.cancel()
+            self._alarm = None
+        if not self._deadlines:
+            self._board.unwatch()
+            return
+        deadline, _, run = self._deadlines[0]
+        self._board.watch(deadline, run.timeout or 0.0, run.claim, run.retry)
+        wait = max(0.0, deadline - self._clock.boot())
+        self._alarm = asyncio.get_running_loop().call_later(wait, self._ring_alarm)
+
+    def _ring_alarm(self) -> None:
+        now = self._clock.boot()
+        late = [run for deadline, _, run in self._deadlines if deadline <= now and not run.over]
+        for run in late:
+            run.stop(Stop.TIMED_OUT)
+        if not late:
+            self._show_deadline()
+
+    # Progress
+
+    def _report(self, claim: Claim, progress: Progress) -> None:
+        self._reports[claim.id] = Patch(id=claim.id, fence=claim.fence, seq=claim.seq, progress=progress)
+
+    async def _note(self) -> None:
+        while True:
+            await asyncio.sleep(NOTE_EVERY)
+            reports, self._reports = self._reports, {}
+            if reports:
+                try:
+                    await self._store.note(self.id, list(reports.values()))
+                except StoreError as error:
+                    logger.debug("progress was not written this time: %s", error)

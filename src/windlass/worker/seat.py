@@ -1,0 +1,184 @@
+"""One runner as its supervisor sees it: a process, a channel, a board, and the file its stacks are dumped to."""
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import uuid
+from collections.abc import AsyncIterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from windlass import policy
+from windlass.model import Held, Outcome
+from windlass.worker.board import Board
+from windlass.worker.messages import Child, FromRunner, FromSupervisor, Holding
+from windlass.worker.wire import Channel
+
+logger = logging.getLogger("windlass.worker")
+
+BLOCKED = 1.0
+"""Seconds without a turn of a runner's event loop from which on it counts as blocked."""
+
+GONE_WITHIN = 5.0
+"""Seconds that a killed process group gets to vanish before we say so."""
+
+_FRAME = re.compile(r'^  File "(.+)", line (\d+) in (.+)$', re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """What every runner of a worker is started with."""
+
+    app: str
+    concurrency: int
+    processes: int = 1
+    queues: str = ""
+    url: str | None = None
+    reload: bool = False
+
+
+class Seat:
+    """One runner process, from its start to the moment when nothing of it runs any more."""
+
+    def __init__(self, id: str, process: subprocess.Popen[bytes], channel: Channel, board: Board, dump: Path) -> None:
+        self.id = id
+        self.pid = process.pid
+        self.board = board
+        self.expected = False
+        self.ready = False
+        self.held: Held | None = None
+        self.held_at = 0.0
+        self.last_call: float | None = None
+        self._process = process
+        self._channel = channel
+        self._dump = dump
+        self._children: set[int] = set()
+        self._blocked_since = 0.0
+        self._exit = exit_of(process)
+
+    @classmethod
+    async def start(cls, spec: Spec) -> "Seat":
+        """Start a runner under a new id, in a process group of its own."""
+        id = str(uuid.uuid4())
+        board = Board.make()
+        handle, dump = tempfile.mkstemp(prefix="windlass-stacks-")
+        ours, theirs = socket.socketpair()
+        given = asdict(spec) | {"id": id, "channel": theirs.fileno(), "board": board.fd, "dump": handle}
+        process = subprocess.Popen(
+            [sys.executable, "-m", "windlass.worker.process", json.dumps(given)],
+            pass_fds=(theirs.fileno(), board.fd, handle),
+            start_new_session=True,
+            stdin=subprocess.DEVNULL,
+        )
+        theirs.close()
+        os.close(handle)
+        return cls(id, process, await Channel.open(ours, FromRunner), board, Path(dump))
+
+    def send(self, message: FromSupervisor) -> None:
+        """Say something to the runner; nothing happens if it is gone."""
+        self._channel.send(message)
+
+    async def messages(self) -> AsyncIterator[FromRunner]:
+        """What the runner says, until it closes the channel."""
+        async for message in self._channel:
+            yield message
+
+    def hear(self, message: FromRunner, now: float) -> None:
+        """Keep what a runner tells of itself."""
+        if isinstance(message, Child):
+            (self._children.add if message.alive else self._children.discard)(message.pid)
+        elif isinstance(message, Holding):
+            self.held, self.held_at = message.held, now
+
+    async def gone(self) -> int:
+        """Wait for the end of the process; its return code."""
+        return await asyncio.shield(self._exit)
+
+    def kill_now(self) -> None:
+        """Kill the runner and its children, whatever they are doing."""
+        for group in (self.pid, *self._children):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(group, signal.SIGKILL)
+
+    async def kill(self) -> int:
+        """Kill the runner's process group and its children's, and wait until none is left; the return code."""
+        self.kill_now()
+        code = await self.gone()
+        self.kill_now()
+        for _ in range(int(GONE_WITHIN / 0.01)):
+            if not any(alive(group) for group in (self.pid, *self._children)):
+                return code
+            await asyncio.sleep(0.01)
+        logger.error("processes of runner %s do not die; its jobs go back anyway", self.id[:8])
+        return code
+
+    def overdue_outcomes(self) -> list[Outcome]:
+        """The outcome of the attempt for whose sake this runner was ended, if that was the reason."""
+        if self.last_call is None or not self.board.deadline:
+            return []
+        claim, retry, timeout = self.board.overdue()
+        return [policy.timed_out(claim, retry, timeout)]
+
+    def report_blocked(self, now: float) -> None:
+        """Log, once per occasion, what keeps the event loop of this runner from turning."""
+        tick = self.board.tick
+        if not tick or now - tick < BLOCKED or tick == self._blocked_since:
+            return
+        frames = self._stacks()
+        if not frames and now - tick < BLOCKED * 3:
+            return
+        self._blocked_since = tick
+        where = " < ".join(frames) or "(its stack could not be read)"
+        logger.warning(
+            "the event loop of runner %s has been blocked for %.1f s by %s; move the call to a thread or a process",
+            self.id[:8],
+            now - tick,
+            where,
+        )
+
+    def _stacks(self) -> list[str]:
+        """The innermost frames of the runner's main thread as faulthandler dumped them, user code first."""
+        text = self._dump.read_text("utf-8", "replace")
+        os.truncate(self._dump, 0)
+        frames = _FRAME.findall(text.rpartition("hread 0x")[2])
+        library = (str(Path(os.__file__).parent), str(Path(__file__).parent.parent))
+        shown = [f"{file}:{line} in {name}" for file, line, name in frames if not file.startswith(library)]
+        return shown[:3] or [f"{file}:{line} in {name}" for file, line, name in frames[:3]]
+
+    def close(self) -> None:
+        """Let go of the channel, the board and the file."""
+        self._channel.close()
+        self.board.close()
+        self._dump.unlink(missing_ok=True)
+
+
+def exit_of(process: subprocess.Popen[bytes]) -> asyncio.Future[int]:
+    """The return code of a process when it ends, seen at once by a thread that waits for nothing else."""
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[int] = loop.create_future()
+
+    def wait() -> None:
+        code = process.wait()
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody asks any more
+            loop.call_soon_threadsafe(lambda: ended.done() or ended.set_result(code))
+
+    threading.Thread(target=wait, name=f"windlass-wait-{process.pid}", daemon=True).start()
+    return ended
+
+
+def alive(group: int) -> bool:
+    """Whether a process of that group exists, unless it is a zombie that nobody reaps."""
+    try:
+        os.killpg(group, 0)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
