@@ -5,12 +5,8 @@ import contextvars
 import queue
 import threading
 from collections.abc import Callable
-from typing import Any
 
-from windlass import policy
-from windlass.context import Context
-from windlass.model import Claim, Outcome
-from windlass.policy import Retry
+from windlass.model import Outcome
 
 IDLE = 30.0
 """Seconds after which a thread without work ends."""

@@ -61,5 +61,9 @@ class Holding(Struct, frozen=True, tag=True):
     held: Held
 
 
-FromRunner = Hello | Broken | Child | Holding
+class Bye(Struct, frozen=True, tag=True):
+    """A worker inside another process: it stops, and holds nothing any more."""
+
+
+FromRunner = Hello | Broken | Child | Holding | Bye
 FromSupervisor = Welcome | Cancel | Wake | Pause | Stop

@@ -253,8 +253,15 @@ class Runner:
         again = f", again in {outcome.delay:.0f} s" if outcome.ending is Ending.RETRY else ""
         kind = f"{outcome.failure.type}: " if outcome.failure else ""
         logger.log(
-            level, "job %s (%s) attempt %d: %s%s: %s%s", claim.id, claim.task, claim.attempt + 1, outcome.ending,
-            again, kind, what,
+            level,
+            "job %s (%s) attempt %d: %s%s: %s%s",
+            claim.id,
+            claim.task,
+            claim.attempt + 1,
+            outcome.ending,
+            again,
+            kind,
+            what,
             extra={"job_id": claim.id, "task": claim.task, "queue": claim.queue, "attempt": claim.attempt + 1},
         )
 

@@ -6,22 +6,17 @@ It never imports user code, so nothing that a task does can keep it from beating
 import asyncio
 import contextlib
 import logging
-import os
 import signal
-import socket
-import sys
-import uuid
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from importlib.metadata import version
+from collections.abc import Callable
 
 from windlass.clock import SystemClock
-from windlass.errors import ConfigError, Evicted, StoreError
-from windlass.model import Ending, Orders, State, WorkerInfo
+from windlass.errors import ConfigError, StoreError
+from windlass.model import Ending, Held, Orders, State
 from windlass.store.contract import Store
 from windlass.store.dispatch import make_store
 from windlass.worker.duties import Duties
 from windlass.worker.messages import Broken, Cancel, Hello, Pause, Stop, Wake, Welcome
+from windlass.worker.pulse import Pulse
 from windlass.worker.seat import Seat, Spec
 
 logger = logging.getLogger("windlass.worker")
@@ -35,34 +30,23 @@ OVERTIME = 1.0
 LAST_CALL = 5.0
 """Seconds that the neighbours of an overdue attempt get to finish."""
 
-STOP_AT, CANCEL_AT, KILL_AT = 1 / 2, 2 / 3, 5 / 6
-"""Parts of the lease without a good beat after which nothing is claimed, jobs are cancelled, runners are killed."""
+KILL_AT = 5 / 6
+"""The part of the lease without a good beat after which runners are killed; see also `runner.py`."""
 
 QUICK_DEATH = 5.0
+"""Seconds of life below which a runner counts as one that cannot start."""
+
+HELD_FOR = 2.0
+"""Seconds that a runner's word of what it holds is passed on."""
+
 FLUSH = 3.0
 """Seconds beyond the grace that runners get to hand in what they have."""
-
-
-@dataclass(slots=True)
-class Timing:
-    """The intervals that follow from a lease, in seconds: each beat and its timeout fit twice into a third of it."""
-
-    lease: float
-
-    @property
-    def beat(self) -> float:
-        return min(1.0, self.lease / 5)
-
-    @property
-    def timeout(self) -> float:
-        return self.lease * 2 / 15
 
 
 class Supervisor:
     """One worker: `processes` runners of one app, kept alive until told to stop."""
 
     def __init__(self, spec: Spec, processes: int, *, on_event: Callable[[str], None] = logger.info) -> None:
-        self.id = str(uuid.uuid4())
         self.exit_code = 0
         self._spec = spec
         self._processes = processes
@@ -72,8 +56,7 @@ class Supervisor:
         self._tasks: set[asyncio.Task[None]] = set()
         self._hello: Hello | None = None
         self._store: Store | None = None
-        self._timing = Timing(15)
-        self._last_beat = 0.0
+        self._pulse: Pulse | None = None
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
         self._enlisted = asyncio.Event()
@@ -87,10 +70,11 @@ class Supervisor:
         try:
             await self._wait_any(self._enlisted, self._stopping)
             if not self._stopping.is_set():
-                self._spawn_task(self._beat_for_ever())
-                self._spawn_task(self._watch_boards())
                 assert self._store
                 assert self._hello
+                assert self._pulse
+                self._spawn_task(self._pulse.run())
+                self._spawn_task(self._watch_boards())
                 keep = {State(state): seconds for state, seconds in self._hello.keep.items()}
                 self._spawn_task(Duties(self._store, keep).run())
             await self._stopping.wait()
@@ -140,9 +124,10 @@ class Supervisor:
         async for message in seat.messages():
             if isinstance(message, Hello):
                 await self._enlist(message)
-                seat.board.beat = self._last_beat
-                seat.ready = True
-                seat.send(Welcome(worker=self.id))
+                if self._pulse and self._pulse.id:
+                    seat.board.beat = self._pulse.last
+                    seat.ready = True
+                    seat.send(Welcome(worker=self._pulse.id))
             elif isinstance(message, Broken):
                 self._broken(seat, message)
             else:
@@ -161,13 +146,21 @@ class Supervisor:
             await self._enlisted.wait()
             return
         self._hello = hello
-        self._timing = Timing(hello.lease)
-        store = make_store(hello.url)
-        while True:
-            sent = self._clock.boot()
+        self._store = make_store(hello.url)
+        self._pulse = Pulse(
+            self._store,
+            self._clock,
+            hello.lease,
+            queues=self._spec.queues,
+            concurrency=self._spec.concurrency * self._processes,
+            held=self._held,
+            on_orders=self._follow,
+            on_evicted=self._end_all,
+        )
+        while not self._stopping.is_set():
             try:
-                await store.open()
-                await store.enlist(self._info(hello))
+                await self._store.open()
+                await self._pulse.enlist()
                 break
             except ConfigError as error:
                 logger.error("%s", error)
@@ -177,21 +170,8 @@ class Supervisor:
             except StoreError as error:
                 logger.error("the store cannot be used yet, trying again: %s", error)
                 await asyncio.sleep(1)
-        self._store = store
-        self._last_beat = sent
         self._enlisted.set()
-        self._say(f"worker {self.id[:8]} is ready: {self._processes} × {self._spec.concurrency} slots")
-
-    def _info(self, hello: Hello) -> WorkerInfo:
-        return WorkerInfo(
-            id=self.id,
-            host=socket.gethostname(),
-            pid=os.getpid(),
-            version=version("windlass"),
-            lease=hello.lease,
-            queues=self._spec.queues,
-            concurrency=self._spec.concurrency * self._processes,
-        )
+        self._say(hello.url)
 
     async def _bury(self, seat: Seat) -> None:
         """Make sure that no code of a runner runs any more, then hand its jobs back."""
@@ -218,68 +198,39 @@ class Supervisor:
 
     # The lease
 
-    async def _beat_for_ever(self) -> None:
-        """Renew the lease, pass on orders, and draw the stop lines when it cannot be renewed."""
-        while True:
-            began = self._clock.boot()
-            try:
-                orders = await asyncio.wait_for(self._beat(), self._timing.timeout)
-            except (StoreError, TimeoutError) as error:
-                logger.warning("the lease could not be renewed: %s", error or "the store did not answer in time")
-            else:
-                await self._follow(orders, began)
-            self._draw_lines()
-            await asyncio.sleep(max(0.0, self._timing.beat - (self._clock.boot() - began)))
+    def _held(self) -> dict[str, Held]:
+        fresh = self._clock.boot() - HELD_FOR
+        return {seat.id: seat.held for seat in self._seats if seat.held and seat.held_at > fresh}
 
-    async def _beat(self) -> Orders:
-        assert self._store
-        now = self._clock.boot()
-        held = {seat.id: seat.held for seat in self._seats if seat.held and now - seat.held_at < self._timing.beat * 2}
-        return await self._store.beat(self.id, held)
-
-    async def _follow(self, orders: Orders, sent: float) -> None:
-        if orders.evicted:
-            await self._start_over()
-            return
-        self._last_beat = sent
+    def _follow(self, orders: Orders) -> None:
+        assert self._pulse
         for seat in self._seats:
-            seat.board.beat = sent
+            seat.board.beat = self._pulse.last
             for order in orders.cancel:
                 if order.runner == seat.id:
                     seat.send(Cancel(id=order.id, fence=order.fence))
-        if orders.due is not None and orders.due < self._timing.beat:
+        if orders.due is not None and orders.due < 1.0:
             asyncio.get_running_loop().call_later(orders.due, self._wake_all)
-        if orders.dead and self._store:
-            with contextlib.suppress(StoreError):
-                for worker in await self._store.reap():
-                    logger.warning("worker %s stopped beating; its jobs are ready again", worker[:8])
 
     def _wake_all(self) -> None:
         for seat in self._seats:
             seat.send(Wake())
 
-    async def _start_over(self) -> None:
-        """Somebody took this worker for dead: its jobs are others' now, so end what runs and come back anew."""
-        logger.error("this worker was taken for dead and its jobs were handed to others; starting over")
+    async def _end_all(self) -> None:
+        """End every runner: their jobs are others' now."""
         for seat in tuple(self._seats):
             seat.ready = False
             seat.expected = True
             await seat.kill()
-        self.id = str(uuid.uuid4())
-        assert self._store
-        assert self._hello
-        sent = self._clock.boot()
-        with contextlib.suppress(StoreError):
-            await self._store.enlist(self._info(self._hello))
-            self._last_beat = sent
 
-    def _draw_lines(self) -> None:
-        if self._clock.boot() - self._last_beat > self._timing.lease * KILL_AT:
-            for seat in tuple(self._seats):
-                if seat.ready:
-                    logger.error("no good beat for %.0f s: ending runner %s", self._timing.lease * KILL_AT, seat.id[:8])
-                    seat.expected = True
-                    seat.kill_now()
+    def _draw_line(self, now: float) -> None:
+        """End runners whose lease is nearly over: soon somebody else may run their jobs."""
+        assert self._hello
+        for seat in tuple(self._seats):
+            if seat.ready and now - seat.board.beat > self._hello.lease * KILL_AT:
+                logger.error("no good beat for %.1f s: ending runner %s", now - seat.board.beat, seat.id[:8])
+                seat.expected = True
+                seat.kill_now()
 
     # Boards
 
@@ -287,6 +238,7 @@ class Supervisor:
         while True:
             await asyncio.sleep(TICK)
             now = self._clock.boot()
+            self._draw_line(now)
             for seat in tuple(self._seats):
                 if not seat.ready:
                     continue
@@ -332,9 +284,8 @@ class Supervisor:
             await asyncio.sleep(0.02)
 
     async def _leave(self) -> None:
-        if self._store:
-            with contextlib.suppress(StoreError, Evicted, TimeoutError):
-                await asyncio.wait_for(self._store.retire(self.id), 10)
+        if self._pulse and self._store:
+            await self._pulse.leave()
             await self._store.close()
 
     def _spawn_task(self, work: object) -> asyncio.Task[None]:
@@ -365,5 +316,3 @@ def died_of(code: int) -> str:
         return f"signal {-code} ({signal.Signals(-code).name})"
     except ValueError:
         return f"signal {-code}"
-
-

@@ -1,0 +1,103 @@
+"""The lease of one worker: renewed in time, or known to be lost."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+from importlib.metadata import version
+
+from windlass.clock import Clock
+from windlass.errors import StoreError
+from windlass.model import Held, Orders, WorkerInfo
+from windlass.store.contract import Store
+
+logger = logging.getLogger("windlass.worker")
+
+
+def beat_every(lease: float) -> float:
+    """Seconds between two beats: a fifth of the lease, and at most one, so that orders and due jobs are seen soon."""
+    return min(1.0, lease / 5)
+
+
+def beat_timeout(lease: float) -> float:
+    """Seconds that one beat may take; with the interval, two tries fit into a third of the lease."""
+    return lease * 2 / 15
+
+
+class Pulse:
+    """Registers a worker under a new id and renews its lease; others' leases that are over it reaps.
+
+    `last` is the boot time at which the last good beat was sent.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        lease: float,
+        *,
+        queues: str,
+        concurrency: int,
+        held: Callable[[], Mapping[str, Held]],
+        on_orders: Callable[[Orders], None],
+        on_evicted: Callable[[], Awaitable[None]],
+    ) -> None:
+        self.id = ""
+        self.last = 0.0
+        self._store = store
+        self._clock = clock
+        self._lease = lease
+        self._queues = queues
+        self._concurrency = concurrency
+        self._held = held
+        self._on_orders = on_orders
+        self._on_evicted = on_evicted
+
+    async def enlist(self) -> None:
+        """Register under a new id. Raises `StoreError`."""
+        id = str(uuid.uuid4())
+        sent = self._clock.boot()
+        await self._store.enlist(
+            WorkerInfo(
+                id=id,
+                host=socket.gethostname(),
+                pid=os.getpid(),
+                version=version("windlass"),
+                lease=self._lease,
+                queues=self._queues,
+                concurrency=self._concurrency,
+            )
+        )
+        self.id, self.last = id, sent
+
+    async def run(self) -> None:
+        """Beat until cancelled."""
+        while True:
+            began = self._clock.boot()
+            try:
+                await self._beat(began)
+            except (StoreError, TimeoutError) as error:
+                logger.warning("the lease could not be renewed: %s", error or "the store did not answer in time")
+            await asyncio.sleep(max(0.0, beat_every(self._lease) - (self._clock.boot() - began)))
+
+    async def _beat(self, sent: float) -> None:
+        orders = await asyncio.wait_for(self._store.beat(self.id, self._held()), beat_timeout(self._lease))
+        if orders.evicted:
+            logger.error("this worker was taken for dead and its jobs were handed to others; starting over")
+            await self._on_evicted()
+            await self.enlist()
+            return
+        self.last = sent
+        self._on_orders(orders)
+        if orders.dead:
+            for worker in await self._store.reap():
+                logger.warning("worker %s stopped beating; its jobs are ready again", worker[:8])
+
+    async def leave(self) -> None:
+        """Unregister; what is still held goes back."""
+        if self.id:
+            with contextlib.suppress(StoreError, TimeoutError):
+                await asyncio.wait_for(self._store.retire(self.id), 10)
