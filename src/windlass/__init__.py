@@ -1,0 +1,51 @@
+"""Background jobs for Python that can be trusted."""
+
+from windlass.app import App
+from windlass.context import current
+from windlass.errors import (
+    CallError,
+    Cancel,
+    ConfigError,
+    DecodeError,
+    EncodeError,
+    EnqueueUnknown,
+    Fail,
+    JobCancelled,
+    JobFailed,
+    JobNotFound,
+    PayloadTooLarge,
+    ResultTimeout,
+    Snooze,
+    StoreError,
+    StoreUnavailable,
+    WindlassError,
+)
+from windlass.jobs import Job
+from windlass.model import State
+from windlass.policy import Retry
+from windlass.task import Task
+
+__all__ = [
+    "App",
+    "CallError",
+    "Cancel",
+    "ConfigError",
+    "DecodeError",
+    "EncodeError",
+    "EnqueueUnknown",
+    "Fail",
+    "Job",
+    "JobCancelled",
+    "JobFailed",
+    "JobNotFound",
+    "PayloadTooLarge",
+    "ResultTimeout",
+    "Retry",
+    "Snooze",
+    "State",
+    "StoreError",
+    "StoreUnavailable",
+    "Task",
+    "WindlassError",
+    "current",
+]
