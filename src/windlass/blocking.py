@@ -1,15 +1,20 @@
 """The only way from blocking code into asynchronous code: one event loop on a thread in the background."""
 
 import asyncio
+import atexit
+import functools
 import os
 import threading
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
+S = TypeVar("S")
+P = ParamSpec("P")
 T = TypeVar("T")
 
 _starting = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
+_thread: threading.Thread | None = None
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
@@ -19,7 +24,24 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     except RuntimeError:
         work.close()
         raise
-    return asyncio.run_coroutine_threadsafe(work, background_loop()).result()
+    future = asyncio.run_coroutine_threadsafe(work, background_loop())
+    try:
+        return future.result()
+    except BaseException:
+        future.cancel()  # Ctrl-C while waiting ends the work too; after an error of its own this does nothing
+        raise
+
+
+def twin(method: Callable[Concatenate[S, P], Coroutine[Any, Any, T]]) -> Callable[Concatenate[S, P], T]:
+    """The blocking twin of an async method: `result = twin(aresult)`."""
+
+    @functools.wraps(method)
+    def blocking(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return run(method(self, *args, **kwargs))
+
+    blocking.__name__ = method.__name__.removeprefix("a")
+    blocking.__qualname__ = method.__qualname__.removesuffix(method.__name__) + blocking.__name__
+    return blocking
 
 
 def refuse_in_loop(twin: str) -> None:
@@ -28,23 +50,41 @@ def refuse_in_loop(twin: str) -> None:
         asyncio.get_running_loop()
     except RuntimeError:
         return
-    raise RuntimeError(f"this call would block the running event loop: in async code await {twin}(…) instead")
+    raise RuntimeError(f"this call would block the running event loop: in async code, await {twin}(…) instead")
 
 
 def background_loop() -> asyncio.AbstractEventLoop:
     """The loop, started on first use in this process."""
-    global _loop
+    global _loop, _thread
     with _starting:
         if _loop is None:
             _loop = asyncio.new_event_loop()
-            threading.Thread(target=_loop.run_forever, name="windlass-blocking", daemon=True).start()
+            _thread = threading.Thread(target=_loop.run_forever, name="windlass-blocking", daemon=True)
+            _thread.start()
         return _loop
 
 
+def stop() -> None:
+    """End the thread and close the loop; the next `run` starts new ones."""
+    global _loop, _thread
+    with _starting:
+        loop, thread, _loop, _thread = _loop, _thread, None, None
+    if loop and thread:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(1.0)
+        if not loop.is_running():
+            loop.close()
+
+
 def _forget() -> None:
-    """In a forked child the thread does not exist."""
-    global _loop, _starting
-    _loop, _starting = None, threading.Lock()
+    """In a forked child the thread does not exist, and the loop is the parent's."""
+    global _loop, _thread, _starting
+    _inherited.append(_loop)
+    _loop, _thread, _starting = None, None, threading.Lock()
 
 
+_inherited: list[asyncio.AbstractEventLoop | None] = []
+"""Kept so that a child never closes what belongs to its parent."""
+
+atexit.register(stop)
 os.register_at_fork(after_in_child=_forget)

@@ -17,6 +17,7 @@ MAX_TEXT = 64 * 1024
 """The most characters kept of an error's message, and of its traceback (its end, where the cause stands)."""
 
 Backoff = float | Callable[[int], float] | None
+Kinds = tuple[type[BaseException] | str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +26,13 @@ class Retry:
 
     `attempts` counts all tries, the first included. `backoff` is a number of seconds, or a function of the attempt
     that failed (from 1); by default attempt**4 + 15 s ± 10 %, about 20 days over 25 attempts. Only errors in `on`
-    are retried, and none in `give_up_on`.
+    are retried, and none in `give_up_on`; a class may be given by its full name, as in "httpx.TimeoutException".
     """
 
     attempts: int = 25
     backoff: Backoff = None
-    on: tuple[type[BaseException], ...] = (Exception,)
-    give_up_on: tuple[type[BaseException], ...] = ()
+    on: Kinds = (Exception,)
+    give_up_on: Kinds = ()
 
     def __post_init__(self) -> None:
         if isinstance(self.attempts, bool) or not isinstance(self.attempts, int) or self.attempts < 1:
@@ -42,9 +43,9 @@ class Retry:
 
     def wants(self, error: BaseException, attempt: int) -> bool:
         """Whether a job whose try number `attempt` ended with `error` runs again."""
-        if attempt >= self.attempts or isinstance(error, self.give_up_on):
+        if attempt >= self.attempts or is_one_of(error, self.give_up_on):
             return False
-        return isinstance(error, (*self.on, SystemExit, KeyboardInterrupt))
+        return is_one_of(error, self.on) or isinstance(error, (SystemExit, KeyboardInterrupt))
 
     def delay(self, attempt: int) -> float:
         """Seconds until the try after number `attempt`. A broken backoff function falls back to the default."""
@@ -54,6 +55,19 @@ class Retry:
             except Exception:
                 return default_backoff(attempt)
         return default_backoff(attempt) if self.backoff is None else max(0.0, float(self.backoff))
+
+
+def is_one_of(error: BaseException, kinds: Kinds) -> bool:
+    """Whether `error` is of one of these classes; a name stands for a class anywhere in the error's MRO."""
+    return any(
+        isinstance(error, kind) if isinstance(kind, type) else kind in map(class_name, type(error).__mro__)
+        for kind in kinds
+    )
+
+
+def class_name(kind: type) -> str:
+    """The full name of a class, as failures show it; without a module for a built-in one."""
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def default_backoff(attempt: int) -> float:
@@ -119,8 +133,7 @@ def cancelled(claim: Claim, reason: str) -> Outcome:
 
 def describe(error: BaseException) -> Failure:
     """An exception as text, whatever it does when asked for it."""
-    kind = type(error)
-    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    name = class_name(type(error))
     try:
         message = str(error)
     except BaseException as broken:

@@ -13,7 +13,7 @@ from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 import msgspec
 from uuid_utils import uuid7
 
-from windlass.codec import Shape, encode_extra
+from windlass.codec import Shape, encode_free
 from windlass.errors import CallError, ConfigError
 from windlass.jobs import Job
 from windlass.model import PRIORITIES, Claim, NewJob
@@ -288,7 +288,7 @@ def check_seconds(what: str, value: Seconds | None, *, above_zero: bool = False)
 
 def check_meta(meta: Mapping[str, Any], limit: int) -> dict[str, Any]:
     """Free data that comes back equal. Raises `EncodeError`."""
-    encode_extra(meta, "meta", limit)
+    encode_free(meta, "meta", limit)
     return dict(meta)
 
 

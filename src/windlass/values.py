@@ -20,14 +20,15 @@ DEPTH = 64
 LOWEST, HIGHEST = -(2**63), 2**64 - 1
 """The whole numbers that every store and every JSON reader of ours keeps exactly."""
 
-_SUSPECT = re.compile(rb"null|[0-9]{19}")
-"""What NaN and infinity become, and what a number out of range looks like."""
-
-_LONG = re.compile(rb"[0-9]{19}")
+_DIGITS = bytes.maketrans(b"123456789", b"000000000")
+_LONG = b"0" * 19
 _TEXT = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"')
 _SQUARE = bytes.maketrans(b"{}", b"[]")
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"{}[]"))
-_SIZED = (str, bytes, bytearray, list, tuple, set, frozenset, dict)
+_SIZED = frozenset({str, bytes, bytearray, list, tuple, set, frozenset, dict})
+_LISTED = (list, tuple, set, frozenset)
+_INDEXED = (list, tuple)
+_FLAT = (str, bytes, bytearray)
 _FEW = 8
 
 
@@ -70,12 +71,15 @@ def encode(value: object, path: str, limit: int, depth: int = DEPTH) -> bytes:
     try:
         body = to_bytes(value)
     except Exception as error:
-        inspect(value, path, depth)
+        find_fault(value, path, depth)
         raise EncodeError(f"cannot be stored: {error}", path) from error
     if len(body) > limit:
         raise too_large(f"{len(body):,}", limit, path)
-    if _SUSPECT.search(body) or deeper(body, depth):
-        inspect(value, path, depth)
+    too_deep = deeper(body, depth)
+    if too_deep or b"null" in body or long_number(body):
+        find_fault(value, path, depth)
+    if too_deep:
+        raise EncodeError(f"more than {DEPTH} containers inside one another", path)
     return body
 
 
@@ -88,14 +92,22 @@ def too_large(size: str, limit: int, path: str) -> PayloadTooLarge:
     )
 
 
-def least_size(value: object, levels: int = 3) -> int:
+def least_size(value: Any, levels: int = 2) -> int:
     """A lower bound of the JSON's length, found without making it. Looks only into small containers."""
-    if not isinstance(value, _SIZED):
+    kind = type(value)
+    if kind not in _SIZED:
         return 0
     size = len(value)
-    if levels and size <= _FEW and isinstance(value, list | tuple | dict):
-        size += sum(least_size(part, levels - 1) for part in (value.values() if isinstance(value, dict) else value))
+    if levels and size <= _FEW and kind not in _FLAT:
+        for part in value.values() if kind is dict else value:
+            if type(part) in _SIZED:
+                size += least_size(part, levels - 1)
     return size
+
+
+def long_number(body: bytes) -> bool:
+    """Whether there are so many digits in a row that they may be a number beyond 64 bits."""
+    return body.translate(_DIGITS).find(_LONG) >= 0
 
 
 def deeper(body: bytes, depth: int) -> bool:
@@ -113,10 +125,8 @@ def deeper(body: bytes, depth: int) -> bool:
 # Looking for what is wrong: slow, and only done when something is
 
 
-def inspect(value: object, path: str, depth: int) -> None:
+def find_fault(value: object, path: str, depth: int) -> None:
     """Walk through `value` and raise `EncodeError` with the path to the first part that cannot be stored."""
-    if isinstance(value, _SIZED) and not isinstance(value, str) and depth == 0:
-        raise EncodeError(f"more than {DEPTH} containers inside one another, or one that holds itself", path)
     if isinstance(value, Mapping):
         for key in value:
             check_key(key, path)
@@ -125,9 +135,9 @@ def inspect(value: object, path: str, depth: int) -> None:
         check_leaf(value, path)
         return
     if depth == 0:
-        raise EncodeError(f"more than {DEPTH} objects inside one another, or one that holds itself", path)
+        raise EncodeError(f"more than {DEPTH} containers inside one another, or one that holds itself", path)
     for key, part in inner:
-        inspect(part, path + step(value, key), depth - 1)
+        find_fault(part, path + step(value, key), depth - 1)
 
 
 def check_leaf(value: object, path: str) -> None:
@@ -180,29 +190,28 @@ def parts(value: object) -> Iterator[tuple[Any, object]] | None:
     names = fields(value)
     if names is not None:
         return ((name, getattr(value, name, None)) for name in names)
-    if isinstance(value, list | tuple | set | frozenset):
+    if isinstance(value, _LISTED):
         return iter(enumerate(value))
     return None
 
 
 def fields(value: object) -> Collection[str] | None:
     """The attributes that are stored of an object with named ones; None for anything else."""
-    kind = type(value)
+    kind: Any = type(value)
     if isinstance(value, msgspec.Struct):
-        return kind.__struct_fields__
+        return value.__struct_fields__
     if dataclasses.is_dataclass(kind):
         return [field.name for field in dataclasses.fields(kind)]
-    if isinstance(value, tuple):
-        return getattr(kind, "_fields", None)
     if hasattr(kind, "__attrs_attrs__"):
         return [attribute.name for attribute in kind.__attrs_attrs__]
-    return None
+    names: Collection[str] | None = getattr(kind, "_fields", None) if isinstance(value, tuple) else None
+    return names
 
 
 def part_of(whole: object, key: Any) -> object:
     """The part of `whole` that `parts` would name `key`; None if it has none."""
     try:
-        if isinstance(whole, Mapping) or (isinstance(whole, list | tuple) and isinstance(key, int)):
+        if isinstance(whole, Mapping) or (isinstance(whole, _INDEXED) and isinstance(key, int)):
             return whole[key]
         return getattr(whole, key, None) if isinstance(key, str) else None
     except LookupError:
@@ -232,10 +241,10 @@ def check_sound(data: bytes, names: Collection[str]) -> None:
 
     Nearly always a glance is enough: as many colons as names leave no room for more keys.
     """
-    if data.count(b":") == len(names) and not _LONG.search(data):
+    if data.count(b":") == len(names) and not long_number(data):
         return
     found = plain_value(data)
-    if plain_bytes(found) != data or _LONG.search(data):
+    if plain_bytes(found) != data or long_number(data):
         found = json.loads(data, object_pairs_hook=_without_doubles, parse_int=_in_range)
     unknown = found.keys() - names
     if unknown:
@@ -243,10 +252,11 @@ def check_sound(data: bytes, names: Collection[str]) -> None:
 
 
 def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        twice = next(key for at, (key, _) in enumerate(pairs) if key in dict(pairs[:at]))
-        raise ValueError(f"the key {twice!r} comes twice")
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {key[:40]!r} comes twice")
+        found[key] = value
     return found
 
 

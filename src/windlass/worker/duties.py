@@ -27,7 +27,13 @@ class Duties:
         while True:
             await asyncio.sleep(PRUNE_EVERY * random.uniform(0.5, 1.5))  # noqa: S311 - spreads load
             try:
-                while await self._store.prune(self._keep) >= BATCH:
-                    await asyncio.sleep(0.05)
+                await self._prune()
             except StoreError as error:
                 logger.warning("finished jobs could not be pruned this time: %s", error)
+
+    async def _prune(self) -> None:
+        while True:
+            dropped = await self._store.prune(self._keep)
+            if dropped < BATCH:
+                return
+            await asyncio.sleep(0.05)  # let others write in between

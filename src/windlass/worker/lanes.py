@@ -1,4 +1,4 @@
-"""The thread lane, and what the runner keeps of each running attempt."""
+"""The thread lane."""
 
 import asyncio
 import contextvars
@@ -12,6 +12,7 @@ IDLE = 30.0
 """Seconds after which a thread without work ends."""
 
 Work = Callable[[], Outcome]
+Done = Callable[[Outcome], None]
 
 
 class Threads:
@@ -22,24 +23,21 @@ class Threads:
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._work: queue.SimpleQueue[tuple[Work, asyncio.Future[Outcome]] | None] = queue.SimpleQueue()
+        self._work: queue.SimpleQueue[tuple[contextvars.Context, Work, Done] | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._threads = 0
         self._busy = 0
-        self._ended: list[tuple[asyncio.Future[Outcome], Outcome | BaseException]] = []
+        self._ended: list[tuple[Done, Outcome]] = []
 
-    def submit(self, work: Work) -> "asyncio.Future[Outcome]":
-        """Start `work` in a thread; its outcome comes as a future of the running loop."""
+    def submit(self, work: Work, done: Done) -> None:
+        """Start `work` in a thread with contextvars of its own; `done` is called with its outcome in this loop."""
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[Outcome] = loop.create_future()
-        context = contextvars.copy_context()
         with self._lock:
             self._busy += 1
             if self._busy > self._threads and self._threads < self._size:
                 self._threads += 1
                 threading.Thread(target=self._serve, args=(loop,), name="windlass-task", daemon=True).start()
-        self._work.put((lambda: context.run(work), future))
-        return future
+            self._work.put((contextvars.copy_context(), work, done))
 
     def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
         while True:
@@ -49,20 +47,16 @@ class Threads:
                 item = None
             if item is None:
                 with self._lock:
-                    if self._busy and self._work.qsize():
+                    if self._work.qsize():
                         continue
                     self._threads -= 1
                     return
-            work, future = item
-            ended: Outcome | BaseException
-            try:
-                ended = work()
-            except BaseException as error:
-                ended = error
+            context, work, done = item
+            outcome = context.run(work)
             with self._lock:
                 self._busy -= 1
                 first = not self._ended
-                self._ended.append((future, ended))
+                self._ended.append((done, outcome))
             if first:
                 try:
                     loop.call_soon_threadsafe(self._deliver)
@@ -73,13 +67,8 @@ class Threads:
         """Hand over all that ended since the last turn, woken once for all of it."""
         with self._lock:
             ended, self._ended = self._ended, []
-        for future, outcome in ended:
-            if future.done():
-                continue
-            if isinstance(outcome, BaseException):
-                future.set_exception(outcome)
-            else:
-                future.set_result(outcome)
+        for done, outcome in ended:
+            done(outcome)
 
     def close(self) -> None:
         """Let idle threads end; those that still run user code are left to the end of the process."""

@@ -1,27 +1,25 @@
 """The main of a runner process: import the app, say hello to the supervisor, run jobs until told to stop."""
 
 import asyncio
-import contextlib
-import ctypes
 import faulthandler
 import json
 import logging
 import os
-import signal
 import socket
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 
 from windlass.app import App
 from windlass.clock import SystemClock, boot_time
+from windlass.config import usable_cpus
 from windlass.errors import Evicted, WindlassError
 from windlass.loader import load
 from windlass.model import RunnerInfo
 from windlass.worker.board import Board
 from windlass.worker.children import Children
+from windlass.worker.hosting import die_with_parent, end_group, fast_loop, lifespan, stand_alone, why
 from windlass.worker.logs import set_up
 from windlass.worker.messages import (
     Broken,
@@ -104,7 +102,7 @@ class Process:
         children = Children(
             [sys.executable, "-m", "windlass.worker.child"],
             self._given["app"],
-            size=min(self._given["concurrency"], max(1, cpus() // self._given["processes"])),
+            size=min(self._given["concurrency"], max(1, usable_cpus() // self._given["processes"])),
             on_pid=lambda pid, alive: self._channel.send(Child(pid=pid, alive=alive)),
         )
         try:
@@ -196,45 +194,10 @@ class Process:
                 end_group()
 
 
-@contextlib.asynccontextmanager
-async def lifespan(app: App) -> AsyncIterator[Any]:
-    """What the app opens once per process."""
-    if app.lifespan is None:
-        yield None
-        return
-    async with app.lifespan(app) as state:
-        yield state
-
-
-def why(error: BaseException, spec: str) -> str:
-    """An error at import, as text for the log: ours speak for themselves, others need their traceback."""
-    from windlass.policy import describe
-
-    return str(error) if isinstance(error, WindlassError) else f"{spec} cannot run\n{describe(error).traceback}"
-
-
-def end_group() -> None:
-    """End this process and all that it started in its group, now."""
-    os.killpg(os.getpgid(0), signal.SIGKILL)
-
-
-def cpus() -> int:
-    """The processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def die_with_parent() -> None:
-    """Linux: let the kernel end this process when its parent ends."""
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
-
-
 def main() -> None:
     """`python -m windlass.worker.process SPEC`; started by a supervisor only."""
     die_with_parent()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: None)  # the supervisor decides when we stop; what tasks start is not affected
+    stand_alone()
     set_up()
     sys.setswitchinterval(SWITCH)
     given = json.loads(sys.argv[1])
@@ -247,15 +210,6 @@ def main() -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)  # threads that still run user code do not keep us
-
-
-def fast_loop() -> Any:
-    """uvloop's loop where it is installed."""
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    return uvloop.new_event_loop
 
 
 if __name__ == "__main__":

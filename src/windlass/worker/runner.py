@@ -9,7 +9,6 @@ from typing import Any
 
 from windlass import policy
 from windlass.clock import Clock
-from windlass.context import Context
 from windlass.errors import Evicted, StoreError
 from windlass.model import Claim, Demand, Ending, Exchanged, Held, Lane, Outcome, Patch, Progress
 from windlass.policy import Retry
@@ -17,13 +16,15 @@ from windlass.store.contract import Store
 from windlass.task import Task
 from windlass.worker.board import Board
 from windlass.worker.children import Children
-from windlass.worker.lanes import Run, Threads
-from windlass.worker.pipeline import Hook, Stop, perform
+from windlass.worker.lanes import Threads
+from windlass.worker.pipeline import MAX_RESULT, Hook, Running, Stop, perform, perform_blocking, stopped
 from windlass.worker.queues import Queues
 
 logger = logging.getLogger("windlass.worker")
 
 AnyTask = Task[Any, Any]
+
+DEFAULT_RETRY = Retry()
 
 NOTE_EVERY = 0.5
 """Seconds between two writes of progress."""
@@ -36,6 +37,26 @@ CALM = 0.005
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
 """Seconds to wait before an exchange that failed is repeated."""
+
+
+class Run:
+    """One running attempt. `ask` tells whatever runs it to stop, as far as that is possible."""
+
+    __slots__ = ("ask", "claim", "context", "over", "retry", "timeout")
+
+    def __init__(self, claim: Claim, context: Running, retry: Retry, timeout: float | None) -> None:
+        self.claim = claim
+        self.context = context
+        self.retry = retry
+        self.timeout = timeout
+        self.over = False
+        self.ask: Callable[[Stop], object] = lambda why: None
+
+    def stop(self, why: Stop) -> None:
+        """Have it end; the first reason stands."""
+        if not self.over and self.context.stop is None:
+            self.context.end(why)
+            self.ask(why)
 
 
 class Runner:
@@ -55,7 +76,7 @@ class Runner:
         lease: float,
         state: Any = None,
         hooks: Sequence[Hook] = (),
-        on_lost: Callable[[], None] = lambda: None,
+        limit: int = MAX_RESULT,
     ) -> None:
         self.id = id
         self._store = store
@@ -63,13 +84,14 @@ class Runner:
         self._slots = slots
         self._queues = queues
         self._children = children
+        children.on_progress = self._report
         self._threads = Threads(slots)
         self._board = board
         self._clock = clock
         self._lease = lease
         self._state = state
         self._hooks = hooks
-        self._on_lost = on_lost
+        self._limit = limit
         self._seq = 0
         self._running: dict[str, Run] = {}
         self._finished: list[Outcome] = []
@@ -125,7 +147,6 @@ class Runner:
             try:
                 return await self._store.exchange(self.id, self._seq, outcomes, demand)
             except Evicted:
-                self._on_lost()
                 raise
             except StoreError as error:
                 logger.warning("the store did not take an exchange, trying again: %s", error)
@@ -206,33 +227,41 @@ class Runner:
 
     def _start(self, claim: Claim) -> None:
         task = self._tasks[claim.task]
-        run = Run(claim, Context(claim, state=self._state, report=lambda progress: self._report(claim, progress)))
-        self._running[claim.id] = run
-        retry, timeout = policy.RETRY, None
+        context = Running(claim, state=self._state, report=lambda progress: self._report(claim, progress))
+        run = self._running[claim.id] = Run(claim, context, DEFAULT_RETRY, None)
         try:
-            retry, timeout = task.options_for(claim)
+            run.retry, run.timeout = task.options_for(claim)
         except Exception as error:
-            self._end(run, policy.raised(claim, error, retry))
+            self._end(run, policy.raised(claim, error, run.retry))
             return
-        run.retry, run.timeout = retry, timeout
         if claim.lost or task.executor == "process":
-            work = self._children.run(claim, retry, timeout)
-        elif task.executor == "thread":
-            work = self._threads.run(task, run)
-        else:
-            work = perform(task, claim, run.context, self._hooks)
-        run.job = asyncio.create_task(work)
-        run.job.add_done_callback(lambda job: self._done(run, job))
-        if timeout is not None:
-            self._watch(run, timeout, retry)
+            work = asyncio.create_task(self._children.run(claim, run.retry, run.timeout))
+            run.ask = lambda why: self._children.cancel(claim.id, why)
+            work.add_done_callback(lambda work: self._done(run, work))
+            return
+        if run.timeout is not None:
+            self._watch(run, run.timeout)
+        if task.executor == "thread":
+            self._start_thread(task, run)
+            return
+        work = asyncio.create_task(perform(task, claim, context, self._hooks, self._limit))
+        run.ask = work.cancel
+        work.add_done_callback(lambda work: self._done(run, work))
 
-    def _done(self, run: Run, job: asyncio.Task[Outcome]) -> None:
-        if job.cancelled():
-            outcome = policy.interrupted(run.claim)
-        elif error := job.exception():
-            outcome = policy.raised(run.claim, error, run.retry)
+    def _start_thread(self, task: AnyTask, run: Run) -> None:
+        def work() -> Outcome:
+            return perform_blocking(task, run.claim, run.context, self._hooks, self._limit)
+
+        self._threads.submit(work, lambda outcome: self._end(run, outcome))
+
+    def _done(self, run: Run, work: asyncio.Task[Outcome]) -> None:
+        if not work.cancelled() and (error := work.exception()) is None:
+            outcome = work.result()
+        elif work.cancelled():  # before its first step
+            outcome = stopped(run.claim, run.context.stop or Stop.INTERRUPTED, run.retry, run.timeout)
         else:
-            outcome = job.result()
+            assert error
+            outcome = policy.raised(run.claim, error, run.retry)
         self._end(run, outcome)
 
     def _end(self, run: Run, outcome: Outcome) -> None:
@@ -267,7 +296,7 @@ class Runner:
 
     # Deadlines
 
-    def _watch(self, run: Run, timeout: float, retry: Retry) -> None:
+    def _watch(self, run: Run, timeout: float) -> None:
         deadline = self._clock.boot() + timeout
         first = not self._deadlines or deadline < self._deadlines[0][0]
         heapq.heappush(self._deadlines, (deadline, next(self._order), run))

@@ -73,7 +73,7 @@ class Seat:
         handle, dump = tempfile.mkstemp(prefix="windlass-stacks-")
         ours, theirs = socket.socketpair()
         given = asdict(spec) | {"id": id, "channel": theirs.fileno(), "board": board.fd, "dump": handle}
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # noqa: ASYNC220 - exec of our own interpreter: a millisecond
             [sys.executable, "-m", "windlass.worker.process", json.dumps(given)],
             pass_fds=(theirs.fileno(), board.fd, handle),
             start_new_session=True,
@@ -169,7 +169,7 @@ def exit_of(process: subprocess.Popen[bytes]) -> asyncio.Future[int]:
     def wait() -> None:
         code = process.wait()
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody asks any more
-            loop.call_soon_threadsafe(lambda: ended.done() or ended.set_result(code))
+            loop.call_soon_threadsafe(ended.set_result, code)
 
     threading.Thread(target=wait, name=f"windlass-wait-{process.pid}", daemon=True).start()
     return ended

@@ -7,13 +7,15 @@ import asyncio
 import contextlib
 import logging
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from windlass.clock import SystemClock
 from windlass.errors import ConfigError, StoreError
 from windlass.model import Ending, Held, Orders, State
 from windlass.store.contract import Store
 from windlass.store.dispatch import make_store
+from windlass.worker.children import died_of
 from windlass.worker.duties import Duties
 from windlass.worker.messages import Broken, Cancel, Hello, Pause, Stop, Wake, Welcome
 from windlass.worker.pulse import Pulse
@@ -288,8 +290,8 @@ class Supervisor:
             await self._pulse.leave()
             await self._store.close()
 
-    def _spawn_task(self, work: object) -> asyncio.Task[None]:
-        task: asyncio.Task[None] = asyncio.ensure_future(work)  # type: ignore[arg-type]
+    def _spawn_task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
         return task
@@ -306,13 +308,3 @@ class Supervisor:
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         for wait in waits:
             wait.cancel()
-
-
-def died_of(code: int) -> str:
-    """A return code in words."""
-    if code >= 0:
-        return f"exit code {code}"
-    try:
-        return f"signal {-code} ({signal.Signals(-code).name})"
-    except ValueError:
-        return f"signal {-code}"

@@ -1,0 +1,192 @@
+"""How fast Windlass is on a store, beside what the store itself can do in the same minute on the same machine.
+
+    python -m benchmarks.speed [--runs 5] [--jobs 60000] [--url sqlite:///…]
+
+Prints the median of the runs and their spread. The machine should be quiet: the spread tells whether it was.
+"""
+
+import argparse
+import json
+import os
+import signal
+import sqlite3
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+from uuid_utils import uuid7
+
+BULK = 10_000
+
+
+def raw_insert(path: str, count: int) -> float:
+    """Rows per second that plain sqlite3 inserts in batches, synced like ours: id, queue, payload and one index."""
+    db = sqlite3.connect(path, isolation_level=None)
+    db.execute("PRAGMA journal_mode = WAL")
+    db.execute("PRAGMA synchronous = FULL")
+    db.execute("CREATE TABLE raw (id TEXT PRIMARY KEY, queue TEXT, priority INT, rank INT, state TEXT, args TEXT)")
+    db.execute("CREATE INDEX raw_ready ON raw (queue, priority DESC, rank, id) WHERE state = 'ready'")
+    rows = [(str(uuid7()), "default", 0, 1, "ready", '{"n":1}') for _ in range(count)]
+    began = time.perf_counter()
+    for start in range(0, count, BULK):
+        db.execute("BEGIN IMMEDIATE")
+        db.executemany("INSERT INTO raw VALUES (?, ?, ?, ?, ?, ?)", rows[start : start + BULK])
+        db.execute("COMMIT")
+    rate = count / (time.perf_counter() - began)
+    db.close()
+    return rate
+
+
+def raw_drain(path: str) -> float:
+    """Rows per second that plain sqlite3 claims and finishes, 200 at a time in one commit."""
+    db = sqlite3.connect(path, isolation_level=None)
+    db.execute("PRAGMA synchronous = FULL")
+    began, done, ids = time.perf_counter(), 0, "[]"
+    while True:
+        db.execute("BEGIN IMMEDIATE")
+        db.execute("UPDATE raw SET state = 'done' WHERE id IN (SELECT value FROM json_each(?))", (ids,))
+        ids = db.execute(
+            "SELECT json_group_array(id) FROM (SELECT id FROM raw WHERE state = 'ready' AND queue = 'default' "
+            "ORDER BY priority DESC, rank, id LIMIT 200)"
+        ).fetchone()[0]
+        db.execute("UPDATE raw SET state = 'running' WHERE id IN (SELECT value FROM json_each(?))", (ids,))
+        db.execute("COMMIT")
+        if ids == "[]":
+            break
+        done += len(json.loads(ids))
+    rate = done / (time.perf_counter() - began)
+    db.close()
+    return rate
+
+
+@contextmanager
+def worker(processes: int, concurrency: int) -> Iterator[subprocess.Popen[bytes]]:
+    """A worker on the benchmark's app."""
+    command = [sys.executable, "-m", "windlass", "worker", "benchmarks.tasks:app", "--quiet"]
+    process = subprocess.Popen([*command, "-p", str(processes), "-c", str(concurrency)], start_new_session=True)
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait()
+
+
+def bulk(name: str, count: int) -> tuple[float, list[str]]:
+    """Jobs enqueued per second in calls of BULK, arguments bound and encoded; their ids."""
+    from benchmarks import tasks
+
+    task = getattr(tasks, name)
+    ids: list[str] = []
+    began = time.perf_counter()
+    for _ in range(count // BULK):
+        ids += [job.id for job in tasks.app.enqueue_many([task.bind(n) for n in range(BULK)])]
+    return count / (time.perf_counter() - began), ids
+
+
+def one_by_one(count: int) -> float:
+    """Jobs enqueued per second, each in a commit of its own."""
+    from benchmarks import tasks
+
+    began = time.perf_counter()
+    for n in range(count):
+        tasks.on_loop.enqueue(n)
+    return count / (time.perf_counter() - began)
+
+
+def drain(name: str, count: int, processes: int, concurrency: int) -> float:
+    """Jobs per second from the start of the first to the end of the last."""
+    from benchmarks import tasks
+
+    _, ids = bulk(name, count)
+    with worker(processes, concurrency):
+        while tasks.app.jobs.count(task=f"benchmarks.tasks.{name}", state="ready"):
+            time.sleep(0.1)
+        while tasks.app.jobs.count(task=f"benchmarks.tasks.{name}", state="running"):
+            time.sleep(0.1)
+    ends = [job.finished_at for job in tasks.app.jobs.get_many(ids[-2000:]) if job.finished_at]
+    first = tasks.app.jobs.get(ids[0]).started_at
+    assert first
+    return count / (max(ends) - first).total_seconds()
+
+
+def latency(count: int) -> list[float]:
+    """Milliseconds from before the enqueue to the start in another process, at 20 jobs per second, sorted."""
+    from benchmarks import tasks
+
+    with worker(2, 10):
+        tasks.stamp.enqueue(time.time()).result(timeout=30)
+        time.sleep(2)
+        jobs = []
+        for _ in range(count):
+            jobs.append(tasks.stamp.enqueue(time.time()))
+            time.sleep(0.05)
+        return sorted(job.result(timeout=10) * 1000 for job in jobs)
+
+
+def idle() -> tuple[float, float]:
+    """Per cent of a core, and MB of proportional memory, of an idle worker with two runners."""
+    with worker(2, 10) as process:
+        time.sleep(5)
+        tree = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+        before = sum(sum(one.cpu_times()[:2]) for one in tree)
+        time.sleep(20)
+        spent = sum(sum(one.cpu_times()[:2]) for one in tree) - before
+        return spent / 20 * 100, sum(one.memory_full_info().pss for one in tree) / 1e6
+
+
+def median(what: str, unit: str, measure: Callable[[], float], runs: int) -> float:
+    """Measure `runs` times, print the median and the spread."""
+    figures = sorted(measure() for _ in range(runs))
+    middle = statistics.median(figures)
+    print(f"{what:<44} {middle:>10,.0f} {unit}   ({figures[0]:,.0f} … {figures[-1]:,.0f})", flush=True)
+    return middle
+
+
+def main() -> None:
+    """Measure everything once, in a folder of its own unless a URL is given."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--jobs", type=int, default=60_000)
+    parser.add_argument("--url")
+    parser.add_argument("--only", default="", help="part of a line's name")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["WINDLASS_URL"] = options.url or f"sqlite:///{folder}/windlass.db"
+        raw = f"{folder}/raw.db"
+        n = options.jobs
+
+        def raw_both() -> float:
+            Path(raw).unlink(missing_ok=True)
+            return raw_insert(raw, n)
+
+        lines: list[tuple[str, str, Callable[[], float]]] = [
+            ("raw sqlite3: insert in bulk", "rows/s", raw_both),
+            ("raw sqlite3: claim and finish by 200", "rows/s", lambda: (raw_both(), raw_drain(raw))[1]),
+            ("enqueue in bulk", "jobs/s", lambda: bulk("on_loop", n)[0]),
+            ("enqueue one by one", "jobs/s", lambda: one_by_one(3000)),
+            ("drain, event loop, -p 1 -c 200", "jobs/s", lambda: drain("on_loop", n, 1, 200)),
+            ("drain, event loop, -p 2 -c 200", "jobs/s", lambda: drain("on_loop", n, 2, 200)),
+            ("drain, threads, -p 2 -c 50", "jobs/s", lambda: drain("in_thread", n, 2, 50)),
+            ("drain, processes, -p 2 -c 50", "jobs/s", lambda: drain("in_process", BULK, 2, 50)),
+        ]
+        for what, unit, measure in lines:
+            if options.only in what:
+                median(what, unit, measure, options.runs)
+        if options.only in "latency":
+            waits = latency(400)
+            print(
+                f"{'start latency at 20/s':<44} p50 {waits[200]:.2f} ms   p99 {waits[395]:.2f} ms   max {waits[-1]:.2f}"
+            )
+        if options.only in "idle":
+            percent, memory = idle()
+            print(f"{'idle, supervisor and two runners':<44} {percent:.2f} % of a core   {memory:.1f} MB PSS")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""`windlass jobs retry`, `cancel` and `delete`: an operator's verbs, on ids or on all jobs that match."""
+
+import sys
+from collections.abc import Sequence
+from functools import partial
+
+import click
+
+from windlass.cli import USAGE, Problem
+from windlass.cli.bars import bar
+from windlass.cli.find import filters, make_filter, one_job
+from windlass.cli.output import print_json
+from windlass.cli.reach import json_option, on_store, url_option
+from windlass.errors import JobNotFound
+from windlass.model import FINAL, Filter, JobRecord, State, Verb
+from windlass.store.contract import BATCH, Store
+
+DONE = {Verb.RETRY: "ready to run again", Verb.CANCEL: "cancelled", Verb.DELETE: "deleted"}
+
+HELP = {
+    Verb.RETRY: "Run finished jobs again, with all their tries; a scheduled job runs now.\n\n"
+    "With filters and without --state: the failed ones.",
+    Verb.CANCEL: "Cancel jobs that are not finished. A running one is told to stop, and ends soon.",
+    Verb.DELETE: "Delete jobs that do not run, with their history.",
+}
+
+Refused = dict[str, str]
+"""Why a verb was not done, by id."""
+
+
+def action(verb: Verb) -> click.Command:
+    """The command for one verb."""
+
+    @click.command(str(verb), help=HELP[verb])
+    @click.argument("ids", nargs=-1, metavar="[ID]...")
+    @filters
+    @click.option("--all", "every", is_flag=True, help="Act on every job that the filters leave.")
+    @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+    @url_option
+    @json_option
+    def command(
+        ids: Sequence[str],
+        state: str | None,
+        task: str | None,
+        queue: str | None,
+        tag: str | None,
+        every: bool,
+        yes: bool,
+        url: str | None,
+        as_json: bool,
+    ) -> None:
+        wanted = make_filter(state, task, queue, tag)
+        filtered = wanted != Filter()
+        if ids and (filtered or every):
+            raise click.UsageError("give either ids or filters, not both")
+        if not ids and not every:
+            raise click.UsageError("expected ids, or --all with filters such as --state failed; none came")
+        if ids:
+            report(verb, *on_store(url, partial(act_on_ids, ids=ids, verb=verb)), as_json)
+        else:
+            report(verb, act_on_all(url, wanted, verb, yes), {}, as_json)
+
+    return command
+
+
+async def act_on_ids(store: Store, ids: Sequence[str], verb: Verb) -> tuple[int, Refused]:
+    """Do the verb to the jobs with these ids; how many, and what was refused."""
+    refused: Refused = {}
+    jobs: dict[str, JobRecord] = {}
+    for id in ids:
+        try:
+            job = await one_job(store, id, sure=True)
+            jobs[job.id] = job
+        except JobNotFound as error:
+            refused[id] = str(error)
+    done: set[str] = set()
+    found = list(jobs)
+    for start in range(0, len(found), BATCH):
+        done.update(await store.act(found[start : start + BATCH], verb))
+    refused |= {id: why_not(jobs[id], verb) for id in found if id not in done}
+    return len(done), refused
+
+
+def why_not(job: JobRecord, verb: Verb) -> str:
+    """Why a verb does not fit a job."""
+    if verb is Verb.CANCEL and job.cancelling:
+        return f"job {job.id} is being cancelled already"
+    if verb is Verb.CANCEL:
+        return f"job {job.id} is over already ({job.state})"
+    if verb is Verb.DELETE:
+        return f"job {job.id} runs: cancel it first (windlass jobs cancel {job.id})"
+    if job.state in FINAL:
+        return f"job {job.id} cannot run again while another job holds its unique key"
+    return f"job {job.id} is {job.state} already; only finished and scheduled jobs can be run again"
+
+
+def act_on_all(url: str | None, wanted: Filter, verb: Verb, yes: bool) -> int:
+    """Count the jobs that the verb fits, ask, and do it, with a bar if it takes long; how many it was done to."""
+    which = narrowed(wanted, verb)
+
+    async def count(store: Store) -> int:
+        return sum([await store.count(filter) for filter in which])
+
+    total = on_store(url, count)
+    if total and not yes:
+        confirm(verb, total)
+    return on_store(url, lambda store: act_in_batches(store, which, verb, total)) if total else 0
+
+
+def narrowed(wanted: Filter, verb: Verb) -> list[Filter]:
+    """The filters whose jobs a verb fits: what is running or over does not need to be counted, nor asked about."""
+    if wanted.state is not None:
+        return [wanted]
+    states = {
+        Verb.RETRY: [State.FAILED],
+        Verb.CANCEL: [state for state in State if not state.final],
+        Verb.DELETE: [state for state in State if state is not State.RUNNING],
+    }[verb]
+    return [Filter(state=state, task=wanted.task, queue=wanted.queue, tag=wanted.tag) for state in states]
+
+
+def confirm(verb: Verb, total: int) -> None:
+    """Ask before acting on jobs that nobody named one by one."""
+    question = f"{str(verb).capitalize()} {total:,} job{'s' if total > 1 else ''}?"
+    if not sys.stdin.isatty():
+        raise Problem(f"{question} Nobody is here to ask: add --yes to do it", USAGE)
+    click.confirm(question, abort=True, err=True)
+
+
+async def act_in_batches(store: Store, which: Sequence[Filter], verb: Verb, total: int) -> int:
+    """Do the verb until nothing is left that it fits, or as many as were counted: new ones were not asked about."""
+    done = 0
+    with bar(str(verb)) as move:
+        for filter in which:
+            while done < total and (ids := await store.act(filter, verb)):
+                done += len(ids)
+                move(done, total, "")
+    return done
+
+
+def report(verb: Verb, done: int, refused: Refused, as_json: bool) -> None:
+    """Say what was done and what was not; exit code 1 if anything was not."""
+    if as_json:
+        print_json({"verb": str(verb), "done": done, "refused": refused})
+    else:
+        if done or not refused:
+            click.echo(f"{done:,} job{'' if done == 1 else 's'} {DONE[verb]}")
+        for reason in refused.values():
+            click.echo(f"Error: {reason}", err=True)
+    if refused:
+        raise SystemExit(1)
+
+
+retry = action(Verb.RETRY)
+cancel = action(Verb.CANCEL)
+delete = action(Verb.DELETE)

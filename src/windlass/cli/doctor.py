@@ -1,0 +1,173 @@
+"""`windlass doctor` and `windlass migrate`: is this installation well, and is its store up to date?"""
+
+import asyncio
+import platform
+import sqlite3
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
+from typing import Literal
+
+import click
+
+from windlass.cli import UNHEALTHY, Problem
+from windlass.cli.live import NO_WORKER, lines_and_workers, living, nobody
+from windlass.cli.output import clean, duration, print_json
+from windlass.cli.reach import file_of, find_url, json_option, on_store, shown, url_option
+from windlass.errors import StoreUnavailable, WindlassError
+from windlass.model import Line, State, WorkerInfo
+from windlass.store.contract import Store
+from windlass.store.dispatch import make_store
+
+SLOW_OPEN = 1.0
+"""Seconds to open the store from which on doctor says so."""
+
+MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "problem": ("✗", "red")}
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was looked at. A `problem` makes the whole unhealthy; `do` says what to do about it."""
+
+    level: Literal["ok", "warning", "problem"]
+    name: str
+    found: str
+    do: str = ""
+
+
+@click.command()
+@click.argument("store_url", metavar="[URL]", required=False)
+@url_option
+@json_option
+def doctor(store_url: str | None, url: str | None, as_json: bool) -> None:
+    """Check the store, this machine and the workers, and say what to do. Exit code 3: something is not healthy."""
+    checks = [*machine(), *the_store(store_url or url)]
+    healthy = all(check.level != "problem" for check in checks)
+    if as_json:
+        print_json({"healthy": healthy, "checks": [asdict(check) for check in checks]})
+    else:
+        print_checks(checks)
+        click.echo("\nHealthy." if healthy else "\nNot healthy: see ✗ above.")
+    if not healthy:
+        raise SystemExit(UNHEALTHY)
+
+
+def print_checks(checks: Sequence[Check]) -> None:
+    """The checks, one a line, and what to do below those that need it."""
+    wide = max(len(check.name) for check in checks)
+    for check in checks:
+        mark, colour = MARKS[check.level]
+        click.echo(f"{click.style(mark, fg=colour)} {check.name:<{wide}}  {clean(check.found)}")
+        if check.do:
+            click.echo(f"  {'':<{wide}}  → {check.do}")
+
+
+def machine() -> Iterator[Check]:
+    """What runs here."""
+    yield Check("ok", "windlass", version("windlass"))
+    yield Check("ok", "python", f"{platform.python_version()} ({sys.platform})")
+    yield Check("ok", "sqlite", sqlite3.sqlite_version)
+    if find_spec("uvloop"):
+        yield Check("ok", "uvloop", "installed")
+    elif sys.platform != "win32":
+        yield Check("warning", "uvloop", "not installed", "runners are slower without it: pip install uvloop")
+
+
+def the_store(url: str | None) -> list[Check]:
+    """Whether the store can be reached, what it tells of itself, and who works on it."""
+    try:
+        found = find_url(url)
+        began = time.perf_counter()
+        return [Check("ok", "store", shown(found)), *on_store(found, lambda store: examine(store, began))]
+    except WindlassError as error:
+        return [Check("problem", "store", str(error))]
+
+
+async def examine(store: Store, began: float) -> list[Check]:
+    """The checks that need an open store. `began`: when opening it began."""
+    took = time.perf_counter() - began
+    slow = "the disk or the network is slow, or another process holds the store" if took > SLOW_OPEN else ""
+    lines, workers = await lines_and_workers(store)
+    return [
+        Check("warning" if slow else "ok", "opened in", duration(took), slow),
+        *[fact(name, value) for name, value in (await store.probe()).items()],
+        *crew(workers, lines),
+        *orphans(lines, workers),
+    ]
+
+
+def fact(name: str, value: str) -> Check:
+    """One fact of `Store.probe`."""
+    if name == "integrity" and value != "ok":
+        return Check("problem", name, value, "stop all workers and restore the file from a backup")
+    if name.startswith("warning"):
+        return Check("warning", name, value)
+    return Check("ok", name, f"{int(value):,}" if name == "bytes" and value.isdigit() else value)
+
+
+def crew(workers: Sequence[WorkerInfo], lines: Sequence[Line]) -> Iterator[Check]:
+    """Who works: nobody is a problem as soon as something is due."""
+    alive = living(workers)
+    due = sum(line.count for line in lines if line.state is State.READY)
+    runners = sum(len(worker.runners) for worker in alive)
+    if alive:
+        yield Check("ok", "workers", f"{len(alive)} running, {runners} runners")
+    elif due:
+        yield Check("problem", "workers", f"none is running and {due:,} jobs are due", "windlass worker MODULE:APP")
+    else:
+        yield Check("warning", "workers", "none is running", "windlass worker MODULE:APP")
+    for worker in workers:
+        if worker not in alive:
+            found = f"{worker.id[:8]} on {worker.host} has not beaten for {duration(worker.beat_age)}"
+            yield Check("warning", "lost worker", found, "any running worker hands its jobs back within seconds")
+
+
+def orphans(lines: Sequence[Line], workers: Sequence[WorkerInfo]) -> Iterator[Check]:
+    """Jobs that nobody would run although workers are there."""
+    found: dict[tuple[str, str, str], int] = {}
+    for line in lines:
+        reason = nobody(line, workers)
+        if reason and reason != NO_WORKER and line.state is not State.RUNNING:
+            key = (line.task, line.queue, reason)
+            found[key] = found.get(key, 0) + line.count
+    for (task, queue, reason), count in found.items():
+        yield Check(
+            "warning",
+            "stranded",
+            f"{count:,} jobs of {task} in queue {queue}: {reason}",
+            "start a worker whose app has the task (an alias, if it was renamed) and that serves the queue",
+        )
+
+
+@click.command()
+@url_option
+@json_option
+def migrate(url: str | None, as_json: bool) -> None:
+    """Bring the store's schema to this version; a store that is not there yet is made."""
+    found = find_url(url)
+    taken = list(asyncio.run(steps(found)))
+    if as_json:
+        print_json({"store": shown(found), "taken": taken})
+    elif taken:
+        click.echo(f"{shown(found)}: {', '.join(taken)}")
+    else:
+        click.echo(f"{shown(found)} is up to date")
+
+
+async def steps(url: str) -> Sequence[str]:
+    """Migrate without opening, which would do it on the way and not tell."""
+    file = file_of(url)
+    if file and not file.parent.is_dir():
+        raise StoreUnavailable(f"the folder of {file} does not exist: make it, or name another with --url")
+    store = make_store(url)
+    try:
+        return await store.migrate()
+    except WindlassError:
+        raise
+    except Exception as error:
+        raise Problem(f"{shown(url)} cannot be brought up to date: {error}") from error
+    finally:
+        await store.close()

@@ -1,0 +1,142 @@
+"""`windlass worker` and `windlass dev`. The supervisor lives in this process: only what it needs is imported."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from windlass.cli.reach import find_url, shown
+from windlass.config import make_config
+from windlass.loader import spec_or_default
+from windlass.worker.logs import set_up
+from windlass.worker.queues import Queues
+from windlass.worker.seat import Spec
+from windlass.worker.supervisor import Supervisor
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+logger = logging.getLogger("windlass.worker")
+
+
+def worker_options(command: Command) -> Command:
+    """What `worker` and `dev` have in common."""
+    for add in (
+        click.option("--url", metavar="URL", help="The store, instead of the app's own."),
+        click.option("--quiet", is_flag=True, help="Print warnings and errors only."),
+        click.option("-p", "--processes", type=click.IntRange(1), metavar="N", help="Runner processes."),
+        click.option("-c", "--concurrency", type=click.IntRange(1), metavar="N", help="Jobs at a time per process."),
+        click.option(
+            "-q",
+            "--queues",
+            metavar="QUEUES",
+            help="'a,b': all of a before any of b. 'a:3,b:1': by weight. By default every queue, later ones too.",
+        ),
+        click.argument("app", metavar="[MODULE:APP]", required=False),
+    ):
+        command = add(command)
+    return command
+
+
+@click.command()
+@worker_options
+def worker(
+    app: str | None,
+    queues: str | None,
+    concurrency: int | None,
+    processes: int | None,
+    quiet: bool,
+    url: str | None,
+) -> None:
+    """Run jobs of MODULE:APP until told to stop.
+
+    Ctrl-C or SIGTERM lets running jobs end; the second time, they go back at once, uncharged.
+    """
+    supervise(make_spec(app, queues, concurrency, processes, url), quiet, alone)
+
+
+@click.command()
+@worker_options
+def dev(
+    app: str | None,
+    queues: str | None,
+    concurrency: int | None,
+    processes: int | None,
+    quiet: bool,
+    url: str | None,
+) -> None:
+    """Run jobs of MODULE:APP, and restart on every saved edit of a Python file below this folder."""
+    supervise(make_spec(app, queues, concurrency, processes or 1, url, reload=True), quiet, with_edits)
+
+
+def make_spec(
+    app: str | None,
+    queues: str | None,
+    concurrency: int | None,
+    processes: int | None,
+    url: str | None,
+    *,
+    reload: bool = False,
+) -> Spec:
+    """What was asked for, with what the configuration says of the rest. Raises `ConfigError`."""
+    config = make_config(concurrency=concurrency, processes=processes, queues=queues)
+    Queues(config.queues)
+    return Spec(
+        app=spec_or_default(app),
+        concurrency=config.concurrency,
+        processes=config.processes,
+        queues=config.queues,
+        url=find_url(url) if url else None,
+        reload=reload,
+    )
+
+
+def supervise(spec: Spec, quiet: bool, run: Callable[[Supervisor], Coroutine[Any, Any, int]]) -> None:
+    """Be the supervisor of a worker; exit with its code."""
+    set_up(logging.WARNING if quiet else logging.INFO)
+
+    async def main() -> int:
+        supervisor = Supervisor(spec, spec.processes, on_event=lambda text: announce(supervisor, spec, text, quiet))
+        return await run(supervisor)
+
+    if code := asyncio.run(main()):
+        raise SystemExit(code)
+
+
+def announce(supervisor: Supervisor, spec: Spec, text: str, quiet: bool) -> None:
+    """Print what the supervisor tells; when it is ready, where the jobs are and which ones it takes."""
+    if quiet:
+        return
+    click.echo(text, err=True)
+    hello = supervisor._hello
+    if "is ready" in text and hello:
+        click.echo(f"  store   {shown(hello.url)}\n  queues  {spec.queues or 'all'}", err=True)
+
+
+async def alone(supervisor: Supervisor) -> int:
+    """`windlass worker`."""
+    return await supervisor.run()
+
+
+async def with_edits(supervisor: Supervisor) -> int:
+    """`windlass dev`: the worker beside a watch over the files."""
+    watching = asyncio.create_task(restart_on_edits(supervisor, Path.cwd()))
+    try:
+        return await supervisor.run()
+    finally:
+        watching.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await watching
+
+
+async def restart_on_edits(supervisor: Supervisor, folder: Path) -> None:
+    """Restart the runners whenever a Python file below `folder` changes; many edits at once count as one."""
+    from watchfiles import PythonFilter, awatch
+
+    async for changes in awatch(folder, watch_filter=PythonFilter(), step=100, debounce=500):
+        names = sorted({Path(path).name for _, path in changes})
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        logger.info("edited: %s%s; restarting", ", ".join(names[:3]), more)
+        await supervisor.restart_runners()

@@ -1,0 +1,237 @@
+"""The main of a process child: import the app, then run jobs for one runner, one at a time.
+
+Coroutine functions run on the event loop. Plain functions run on the main thread outside of it, as in a script:
+signals, C code and `asyncio.run` behave. Log lines go to the inherited stderr, as those of every process of a worker.
+"""
+
+import asyncio
+import contextvars
+import inspect
+import logging
+import os
+import socket
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from windlass import policy
+from windlass.app import App
+from windlass.errors import UnknownTask
+from windlass.loader import load
+from windlass.model import Outcome, Progress
+from windlass.policy import Retry
+from windlass.worker.errands import Broken, Did, Do, End, FromRunner, Leave, Moved, Ready
+from windlass.worker.hosting import die_with_parent, end_group, fast_loop, lifespan, stand_alone, why
+from windlass.worker.logs import set_up
+from windlass.worker.pipeline import Running, Stop, perform, perform_blocking, stopped
+from windlass.worker.wire import Pipe
+
+logger = logging.getLogger("windlass.worker")
+
+T = TypeVar("T")
+
+TELL_EVERY = 0.1
+"""Seconds between two words of progress to the runner; the last one is always told."""
+
+
+class Reports:
+    """Tells the runner how far the job is, on a thread of its own, so that the task never waits for that."""
+
+    def __init__(self, pipe: Pipe) -> None:
+        self._pipe = pipe
+        self._news: Moved | None = None
+        self._bell = threading.Event()
+        self._telling = threading.Lock()
+        self._pid = os.getpid()
+        self._started = False
+
+    def take(self, news: Moved) -> None:
+        """Tell this soon. What a forked copy of this process says is dropped: the connection is not its own."""
+        if os.getpid() != self._pid:
+            return
+        self._news = news
+        self._bell.set()
+        if not self._started:
+            self._started = True
+            threading.Thread(target=self._tell_for_ever, name="windlass-progress", daemon=True).start()
+
+    def flush(self) -> None:
+        """Tell now what is not told yet."""
+        with self._telling:
+            news, self._news = self._news, None
+            if news is not None:
+                self._pipe.send(news)
+
+    def _tell_for_ever(self) -> None:
+        while True:
+            self._bell.wait()
+            self._bell.clear()
+            self.flush()
+            time.sleep(TELL_EVERY)
+
+
+class Job:
+    """The job that this process has now."""
+
+    def __init__(self, errand: Do, state: Any, reports: Reports) -> None:
+        self.claim = errand.claim
+        self.context = Running(errand.claim, state=state, report=self._report)
+        self.work: asyncio.Task[Outcome] | None = None
+        self._reports = reports
+
+    def _report(self, progress: Progress) -> None:
+        self._reports.take(Moved(id=self.claim.id, fence=self.claim.fence, progress=progress))
+
+    def cancel(self) -> None:
+        """Cancel its coroutine, if it runs as one."""
+        if self.work is not None:
+            self.work.cancel()
+
+
+class Child:
+    """One process child."""
+
+    def __init__(self, spec: str, pipe: Pipe, loop: asyncio.AbstractEventLoop) -> None:
+        self._spec = spec
+        self._pipe = pipe
+        self._loop = loop
+        self._reports = Reports(pipe)
+        self._state: Any = None
+        self._job: Job | None = None
+        self._inbox: deque[Job | None] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+        self._closing = asyncio.Event()
+        self._pid = os.getpid()
+
+    def main(self) -> int:
+        """From import to exit code."""
+        threading.Thread(target=self._listen, name="windlass-orders", daemon=True).start()
+        try:
+            app = load(self._spec)
+            opened = self._loop.create_future()
+            life = self._loop.create_task(self._live(app, opened))
+            life.add_done_callback(lambda life: self._put(None))  # should it end by itself, so do we
+            self._state = self._run(first_of(opened, life))
+        except BaseException as error:
+            self._pipe.send(Broken(text=why(error, self._spec)))
+            return 1
+        self._pipe.send(Ready())
+        while (job := self._run(self._next())) is not None:
+            outcome = self._attempt(app, job)
+            if os.getpid() != self._pid:
+                os._exit(0)  # a copy that the task forked, and that came back here: the job is not its own
+            self._job = None
+            self._reports.flush()
+            self._pipe.send(Did(outcome=outcome))
+        return self._leave(life)
+
+    # Jobs
+
+    def _attempt(self, app: App, job: Job) -> Outcome:
+        claim, context = job.claim, job.context
+        task = app.tasks.get(claim.task)
+        if task is None:
+            error = UnknownTask(f"this process knows no task {claim.task!r}: was {self._spec} changed while it ran?")
+            return policy.raised(claim, error, Retry())
+        if context.stop is not None:
+            return stopped(claim, context.stop, *task.options_for(claim))
+        if inspect.iscoroutinefunction(task.fn):
+            job.work = self._loop.create_task(perform(task, claim, context, limit=app.config.max_payload))
+            try:
+                return self._run(job.work)
+            except asyncio.CancelledError:  # before its first step
+                return stopped(claim, context.stop or Stop.INTERRUPTED, *task.options_for(claim))
+        own = contextvars.copy_context()
+        return own.run(perform_blocking, task, claim, context, limit=app.config.max_payload)
+
+    async def _next(self) -> Job | None:
+        """Let the event loop turn until there is a job; None: there will be no more."""
+        while not self._inbox:
+            self._waiter = self._loop.create_future()
+            await self._waiter
+        return self._inbox.popleft()
+
+    def _run(self, work: Coroutine[Any, Any, T] | asyncio.Future[T]) -> T:
+        """Let the event loop turn until this is done. A stray `sys.exit()` in some task does not end the process."""
+        future = asyncio.ensure_future(work, loop=self._loop)
+        while True:
+            try:
+                return self._loop.run_until_complete(future)
+            except (SystemExit, KeyboardInterrupt) as error:
+                if future.done():
+                    raise
+                logger.error("a task in the background raised %s; nothing ends by that", type(error).__name__)
+
+    # Orders
+
+    def _listen(self) -> None:
+        """On a thread: take the runner's orders. When it is gone, so are we, and all that we started."""
+        try:
+            while (order := self._pipe.receive()) is not None:
+                self._obey(order)
+        finally:
+            end_group()
+
+    def _obey(self, order: Do | End | Leave) -> None:
+        if isinstance(order, Do):
+            self._job = Job(order, self._state, self._reports)
+            self._put(self._job)
+        elif isinstance(order, Leave):
+            self._put(None)
+        elif (job := self._job) and (job.claim.id, job.claim.fence) == (order.id, order.fence):
+            job.context.end(order.why)
+            self._loop.call_soon_threadsafe(job.cancel)
+
+    def _put(self, job: Job | None) -> None:
+        self._inbox.append(job)
+        self._loop.call_soon_threadsafe(self._ring)
+
+    def _ring(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    # The app
+
+    async def _live(self, app: App, opened: asyncio.Future[Any]) -> None:
+        """Hold the app's lifespan open, in one task from begin to end, as task groups inside it want."""
+        async with lifespan(app) as state:
+            opened.set_result(state)
+            await self._closing.wait()
+
+    def _leave(self, life: asyncio.Task[None]) -> int:
+        self._closing.set()
+        try:
+            self._run(life)
+        except BaseException:
+            logger.exception("the lifespan of %s failed", self._spec)
+            return 1
+        self._run(self._loop.shutdown_asyncgens())
+        return 0
+
+
+async def first_of(opened: asyncio.Future[Any], life: asyncio.Task[None]) -> Any:
+    """What the lifespan yielded. Raises what it raised instead."""
+    await asyncio.wait((opened, life), return_when=asyncio.FIRST_COMPLETED)
+    if not opened.done():
+        life.result()
+    return opened.result()
+
+
+def main() -> None:
+    """`python -m windlass.worker.child MODULE:APP FD`; started by a runner only."""
+    die_with_parent()
+    stand_alone()
+    set_up()
+    spec, fd = sys.argv[1:]
+    loop = (fast_loop() or asyncio.new_event_loop)()
+    code = Child(spec, Pipe(socket.socket(fileno=int(fd)), FromRunner), loop).main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # threads that still run user code do not keep us
+
+
+if __name__ == "__main__":
+    main()

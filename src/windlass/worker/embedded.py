@@ -1,0 +1,173 @@
+"""A worker inside the user's own process: `async with app.worker(): ...`."""
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from windlass.clock import SystemClock
+from windlass.config import Config, usable_cpus
+from windlass.errors import StoreError
+from windlass.model import Orders, RunnerInfo
+from windlass.store.contract import Store
+from windlass.worker.board import Board
+from windlass.worker.children import Children
+from windlass.worker.duties import Duties
+from windlass.worker.messages import Bye, Cancel, FromSupervisor, Holding, Wake, Welcome
+from windlass.worker.pulse import Pulse
+from windlass.worker.queues import Queues
+from windlass.worker.runner import AnyTask, Runner
+from windlass.worker.wire import Channel
+
+TELL_EVERY = 2.0
+"""Seconds between two words to the helper of what is held."""
+
+
+@contextlib.asynccontextmanager
+async def embedded(
+    store: Store,
+    config: Config,
+    tasks: Mapping[str, AnyTask],
+    spec: str,
+    state: Any,
+    *,
+    concurrency: int,
+    queues: str,
+) -> AsyncIterator[Runner]:
+    """Run jobs beside the body of the `with`; at its end running jobs get the grace to finish."""
+    id = str(uuid.uuid4())
+    board = Board.make()
+    children = Children(
+        [sys.executable, "-m", "windlass.worker.child"],
+        spec,
+        size=min(concurrency, usable_cpus()),
+        on_pid=lambda pid, alive: None,
+    )
+    runner = Runner(
+        id,
+        store,
+        tasks,
+        slots=concurrency,
+        queues=Queues(queues),
+        children=children,
+        board=board,
+        clock=SystemClock(),
+        lease=config.lease,
+        state=state,
+        limit=config.max_payload,
+    )
+    beating = beat_here if config.url.endswith(":memory:") else beat_beside
+    try:
+        async with beating(store, config, runner, board, concurrency, queues) as worker:
+            await store.join(RunnerInfo(id=id, worker=worker, pid=os.getpid(), tasks=tuple(tasks)))
+            work = asyncio.create_task(runner.run())
+            try:
+                yield runner
+            finally:
+                await finish(runner, work, config.grace)
+    finally:
+        await children.close()
+        board.close()
+
+
+async def finish(runner: Runner, work: asyncio.Task[None], grace: float) -> None:
+    """Let running jobs end within `grace` seconds, then end them uncharged."""
+    runner.stop_claiming()
+    _, late = await asyncio.wait({work}, timeout=grace)
+    if late:
+        runner.interrupt()
+        await asyncio.wait({work}, timeout=1.0)
+        work.cancel()
+    with contextlib.suppress(asyncio.CancelledError, StoreError):
+        await work
+
+
+@contextlib.asynccontextmanager
+async def beat_here(
+    store: Store, config: Config, runner: Runner, board: Board, concurrency: int, queues: str
+) -> AsyncIterator[str]:
+    """Beat in this event loop: for a store that lives and dies with this process."""
+
+    def follow(orders: Orders) -> None:
+        board.beat = pulse.last
+        for order in orders.cancel:
+            runner.cancel(order.id, order.fence)
+        if orders.due is not None:
+            runner.wake()
+
+    async def evicted() -> None:
+        runner.interrupt()
+
+    pulse = Pulse(
+        store,
+        SystemClock(),
+        config.lease,
+        queues=queues,
+        concurrency=concurrency,
+        held=lambda: {runner.id: runner.held()},
+        on_orders=follow,
+        on_evicted=evicted,
+    )
+    await pulse.enlist()
+    board.beat = pulse.last
+    work = [asyncio.create_task(pulse.run()), asyncio.create_task(Duties(store, config.keep).run())]
+    try:
+        yield pulse.id
+    finally:
+        for task in work:
+            task.cancel()
+        await pulse.leave()
+
+
+@contextlib.asynccontextmanager
+async def beat_beside(
+    store: Store, config: Config, runner: Runner, board: Board, concurrency: int, queues: str
+) -> AsyncIterator[str]:
+    """Beat in a small process of its own, which no user code can keep from it."""
+    ours, theirs = socket.socketpair()
+    given = {
+        "id": runner.id,
+        "url": config.url,
+        "lease": config.lease,
+        "keep": {str(key): seconds for key, seconds in config.keep.items()},
+        "queues": queues,
+        "concurrency": concurrency,
+        "channel": theirs.fileno(),
+        "board": board.fd,
+    }
+    command = [sys.executable, "-m", "windlass.worker.beater", json.dumps(given)]
+    helper = subprocess.Popen(command, pass_fds=(theirs.fileno(), board.fd), stdin=subprocess.DEVNULL)  # noqa: ASYNC220
+    theirs.close()
+    channel = await Channel.open(ours, FromSupervisor)
+    first = await channel.receive()
+    if not isinstance(first, Welcome):
+        raise StoreError("the helper that renews the lease did not start; its error stands above")
+
+    async def obey() -> None:
+        async for message in channel:
+            if isinstance(message, Cancel):
+                runner.cancel(message.id, message.fence)
+            elif isinstance(message, Wake):
+                runner.wake()
+
+    async def tell() -> None:
+        while True:
+            await asyncio.sleep(TELL_EVERY)
+            channel.send(Holding(held=runner.held()))
+
+    work = [asyncio.create_task(obey()), asyncio.create_task(tell())]
+    try:
+        yield first.worker
+        channel.send(Bye())
+        await channel.flush()
+    finally:
+        for task in work:
+            task.cancel()
+        channel.close()
+        await asyncio.to_thread(helper.wait)

@@ -1,0 +1,70 @@
+"""What every process of ours that runs user code does: how it begins, and with whom it dies."""
+
+import asyncio
+import contextlib
+import ctypes
+import faulthandler
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Protocol
+
+from windlass.errors import WindlassError
+from windlass.policy import describe
+
+PR_SET_PDEATHSIG = 1
+
+
+class Alive(Protocol):
+    """What may have a lifespan."""
+
+    @property
+    def lifespan(self) -> Callable[[Any], AbstractAsyncContextManager[Any]] | None:
+        """Takes the app; opened once per process."""
+
+
+@contextlib.asynccontextmanager
+async def lifespan(app: Alive) -> AsyncIterator[Any]:
+    """What the app opens once per process."""
+    if app.lifespan is None:
+        yield None
+        return
+    async with app.lifespan(app) as state:
+        yield state
+
+
+def why(error: BaseException, spec: str) -> str:
+    """An error at the start, as text for the log: ours speak for themselves, others need their traceback."""
+    return str(error) if isinstance(error, WindlassError) else f"{spec} cannot run\n{describe(error).traceback}"
+
+
+def stand_alone() -> None:
+    """Leave it to our parent when we end; should we crash, say where."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)  # a handler, because what tasks start would inherit "ignore"
+    if not faulthandler.is_enabled() and sys.stderr is not None:
+        faulthandler.enable()
+
+
+def die_with_parent() -> None:
+    """Linux: let the kernel end this process when the thread that started it ends."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def end_group() -> None:
+    """End this process and all that it started in its group, now."""
+    os.killpg(os.getpgid(0), signal.SIGKILL)
+
+
+def fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """What makes uvloop's loop where it is installed; None: asyncio's own will do."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    make: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return make

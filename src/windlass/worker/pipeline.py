@@ -1,0 +1,194 @@
+"""One attempt in small steps: decode the arguments, call the task, encode the result, say how it ended.
+
+The same for every lane. Whatever user code does, an `Outcome` comes out: nothing here raises.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from enum import StrEnum
+from typing import Any, Protocol
+
+import msgspec
+
+from windlass import policy
+from windlass.context import Context, enter
+from windlass.errors import Directive
+from windlass.model import Claim, Ending, Failure, Outcome
+from windlass.policy import Retry
+
+logger = logging.getLogger("windlass.worker")
+
+MAX_RESULT = 1024 * 1024
+"""The most bytes of an encoded result, unless the app says otherwise."""
+
+_ONCE = Retry(attempts=1)
+
+
+class Shape(Protocol):
+    """How a task's arguments and result are stored."""
+
+    def decode_call(self, stored: bytes, /) -> tuple[Sequence[Any], Mapping[str, Any]]:
+        """The arguments of a call. Raises `DecodeError`."""
+
+    def encode_result(self, value: Any, limit: int, /) -> bytes | None:
+        """What is stored of a result, at most `limit` bytes; None for None. Raises `EncodeError`."""
+
+
+class Runnable(Protocol):
+    """What one attempt needs of its task."""
+
+    @property
+    def fn(self) -> Callable[..., Any]:
+        """The user's function."""
+
+    @property
+    def shape(self) -> Shape:
+        """Its arguments and result."""
+
+    def options_for(self, claim: Claim, /) -> tuple[Retry, float | None]:
+        """How this job is retried, and its timeout in seconds."""
+
+
+class Hook:
+    """Sees every attempt, on the thread that runs it. What it raises is logged and goes no further."""
+
+    def before(self, context: Context) -> None:
+        """The arguments are decoded; the task is called next."""
+
+    def after(self, context: Context, outcome: Outcome) -> None:
+        """The attempt is over, but not yet settled."""
+
+
+class Stop(StrEnum):
+    """Why somebody ends an attempt."""
+
+    CANCELLED = "cancelled"
+    TIMED_OUT = "timed_out"
+    INTERRUPTED = "interrupted"
+
+
+class Running(Context):
+    """The context of an attempt that may be told to stop. Say so here before cancelling anything."""
+
+    stop: Stop | None = None
+
+    def end(self, why: Stop) -> None:
+        """Tell the task to stop, as far as it looks; the first reason stands."""
+        if self.stop is None:
+            self.stop = why
+            self.cancelled = True
+
+
+async def perform(
+    task: Runnable, claim: Claim, context: Running, hooks: Sequence[Hook] = (), limit: int = MAX_RESULT
+) -> Outcome:
+    """Run one attempt of a coroutine function in the running asyncio task."""
+    enter(context)
+    try:
+        args, kwargs = task.shape.decode_call(claim.args)
+    except BaseException as error:
+        return _raised(task, claim, context, error)
+    if hooks:
+        _before(hooks, context)
+    try:
+        value = await task.fn(*args, **kwargs)
+    except BaseException as error:
+        outcome = _raised(task, claim, context, error)
+    else:
+        outcome = _returned(task, claim, context, value, limit)
+    if hooks:
+        _after(hooks, context, outcome)
+    return outcome
+
+
+def perform_blocking(
+    task: Runnable, claim: Claim, context: Running, hooks: Sequence[Hook] = (), limit: int = MAX_RESULT
+) -> Outcome:
+    """Run one attempt of a plain function here and now. Give each call contextvars of its own."""
+    enter(context)
+    try:
+        args, kwargs = task.shape.decode_call(claim.args)
+    except BaseException as error:
+        return _raised(task, claim, context, error)
+    if hooks:
+        _before(hooks, context)
+    try:
+        value = task.fn(*args, **kwargs)
+    except BaseException as error:
+        outcome = _raised(task, claim, context, error)
+    else:
+        outcome = _returned(task, claim, context, value, limit)
+    if hooks:
+        _after(hooks, context, outcome)
+    return outcome
+
+
+def stopped(
+    claim: Claim, why: Stop, retry: Retry, timeout: float | None, error: BaseException | None = None
+) -> Outcome:
+    """The outcome of an attempt that was told to stop and did; what it raised on its way out is kept with it."""
+    if why is Stop.TIMED_OUT:
+        return policy.timed_out(claim, retry, timeout or 0.0)
+    if isinstance(error, Directive):
+        return policy.raised(claim, error, retry)
+    cancelled = why is Stop.CANCELLED
+    outcome = policy.cancelled(claim, "cancelled by an operator") if cancelled else policy.interrupted(claim)
+    if error is None or isinstance(error, asyncio.CancelledError):
+        return outcome
+    return msgspec.structs.replace(outcome, failure=policy.describe(error))
+
+
+def _returned(task: Runnable, claim: Claim, context: Running, value: Any, limit: int) -> Outcome:
+    """The task returned. That counts although it was told to stop: its effects have happened. Overtime does not."""
+    if context.stop is Stop.TIMED_OUT:
+        return _raised(task, claim, context, asyncio.CancelledError())
+    try:
+        return policy.succeeded(claim, task.shape.encode_result(value, limit))
+    except BaseException as error:
+        return policy.raised(claim, error, _ONCE)  # the work is done; doing it again would encode no better
+
+
+def _raised(task: Runnable, claim: Claim, context: Running, error: BaseException) -> Outcome:
+    try:
+        retry, timeout = task.options_for(claim)
+    except BaseException:
+        retry, timeout = Retry(), None
+    try:
+        if context.stop is not None:
+            return stopped(claim, context.stop, retry, timeout, error)
+        return policy.raised(claim, _meant(error), retry)
+    except BaseException as broken:
+        failure = Failure(
+            type=type(error).__name__,
+            message=f"(the error could not be looked at: that raised {type(broken).__name__})",
+        )
+        return policy.outcome(claim, Ending.FAILED, attempt=claim.attempt + 1, failure=failure)
+
+
+def _meant(error: BaseException) -> BaseException:
+    """The error that counts: a directive without the task group around it; a failure for a stray cancellation."""
+    if isinstance(error, asyncio.CancelledError):
+        stray = RuntimeError("asyncio.CancelledError came out of the task, though nobody had asked this job to stop")
+        stray.__cause__ = error
+        return stray
+    inner = error
+    while isinstance(inner, BaseExceptionGroup) and len(inner.exceptions) == 1:
+        inner = inner.exceptions[0]
+    return inner if isinstance(inner, Directive) else error
+
+
+def _before(hooks: Sequence[Hook], context: Context) -> None:
+    for hook in hooks:
+        try:
+            hook.before(context)
+        except BaseException:
+            logger.exception("%s.before failed; the job runs all the same", type(hook).__name__)
+
+
+def _after(hooks: Sequence[Hook], context: Context, outcome: Outcome) -> None:
+    for hook in hooks:
+        try:
+            hook.after(context, outcome)
+        except BaseException:
+            logger.exception("%s.after failed; the outcome stands", type(hook).__name__)

@@ -1,0 +1,122 @@
+"""`queues`, `workers`, `migrate`, `doctor`, `completion`, and mistakes in naming a store."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Shell, job_id
+
+
+def test_queues_mark_what_nobody_runs(filled: Shell) -> None:
+    lines = {(line["task"], line["state"]): line for line in filled.json("queues")}
+    assert lines["old.gone", "ready"]["problem"] == "no running worker knows this task"
+    assert lines["shop.pay", "ready"]["problem"] is None
+    assert lines["shop.pay", "running"]["count"] == 1
+    out = filled("queues").stdout
+    assert "no running worker knows this task" in out
+    assert "4 live jobs" in out
+
+
+def test_empty_queues(shell: Shell) -> None:
+    assert "All queues are empty" in shell("queues").stdout
+    assert shell.json("queues") == []
+
+
+def test_workers(filled: Shell) -> None:
+    worker = filled.json("workers")[0]
+    assert (worker["pid"], worker["slots"], worker["alive"]) == (11, 8, True)
+    assert worker["runners"][0]["running"] == 1
+    out = filled("workers").stdout
+    assert "runner-1" in out
+    assert "all" in out
+
+
+def test_no_workers(shell: Shell) -> None:
+    assert "No worker is running" in shell("workers").stdout
+
+
+def test_migrate_makes_and_repeats(tmp_path: Path, shell: Shell) -> None:
+    url = f"sqlite:///{tmp_path / 'new.db'}"
+    assert shell.json("migrate", "--url", url)["taken"]
+    assert "is up to date" in shell("migrate", "--url", url).stdout
+    assert "does not exist: make it" in shell("migrate", "--url", f"sqlite:///{tmp_path / 'no' / 'x.db'}", code=1).stderr
+
+
+def test_migrate_of_something_else(tmp_path: Path, shell: Shell) -> None:
+    (tmp_path / "other.db").write_text("not a database, but long enough to have a header " * 40)
+    assert "Error: " in shell("migrate", "--url", f"sqlite:///{tmp_path / 'other.db'}", code=1).stderr
+
+
+def test_doctor_of_a_healthy_store(filled: Shell) -> None:
+    out = filled("doctor").stdout
+    assert "Healthy." in out
+    assert "1 jobs of old.gone in queue default" in out
+    assert "1 running, 1 runners" in out
+    assert filled.json("doctor", filled.url)["healthy"] is True
+
+
+def test_doctor_finds_what_is_wrong(tmp_path: Path, shell: Shell) -> None:
+    out = shell("doctor", f"sqlite:///{tmp_path / 'none.db'}", code=3).stdout
+    assert "there is no store at" in out
+    assert "Not healthy" in out
+    (tmp_path / "other.db").write_text("not a database, but long enough to have a header " * 40)
+    found = shell.json("doctor", f"sqlite:///{tmp_path / 'other.db'}", code=3)
+    assert [check["name"] for check in found["checks"] if check["level"] == "problem"] == ["store"]
+
+
+def test_doctor_misses_a_worker_when_jobs_are_due(shell: Shell) -> None:
+    from tests.cli.conftest import new
+    from windlass.store.contract import Store
+
+    async def put(store: Store) -> None:
+        await store.put([new("one")])
+
+    shell.store(put)
+    assert "none is running and 1 jobs are due" in shell("doctor", code=3).stdout
+
+
+@pytest.mark.parametrize("command", [["jobs", "list"], ["queues"], ["workers"], ["jobs", "cancel", "x"]])
+def test_looking_does_not_make_a_store(command: list[str], tmp_path: Path, shell: Shell) -> None:
+    url = f"sqlite:///{tmp_path / 'none.db'}"
+    assert f"there is no store at {tmp_path / 'none.db'}" in shell(*command, "--url", url, code=1).stderr
+    assert not (tmp_path / "none.db").exists()
+
+
+def test_wrong_urls(shell: Shell) -> None:
+    assert "names no store" in shell("queues", "--url", "mysql://here/x", code=2).stderr
+    assert "lives inside of one process" in shell("queues", "--url", "sqlite:///:memory:", code=2).stderr
+
+
+def test_mistyped_commands(shell: Shell) -> None:
+    assert "Did you mean jobs?" in shell("jbs", code=2).stderr
+    assert "Did you mean cancel?" in shell("jobs", "cancle", code=2).stderr
+
+
+@pytest.mark.parametrize("name", ["bash", "zsh", "fish"])
+def test_completion(shell: Shell, name: str) -> None:
+    assert "_WINDLASS_COMPLETE" in shell("completion", name).stdout
+
+
+def test_colours_only_on_a_terminal(filled: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    from click.testing import CliRunner
+
+    from windlass.cli import cli
+
+    assert "\x1b[" in CliRunner().invoke(cli, ["jobs", "list"], color=True).stdout
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b[" not in CliRunner().invoke(cli, ["jobs", "list"], color=True).stdout
+    assert job_id("ready") in filled("jobs", "list").stdout
+
+
+def imports(*args: str) -> set[str]:
+    """The modules that a command has loaded at its end."""
+    code = f"import sys\nfrom windlass.cli import main\ntry: main({list(args)!r})\nexcept SystemExit: print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def test_commands_start_light(shell: Shell) -> None:
+    assert not imports("--help") & {"rich", "asyncio", "sqlite3", "msgspec", "windlass.store.contract"}
+    assert not imports("worker", "--help") & {"rich", "watchfiles", "windlass.app", "windlass.task"}

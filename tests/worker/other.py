@@ -1,0 +1,10 @@
+"""An app of a later version: it knows a task that the sample does not."""
+
+from windlass import App
+
+app = App()
+
+
+@app.task
+def newer() -> str:
+    return "new"

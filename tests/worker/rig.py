@@ -1,0 +1,100 @@
+"""Starts real workers for the tests and reads what their jobs did."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).parent.parent.parent
+PATIENCE = 60.0
+"""Seconds after which a test gives up waiting; nothing measures time against it."""
+
+
+def until(condition: Callable[[], object], what: str) -> None:
+    """Wait for a condition, or fail with `what`."""
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end, f"waited {PATIENCE:g} s for: {what}"
+        time.sleep(0.02)
+
+
+@dataclass
+class Effect:
+    """One line that a job wrote."""
+
+    job: str
+    fence: int
+    pid: int
+    at: float
+    text: str
+
+
+class Rig:
+    """One store, one file of effects, any number of workers."""
+
+    def __init__(self, folder: Path, lease: float = 15.0) -> None:
+        self.url = f"sqlite:///{folder}/windlass.db"
+        self.log = folder / "worker.log"
+        self._effects = folder / "effects"
+        self._environment = os.environ | {
+            "WINDLASS_URL": self.url,
+            "EFFECTS": str(self._effects),
+            "SAMPLE_LEASE": str(lease),
+            "PYTHONPATH": str(ROOT),
+        }
+        self._workers: list[subprocess.Popen[bytes]] = []
+
+    def start(self, *arguments: str, app: str = "tests.worker.sample:app") -> subprocess.Popen[bytes]:
+        """Start a worker and wait until its runners are there."""
+        before = self.log.read_text().count("joined") if self.log.exists() else 0
+        command = [sys.executable, "-m", "windlass", "worker", app, *arguments]
+        with self.log.open("ab") as log:
+            worker = subprocess.Popen(
+                command, cwd=ROOT, env=self._environment, stderr=log, stdout=log, start_new_session=True
+            )
+        self._workers.append(worker)
+        return worker
+
+    @contextmanager
+    def worker(self, *arguments: str, app: str = "tests.worker.sample:app") -> Iterator[subprocess.Popen[bytes]]:
+        """A worker for the length of a block, stopped as an operator would."""
+        worker = self.start(*arguments, app=app)
+        yield worker
+        self.stop(worker)
+
+    def stop(self, worker: subprocess.Popen[bytes]) -> int:
+        """SIGTERM, and the exit code."""
+        worker.send_signal(signal.SIGTERM)
+        return worker.wait(PATIENCE)
+
+    def effects(self, text: str = "") -> list[Effect]:
+        """What jobs wrote, in order, if it contains `text`."""
+        lines = self._effects.read_text().splitlines() if self._effects.exists() else []
+        split = [line.split(" ", 4) for line in lines]
+        return [
+            Effect(job, int(fence), int(pid), float(at), rest) for job, fence, pid, at, rest in split if text in rest
+        ]
+
+    def text(self) -> str:
+        """The workers' log."""
+        return self.log.read_text()
+
+    def runners(self, worker: subprocess.Popen[bytes]) -> list[psutil.Process]:
+        """The runner processes of a worker."""
+        return [one for one in psutil.Process(worker.pid).children() if "windlass.worker.process" in one.cmdline()]
+
+    def close(self) -> None:
+        """Kill what is left."""
+        for worker in self._workers:
+            if worker.poll() is None:
+                for one in psutil.Process(worker.pid).children(recursive=True):
+                    one.kill()
+                worker.kill()
+            worker.wait()

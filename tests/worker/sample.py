@@ -1,0 +1,169 @@
+"""The tasks that the worker tests run. What they did is appended to the file EFFECTS, outside of any store."""
+
+import asyncio
+import ctypes
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from windlass import App, Cancel, Fail, Retry, Snooze, current
+
+
+@asynccontextmanager
+async def lifespan(_: App) -> AsyncIterator[dict[str, str]]:
+    effect("lifespan opened")
+    yield {"pool": f"of {os.getpid()}"}
+    effect("lifespan closed")
+
+
+app = App(lifespan=lifespan, lease=float(os.environ.get("SAMPLE_LEASE", "15")), grace=2.0)
+quick = Retry(attempts=3, backoff=0)
+
+
+def effect(text: str) -> None:
+    """Write one line in one call, so that a kill leaves it whole or not at all."""
+    context = current()
+    job = f"{context.job.id} {context.fence}" if context.job else "- 0"
+    line = f"{job} {os.getpid()} {time.time():.3f} {text}\n"
+    handle = os.open(os.environ["EFFECTS"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(handle, line.encode())
+    os.close(handle)
+
+
+@app.task
+async def on_loop(n: int = 0) -> int:
+    effect(f"on_loop {n}")
+    return n * 2
+
+
+@app.task
+def in_thread(n: int = 0) -> int:
+    effect(f"in_thread {n}")
+    return n * 3
+
+
+@app.task(executor="process")
+def in_process(n: int = 0) -> int:
+    effect(f"in_process {n}")
+    return n * 4
+
+
+@app.task(retry=quick)
+async def nap(seconds: float) -> None:
+    effect(f"nap {seconds}")
+    await asyncio.sleep(seconds)
+    effect("napped")
+
+
+@app.task(retry=quick)
+def doze(seconds: float) -> None:
+    """Sleep in a thread, as long as nobody wants it to stop."""
+    effect(f"doze {seconds}")
+    until = time.monotonic() + seconds
+    while time.monotonic() < until and not current().cancelled:
+        time.sleep(0.02)
+    if current().cancelled:
+        raise RuntimeError("told to stop")
+    effect("dozed")
+
+
+@app.task(executor="process", retry=quick)
+def sleep_in_process(seconds: float) -> None:
+    effect(f"sleep {seconds}")
+    time.sleep(seconds)
+    effect("slept")
+
+
+@app.task(retry=quick)
+def deaf(seconds: float) -> None:
+    """Sleep in a thread and listen to nobody."""
+    effect(f"deaf {seconds}")
+    time.sleep(seconds)
+    effect("deaf done")
+
+
+@app.task(retry=quick)
+async def fails(times: int) -> str:
+    effect("fails")
+    if current().attempt <= times:
+        raise ValueError(f"attempt {current().attempt}")
+    return f"after {times}"
+
+
+class Hostile(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+@app.task(retry=Retry(attempts=1))
+async def raises(what: str) -> None:
+    effect(f"raises {what}")
+    if what == "exit":
+        sys.exit(3)
+    if what == "interrupt":
+        raise KeyboardInterrupt
+    if what == "broken":
+        raise Hostile
+    if what == "huge":
+        raise ValueError("x" * 50_000_000)
+    if what == "fail":
+        raise Fail("not this one")
+    if what == "cancel":
+        raise Cancel("not needed")
+    if what == "group":
+        raise ExceptionGroup("two", [ValueError("one"), KeyError("two")])
+    raise asyncio.CancelledError
+
+
+@app.task(retry=quick)
+async def snoozes() -> int:
+    effect("snoozes")
+    if current().fence < 3:
+        raise Snooze(0.05)
+    return current().attempt
+
+
+@app.task(retry=quick)
+def dies(how: str) -> None:
+    effect(f"dies {how}")
+    if how == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif how == "segfault":
+        ctypes.string_at(0)
+    os._exit(0)
+
+
+@app.task
+async def blocks_sleep(seconds: float) -> None:
+    effect("blocks_sleep")
+    time.sleep(seconds)
+    effect("blocked")
+
+
+@app.task
+async def blocks_spin(seconds: float) -> None:
+    effect("blocks_spin")
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        pass
+    effect("blocked")
+
+
+@app.task
+async def blocks_in_c(seconds: float) -> None:
+    """Hold the interpreter's lock in a C call, as a careless extension does."""
+    effect("blocks_in_c")
+    ctypes.PyDLL(None).usleep(int(seconds * 1_000_000))
+    effect("blocked")
+
+
+@app.task
+async def reports() -> str:
+    for n in range(1, 4):
+        current().progress(n, 3, f"step {n}")
+        await asyncio.sleep(0.6)
+    current().log.info("reported")
+    return str(current().state["pool"])

@@ -1,0 +1,9 @@
+"""An app that takes its time to import."""
+
+import time
+
+from children_app import app
+
+time.sleep(1.5)
+
+__all__ = ["app"]

@@ -1,0 +1,264 @@
+"""Real workers on a real store: what people rely on, killed and blocked on purpose."""
+
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+from types import ModuleType
+
+import pytest
+
+from tests.worker.rig import Rig, until
+from windlass import App, JobCancelled, JobFailed, State
+
+
+@pytest.fixture
+def tasks(rig: Rig) -> Iterator[ModuleType]:
+    """The sample tasks, on this test's store."""
+    import tests.worker.sample as sample
+
+    app = App(rig.url)
+    old = sample.app
+    for task in old.tasks.values():
+        task.move_to(app)
+    yield sample
+    app.close()
+
+
+def test_every_lane_runs_and_returns(rig: Rig, tasks: ModuleType) -> None:
+    with rig.worker("-p", "2", "-c", "4"):
+        jobs = [(tasks.on_loop.enqueue(n), n * 2) for n in range(20)]
+        jobs += [(tasks.in_thread.enqueue(n), n * 3) for n in range(20)]
+        jobs += [(tasks.in_process.enqueue(n), n * 4) for n in range(20)]
+        assert [job.result(timeout=60) for job, _ in jobs] == [wanted for _, wanted in jobs]
+    ran = Counter((effect.job, effect.fence) for effect in rig.effects("n_") + rig.effects("in_"))
+    assert all(count == 1 for count in ran.values())
+    children = {effect.pid for effect in rig.effects("in_process")}
+    assert len(children) <= 8, "children are warm and reused"
+
+
+def test_a_child_is_reused(rig: Rig, tasks: ModuleType) -> None:
+    with rig.worker("-p", "1", "-c", "1"):
+        for job in [tasks.in_process.enqueue(n) for n in range(30)]:
+            job.result(timeout=60)
+    assert len({effect.pid for effect in rig.effects("in_process")}) == 1
+
+
+def test_lifespan_is_opened_and_closed_once_per_runner(rig: Rig, tasks: ModuleType) -> None:
+    with rig.worker("-p", "2"):
+        assert "of" in tasks.reports.enqueue().result(timeout=60)
+    assert len(rig.effects("lifespan opened")) == len(rig.effects("lifespan closed")) == 2
+
+
+def test_retries_until_it_works_and_keeps_every_error(rig: Rig, tasks: ModuleType) -> None:
+    with rig.worker("-p", "1"):
+        job = tasks.fails.enqueue(2)
+        assert job.result(timeout=60) == "after 2"
+        job.refresh()
+        assert [attempt.failure.message for attempt in job.attempts] == ["attempt 1", "attempt 2"]
+        assert "ValueError" in job.attempts[0].failure.traceback
+        assert job.attempt == 3
+
+
+def test_fails_for_good_after_its_attempts(rig: Rig, tasks: ModuleType) -> None:
+    with rig.worker("-p", "1"):
+        with pytest.raises(JobFailed, match="attempt 3") as error:
+            tasks.fails.enqueue(9).result(timeout=60)
+        assert error.value.type == "ValueError"
+
+
+def test_snooze_charges_nothing(rig: Rig, tasks: ModuleType) -> None:
+    with rig.worker("-p", "1"):
+        assert tasks.snoozes.enqueue().result(timeout=60) == 1
+
+
+@pytest.mark.parametrize(
+    ("what", "kind"),
+    [("exit", "SystemExit"), ("interrupt", "KeyboardInterrupt"), ("broken", "Hostile"), ("huge", "ValueError"),
+     ("fail", "Fail"), ("group", "ExceptionGroup"), ("stray", "RuntimeError")],
+)  # fmt: skip
+def test_hostile_ends_fail_the_job_and_not_the_worker(rig: Rig, tasks: ModuleType, what: str, kind: str) -> None:
+    with rig.worker("-p", "1") as worker:
+        with pytest.raises(JobFailed) as error:
+            tasks.raises.enqueue(what).result(timeout=60)
+        assert error.value.type.endswith(kind)
+        assert len(str(error.value)) < 100_000
+        pids = {one.pid for one in rig.runners(worker)}
+        assert tasks.on_loop.enqueue(1).result(timeout=60) == 2
+        assert {one.pid for one in rig.runners(worker)} == pids
+
+
+def test_cancel_raised_by_the_task(rig: Rig, tasks: ModuleType) -> None:
+    with rig.worker("-p", "1"), pytest.raises(JobCancelled, match="not needed"):
+        tasks.raises.enqueue("cancel").result(timeout=60)
+
+
+@pytest.mark.parametrize("how", ["nap", "doze", "sleep_in_process"])
+def test_timeout_on_every_lane(rig: Rig, tasks: ModuleType, how: str) -> None:
+    with rig.worker("-p", "1"):
+        job = getattr(tasks, how).using(timeout=0.3).enqueue(50)
+        with pytest.raises(JobFailed, match="timeout") as error:
+            job.result(timeout=60)
+        assert error.value.type == "TimeoutError"
+        assert job.refresh().attempt == 3
+    assert not rig.effects("ped") + rig.effects("dozed") + rig.effects("slept")
+
+
+def test_a_thread_that_ignores_its_timeout_costs_its_runner_and_nobody_else(rig: Rig, tasks: ModuleType) -> None:
+    with rig.worker("-p", "1"):
+        neighbour = tasks.nap.enqueue(12)
+        until(lambda: rig.effects("nap 12"), "the neighbour runs")
+        job = tasks.deaf.using(timeout=0.5, retry=tasks.Retry(attempts=1)).enqueue(600)
+        with pytest.raises(JobFailed, match="timeout"):
+            job.result(timeout=60)
+        neighbour.result(timeout=60)
+        assert neighbour.refresh().attempt == 1, "the neighbour was not charged"
+    assert "will be replaced" in rig.text()
+
+
+@pytest.mark.parametrize("how", ["nap", "doze", "sleep_in_process"])
+def test_cancel_a_running_job_on_every_lane(rig: Rig, tasks: ModuleType, how: str) -> None:
+    with rig.worker("-p", "1"):
+        job = getattr(tasks, how).enqueue(500)
+        until(lambda: rig.effects("500"), "the job runs")
+        job.cancel()
+        with pytest.raises(JobCancelled):
+            job.result(timeout=60)
+    assert len(rig.effects("500")) == 1
+
+
+@pytest.mark.parametrize("how", ["kill", "segfault", "exit"])
+def test_a_job_that_kills_its_process_fails_at_the_third_loss(rig: Rig, tasks: ModuleType, how: str) -> None:
+    with rig.worker("-p", "1", "-c", "4"):
+        innocent = tasks.nap.enqueue(3)
+        until(lambda: rig.effects("nap"), "the innocent job runs")
+        job = tasks.dies.enqueue(how)
+        with pytest.raises(JobFailed, match="died"):
+            job.result(timeout=60)
+        innocent.result(timeout=60)
+        assert innocent.refresh().attempt == 1
+    assert len(rig.effects(f"dies {how}")) == 3
+
+
+def test_kill_9_of_a_runner_gives_its_jobs_back_at_once(rig: Rig, tasks: ModuleType) -> None:
+    with rig.worker("-p", "2", "-c", "2") as worker:
+        jobs = [tasks.nap.enqueue(2) for _ in range(4)]
+        until(lambda: len(rig.effects("nap 2")) == 4, "all four run")
+        victim = rig.effects("nap 2")[0].pid
+        os.kill(victim, signal.SIGKILL)
+        for job in jobs:
+            job.result(timeout=60)
+        assert len(rig.runners(worker)) == 2
+    assert len(rig.effects("napped")) == 4
+    assert max(job.refresh().attempt for job in jobs) == 1, "a loss is not a failed attempt"
+
+
+def test_kill_9_of_a_whole_worker_waits_for_the_lease_and_no_longer(rig: Rig, tasks: ModuleType) -> None:
+    rig = Rig(rig.log.parent, lease=2)
+    first = rig.start("-p", "1")
+    job = tasks.nap.enqueue(1)
+    until(lambda: rig.effects("nap"), "the job runs")
+    runners = rig.runners(first)
+    first.kill()
+    first.wait()
+    until(lambda: not any(one.is_running() for one in runners), "the runner dies with its supervisor")
+    assert not rig.effects("napped")
+    with rig.worker("-p", "1"):
+        job.result(timeout=60)
+    assert [effect.fence for effect in rig.effects("nap 1")] == [1, 2]
+    rig.close()
+
+
+def test_sigterm_hands_unfinished_jobs_back_uncharged(rig: Rig, tasks: ModuleType) -> None:
+    worker = rig.start("-p", "2", "-c", "2")
+    slow = [tasks.nap.enqueue(600), tasks.doze.enqueue(600), tasks.sleep_in_process.enqueue(600)]
+    short = tasks.nap.enqueue(1)
+    until(lambda: len(rig.effects("00")) == 3 and rig.effects("nap 1"), "all run")
+    assert rig.stop(worker) == 0
+    assert short.refresh().state == State.SUCCEEDED, "what ends within the grace ends"
+    for job in slow:
+        job.refresh()
+        assert (job.state, job.attempt) == (State.READY, 0)
+
+
+def test_a_second_signal_does_not_wait(rig: Rig, tasks: ModuleType) -> None:
+    worker = rig.start("-p", "1")
+    job = tasks.deaf.enqueue(600)
+    until(lambda: rig.effects("deaf"), "the job runs")
+    worker.send_signal(signal.SIGINT)
+    worker.send_signal(signal.SIGINT)
+    assert worker.wait(60) == 0
+    assert job.refresh().state == State.READY
+
+
+def test_an_unknown_task_waits_for_a_worker_that_knows_it(rig: Rig, tasks: ModuleType) -> None:
+    app = App(rig.url)
+
+    @app.task(name="tests.worker.other.newer")
+    def newer() -> None: ...
+
+    job = newer.enqueue()
+    with rig.worker("-p", "1"):
+        assert tasks.on_loop.enqueue(4).result(timeout=60) == 8
+        assert job.refresh().state == State.READY
+    with rig.worker("-p", "1", app="tests.worker.other:app"):
+        assert job.result(timeout=60) == "new"
+    app.close()
+
+
+@pytest.mark.parametrize("how", ["blocks_sleep", "blocks_spin", "blocks_in_c"])
+def test_a_blocked_loop_runs_once_and_is_named(rig: Rig, tasks: ModuleType, how: str) -> None:
+    rig = Rig(rig.log.parent, lease=2)
+    with rig.worker("-p", "2", "-c", "1"):
+        job = getattr(tasks, how).enqueue(6)
+        until(lambda: rig.effects(how), "the job blocks")
+        others = [tasks.in_thread.enqueue(n) for n in range(10)]
+        for other in others:
+            other.result(timeout=60)
+        assert not rig.effects("blocked"), "the others did not wait for it"
+        job.result(timeout=60)
+    assert len(rig.effects(how)) == 1
+    assert "has been blocked" in rig.text()
+    assert "tests/worker/sample.py:" in rig.text()
+    rig.close()
+
+
+def test_priority_and_strict_queues(rig: Rig, tasks: ModuleType) -> None:
+    low = [tasks.on_loop.using(queue="low", priority=50).enqueue(n) for n in range(3)]
+    high = [tasks.on_loop.using(queue="high", priority=p).enqueue(p) for p in (0, -5, 9)]
+    with rig.worker("-p", "1", "-c", "1", "-q", "high,low"):
+        for job in low + high:
+            job.result(timeout=60)
+    order = [effect.job for effect in rig.effects("on_loop")]
+    assert order == [high[2].id, high[0].id, high[1].id, *(job.id for job in low)]
+
+
+def test_progress_and_embedded_worker(rig: Rig, tasks: ModuleType) -> None:
+    import asyncio
+
+    async def main() -> None:
+        app = App("sqlite:///:memory:")
+
+        @app.task
+        async def double(n: int) -> int:
+            return n * 2
+
+        @app.task
+        def triple(n: int) -> int:
+            return n * 3
+
+        async with app.worker(concurrency=10):
+            jobs = [await double.aenqueue(n) for n in range(50)]
+            more = [await triple.aenqueue(n) for n in range(50)]
+            assert [await job.aresult(timeout=30) for job in jobs] == [n * 2 for n in range(50)]
+            assert [await job.aresult(timeout=30) for job in more] == [n * 3 for n in range(50)]
+        await app.aclose()
+
+    asyncio.run(main())
+    with rig.worker("-p", "1"):
+        job = tasks.reports.enqueue()
+        until(lambda: (job.refresh().progress or None) is not None, "progress is stored while the job runs")
+        job.result(timeout=60)
+        assert job.refresh().progress.done == 3
+    assert time.time() > 0
