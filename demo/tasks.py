@@ -39,7 +39,7 @@ class Module:
 BRANCHES = (ast.If, ast.For, ast.While, ast.ExceptHandler, ast.BoolOp, ast.IfExp, ast.comprehension, ast.match_case)
 
 
-@app.task(executor="process", timeout=60, retry=Retry(attempts=2, backoff=1))
+@app.task(executor="process", timeout=60, retry=Retry(attempts=3, give_up_on=(SyntaxError, ValueError)))
 def parse(path: str) -> Module:
     """Read a source file: its functions, its classes, its longest function, its branches."""
     text = Path(path).read_bytes()

@@ -10,16 +10,16 @@ SOURCE = ROOT / "src"
 FILES = sorted(SOURCE.rglob("*.py"))
 
 LAYERS = [
-    {"model", "errors", "clock"},
-    {"codec", "policy", "context"},
+    {"model", "errors", "clock", "values"},
+    {"codec", "policy", "context", "options"},
     {"store.contract", "store.queries"},
     {"store", "config"},
-    {"blocking", "task", "jobs"},
+    {"access", "blocking", "task", "jobs"},
     {"worker"},
     {"app"},
     {"loader"},
     {"worker.process", "worker.child", "worker.beater", "worker.watcher"},
-    {"cli", "contrib", "testing"},
+    {"cli", "contrib", "testing", "__main__"},
 ]
 """Who may import whom: a module imports from its own set or from those above. The longest matching name counts."""
 

@@ -3,15 +3,15 @@
 import asyncio
 import logging
 import os
-import sqlite3
 import threading
 import weakref
 from collections.abc import Sequence
+from typing import Any
 from urllib.parse import urlsplit
 
 from windlass import blocking
 from windlass.config import Config, masked
-from windlass.errors import ConfigError
+from windlass.errors import ConfigError, EnqueueUnknown
 from windlass.model import NewJob, Placed
 from windlass.store.contract import Store
 from windlass.store.dispatch import make_store
@@ -23,9 +23,6 @@ SHARED = frozenset({"sqlite"})
 
 BULK_PER_SECOND = 10_000
 """Jobs that a slow disk still takes in a second: a bulk is given that much longer than `enqueue_timeout`."""
-
-Tx = sqlite3.Connection
-"""What `using(tx=…)` takes."""
 
 
 class Access:
@@ -57,13 +54,27 @@ class Access:
         blocking.refuse_in_loop("aenqueue" if len(jobs) == 1 else "aenqueue_many")
         key = None if self._shared else blocking.background_loop()
         store = self._stores.get(key) or blocking.run(self.connect())
-        return store.put_now(jobs, self.config.enqueue_timeout + len(jobs) / BULK_PER_SECOND)
+        return store.put_now(jobs, self._patience(jobs))
 
     async def aput(self, jobs: Sequence[NewJob]) -> list[Placed]:
-        """Store jobs from the running event loop."""
-        return await (await self.connect()).put(jobs)
+        """Store jobs from the running event loop. Raises `EnqueueUnknown` when no answer comes in time."""
+        store = await self.connect()
+        patience = self._patience(jobs)
+        try:
+            async with asyncio.timeout(patience):
+                return await store.put(jobs)
+        except TimeoutError:
+            raise EnqueueUnknown(
+                f"the store did not answer within {patience:g} s: the job may exist. "
+                "Repeating with using(id=…) is safe",
+                jobs[0].id,
+            ) from None
 
-    def put_in(self, tx: Tx, jobs: Sequence[NewJob]) -> list[Placed]:
+    def _patience(self, jobs: Sequence[NewJob]) -> float:
+        """Seconds that storing these may take."""
+        return self.config.enqueue_timeout + len(jobs) / BULK_PER_SECOND
+
+    def put_in(self, tx: Any, jobs: Sequence[NewJob]) -> list[Placed]:
         """Store jobs inside the caller's own transaction. Raises `ConfigError` where the store cannot do that."""
         put_tx = getattr(make_store(self.config.url), "put_tx", None)
         if put_tx is None:

@@ -1,25 +1,22 @@
 """The app: the tasks it knows, where its jobs live, and the ways in."""
 
-import asyncio
 import contextlib
-import os
+import inspect
 import sys
-import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import MappingProxyType
-from typing import Any, ParamSpec, TypeVar, overload
-from weakref import WeakSet
+from typing import Any, ParamSpec, Protocol, TypeVar, Unpack, overload
 
-from windlass.blocking import refuse_in_loop, run
-from windlass.config import make_config
-from windlass.errors import ConfigError, EnqueueUnknown
+from windlass.access import Access
+from windlass.config import Settings, make_config
+from windlass.errors import CallError, ConfigError
 from windlass.jobs import Job, Jobs
 from windlass.model import NewJob
+from windlass.options import Executor, Seconds, short
 from windlass.policy import Retry
 from windlass.store.contract import Store
-from windlass.store.dispatch import make_store
-from windlass.task import Bound, Seconds, Task
+from windlass.task import AsyncTask, Bound, SyncTask, Task, Tx, is_coroutine
 from windlass.worker.embedded import embedded
 from windlass.worker.runner import Runner
 
@@ -27,6 +24,15 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 Lifespan = Callable[["App"], AbstractAsyncContextManager[Any]]
+
+
+class Decorator(Protocol):
+    """What `app.task(…)` with options returns. The overloads overlap on purpose: the first that fits is meant."""
+
+    @overload
+    def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...  # type: ignore[overload-overlap]
+    @overload
+    def __call__(self, fn: Callable[P, R], /) -> SyncTask[P, R]: ...
 
 
 class App:
@@ -37,61 +43,65 @@ class App:
     yields is `current().state`. Other settings are those of `Config`.
     """
 
-    def __init__(self, url: str | None = None, *, lifespan: Lifespan | None = None, **settings: Any) -> None:
+    def __init__(
+        self, url: str | None = None, *, lifespan: Lifespan | None = None, **settings: Unpack[Settings]
+    ) -> None:
+        if lifespan is not None and (not callable(lifespan) or inspect.isasyncgenfunction(lifespan)):
+            raise ConfigError(
+                f"expected lifespan as a function of the app that returns an async context manager; {short(lifespan)} "
+                "came. Put @contextlib.asynccontextmanager above an async def that yields once"
+            )
         self.config = make_config(url=url, **settings)
         self.lifespan = lifespan
         self.max_payload = self.config.max_payload
+        self._access = Access(self.config)
+        self._tasks: dict[str, Task[..., Any]] = {}
         self.jobs = Jobs(self.connect, self._results)
-        self._tasks: dict[str, Task[Any, Any]] = {}
-        self._forget()
-        _apps.add(self)
-
-    def _forget(self) -> None:
-        """Begin without a store, as in a process that was just forked."""
-        self._store: Store | None = None
-        self._opening = threading.Lock()
-        self._open = False
 
     # Tasks
 
     @property
-    def tasks(self) -> Mapping[str, Task[Any, Any]]:
+    def tasks(self) -> Mapping[str, Task[..., Any]]:
         """The tasks by their names and aliases."""
         return MappingProxyType(self._tasks)
 
     @overload
-    def task(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> Task[P, R]: ...
+    def task(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...  # type: ignore[overload-overlap]
     @overload
-    def task(self, fn: Callable[P, R], /) -> Task[P, R]: ...
+    def task(self, fn: Callable[P, R], /) -> SyncTask[P, R]: ...
     @overload
     def task(
         self,
+        /,
         *,
         name: str | None = None,
         aliases: Sequence[str] = (),
         queue: str = "default",
         priority: int = 0,
-        executor: str = "auto",
+        executor: Executor = "auto",
         timeout: Seconds | None = None,
         retry: Retry | int | None = None,
-    ) -> "Decorator": ...
+    ) -> Decorator: ...
 
     def task(self, fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
         """Make a function a task: `@app.task` or `@app.task(queue=…, retry=…, timeout=…, executor=…)`.
 
         Its name is `module.function` unless `name` says otherwise; under `aliases` jobs of its old names run.
+        `executor` is "auto" (coroutines on the event loop, functions in threads), "process", or says which.
         """
         return self._add(fn, options) if fn is not None else lambda fn: self._add(fn, options)
 
-    def _add(self, fn: Callable[..., Any], options: dict[str, Any]) -> Task[Any, Any]:
-        task: Task[Any, Any] = Task(self, fn, **options)
-        for name in (task.name, *task.aliases):
+    def _add(self, fn: Callable[..., Any], options: dict[str, Any]) -> Task[..., Any]:
+        kind = AsyncTask if is_coroutine(fn) else SyncTask
+        task: Task[..., Any] = kind(self, fn, **options)
+        names = (task.name, *task.aliases)
+        for name in names:
             other = self._tasks.get(name)
             if other is not None and place_of(other.fn) != place_of(fn):
                 raise ConfigError(
-                    f"two tasks are called {name}: {place_of(other.fn)} and {place_of(fn)}; give one another name="
+                    f"two tasks are called {name}: {place_of(other.fn)} and {place_of(fn)}. Give one another name="
                 )
-            self._tasks[name] = task
+        self._tasks.update(dict.fromkeys(names, task))
         return task
 
     def _results(self, name: str) -> Any:
@@ -100,60 +110,52 @@ class App:
 
     # Jobs in
 
-    def enqueue_many(self, calls: Sequence[Bound[R]]) -> list[Job[R]]:
+    def enqueue_many(self, calls: Iterable[Bound[R]]) -> list[Job[R]]:
         """Store many calls (`task.bind(…)`) in one commit, in order. Raises as `Task.enqueue`."""
-        return self.place([call.new for call in calls])
+        return self.place(self._jobs_of(calls))
 
-    async def aenqueue_many(self, calls: Sequence[Bound[R]]) -> list[Job[R]]:
-        """`enqueue_many` for async code."""
-        return await self.aplace([call.new for call in calls])
+    async def aenqueue_many(self, calls: Iterable[Bound[R]]) -> list[Job[R]]:
+        """`enqueue_many`, without blocking the event loop."""
+        return await self.aplace(self._jobs_of(calls))
 
-    def place(self, jobs: Sequence[NewJob]) -> list[Job[Any]]:
-        """Store jobs on this very thread."""
-        refuse_in_loop("aenqueue")
+    def _jobs_of(self, calls: Iterable[Bound[Any]]) -> list[NewJob]:
+        """The jobs of bound calls. Raises `CallError` for anything else, and for calls of another app's tasks."""
+        jobs: list[NewJob] = []
+        for call in calls:
+            if not isinstance(call, Bound):
+                raise CallError(f"expected calls made by task.bind(…); {short(call)} came")
+            if call.task.app is not self:
+                raise CallError(f"{call.task} belongs to another app: enqueue its calls there")
+            jobs.append(call.new)
+        return jobs
+
+    def place(self, jobs: Sequence[NewJob], tx: Tx = None) -> list[Job[Any]]:
+        """Store jobs on this very thread; inside the transaction of `tx` if one is given."""
         if not jobs:
             return []
-        if not self._open:
-            run(self.connect())
-        assert self._store
-        return [self.jobs.placed(placed) for placed in self._store.put_now(jobs, self.config.enqueue_timeout)]
+        placed = self._access.put(jobs) if tx is None else self._access.put_in(tx, jobs)
+        return list(map(self.jobs.placed, placed, jobs))
 
-    async def aplace(self, jobs: Sequence[NewJob]) -> list[Job[Any]]:
-        """Store jobs without blocking the event loop."""
+    async def aplace(self, jobs: Sequence[NewJob], tx: Tx = None) -> list[Job[Any]]:
+        """Store jobs without blocking the event loop; inside the transaction of `tx` if one is given."""
         if not jobs:
             return []
-        store = await self.connect()
-        try:
-            async with asyncio.timeout(self.config.enqueue_timeout):
-                placed = await store.put(jobs)
-        except TimeoutError:
-            raise EnqueueUnknown(
-                f"the store did not answer within {self.config.enqueue_timeout:g} s: the job may exist. "
-                "Repeating with using(id=…) is safe",
-                jobs[0].id,
-            ) from None
-        return [self.jobs.placed(one) for one in placed]
+        placed = await self._access.aput(jobs) if tx is None else self._access.put_in(tx, jobs)
+        return list(map(self.jobs.placed, placed, jobs))
 
     # The store
 
     async def connect(self) -> Store:
-        """The app's store, opened on first use."""
-        with self._opening:
-            store = self._store = self._store or make_store(self.config.url)
-        if not self._open:
-            await store.open()
-            self._open = True
-        return store
+        """The app's store for the running event loop, opened on first use."""
+        return await self._access.connect()
 
     def close(self) -> None:
         """Let go of the store; the next use opens it again."""
-        run(self.aclose())
+        self._access.close()
 
     async def aclose(self) -> None:
-        """`close` for async code."""
-        store, self._store, self._open = self._store, None, False
-        if store is not None:
-            await store.close()
+        """`close`, inside an event loop."""
+        await self._access.aclose()
 
     # A worker here
 
@@ -186,31 +188,8 @@ class App:
         return ""
 
 
-class Decorator:
-    """What `app.task(…)` with options returns; it exists for its types alone."""
-
-    @overload
-    def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> Task[P, R]: ...
-    @overload
-    def __call__(self, fn: Callable[P, R], /) -> Task[P, R]: ...
-    def __call__(self, fn: Any, /) -> Any:
-        """The task made of `fn`."""
-        raise NotImplementedError
-
-
 def place_of(fn: Callable[..., Any]) -> str:
     """File, line and name of a function, for people."""
     code = getattr(fn, "__code__", None)
     where = f" ({code.co_filename}:{code.co_firstlineno})" if code else ""
     return f"{fn.__module__}.{fn.__qualname__}{where}"
-
-
-_apps: "WeakSet[App]" = WeakSet()
-
-
-def _forget_stores() -> None:
-    for app in _apps:
-        app._forget()
-
-
-os.register_at_fork(after_in_child=_forget_stores)

@@ -9,7 +9,8 @@ import re
 import reprlib
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import Any, NotRequired, TypedDict, Unpack, get_args, get_origin, get_type_hints
+from types import NoneType
+from typing import Any, NotRequired, Optional, TypedDict, Unpack, get_args, get_origin, get_type_hints
 
 from msgspec import Struct
 
@@ -64,7 +65,7 @@ class Shape:
             values.check_sound(data, given)
             return ((), given) if layout.only_names else spread(layout.signature, given)
         except Exception as error:
-            raise self._unreadable("arguments", self._say(error), data) from error
+            raise self._unreadable("the stored arguments do not fit", error, data) from error
 
     def encode_result(self, value: object, limit: int) -> bytes:
         """What a job returned as at most `limit` bytes. Raises `EncodeError`, `PayloadTooLarge`."""
@@ -77,7 +78,7 @@ class Shape:
         try:
             return self._read_result(data)
         except Exception as error:
-            raise self._unreadable("result", self._say(error), data) from error
+            raise self._unreadable("the stored result does not fit", error, data) from error
 
     @property
     def title(self) -> str:
@@ -99,8 +100,9 @@ class Shape:
                 "Import what it names where the function is defined (not only for the type checker)"
             ) from error
         found = inspect.signature(self._fn)
-        parameters = [p.replace(annotation=hints.get(p.name, p.annotation)) for p in found.parameters.values()]
-        return found.replace(parameters=parameters, return_annotation=hints.get("return", found.return_annotation))
+        resolved = {name: None if hint is NoneType else hint for name, hint in hints.items()}
+        parameters = [p.replace(annotation=resolved.get(p.name, p.annotation)) for p in found.parameters.values()]
+        return found.replace(parameters=parameters, return_annotation=resolved.get("return", found.return_annotation))
 
     @cached_property
     def _read_result(self) -> Callable[[bytes], Any]:
@@ -145,14 +147,12 @@ class Shape:
         value = given.get(name[0]) if name else None
         return CallError(f"{field or 'arguments'}: {reason}; {reprlib.repr(value)} came. The task is {self.title}")
 
-    def _say(self, error: Exception) -> str:
+    def _unreadable(self, what: str, error: Exception, data: bytes) -> DecodeError:
         reason, field = located(error)
-        return f"{field}: {reason}" if field else reason
-
-    def _unreadable(self, what: str, reason: str, data: bytes) -> DecodeError:
         came = data[:200].decode("utf-8", "backslashreplace")
         more = f"… ({len(data):,} bytes)" if len(data) > 200 else ""
-        return DecodeError(f"the stored {what} do not fit {self.title}: {reason}. What came: {came}{more}")
+        said = f"{field}: {reason}" if field else reason
+        return DecodeError(f"{what} {self.title}: {said}. What came: {came}{more}")
 
 
 def encode_plain(layout: Layout, given: dict[str, Any], limit: int) -> bytes | None:
@@ -201,12 +201,13 @@ def typed_parameter(parameter: inspect.Parameter) -> Any:
     """The type of what is stored under a parameter's name. A default of None admits None."""
     many: Any = tuple
     named: Any = dict
+    optional: Any = Optional
     annotation = typed(parameter.annotation)
     if parameter.kind is parameter.VAR_POSITIONAL:
         return many[(Any if get_origin(annotation) is Unpack else annotation), ...]
     if parameter.kind is parameter.VAR_KEYWORD:
         return get_args(annotation)[0] if get_origin(annotation) is Unpack else named[str, annotation]
-    return annotation | None if parameter.default is None and annotation is not Any else annotation
+    return optional[annotation] if parameter.default is None else annotation
 
 
 def typed(annotation: Any) -> Any:

@@ -1,22 +1,52 @@
 """The settings of an app: few, checked at start, each with one place to come from."""
 
+import math
 import os
 import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from datetime import timedelta
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from windlass.errors import ConfigError
 from windlass.model import FINAL, State
 
 DAY = 86_400.0
+PREFIX = "WINDLASS_"
+CGROUPS = Path("/sys/fs/cgroup")
 
 
 def usable_cpus() -> int:
-    """The processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The processors that this process may use: by affinity, and by the quota of its container."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, math.ceil(min(allowed, cpu_quota())))
+
+
+def cpu_quota() -> float:
+    """Processors' worth of time that the cgroup of this process gets; infinite without a limit."""
+    try:
+        own = re.search(r"^0::/(.*)$", Path("/proc/self/cgroup").read_text("ascii"), re.MULTILINE)
+    except OSError:
+        return math.inf
+    folder = CGROUPS / (own[1] if own else "")
+    return min(read_quota(one / "cpu.max") for one in (folder, *folder.parents) if one.is_relative_to(CGROUPS))
+
+
+def read_quota(file: Path) -> float:
+    """A `cpu.max` file as processors; infinite if there is none, or no limit in it."""
+    try:
+        quota, period = file.read_text("ascii").split()
+        return int(quota) / int(period)
+    except (OSError, ValueError):
+        return math.inf
+
+
+def default_keep() -> dict[State, float]:
+    """Seconds that finished jobs stay."""
+    return {State.SUCCEEDED: 3 * DAY, State.CANCELLED: 3 * DAY, State.FAILED: 30 * DAY}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,72 +64,131 @@ class Config:
     queues: str = ""
     lease: float = 15.0
     grace: float = 25.0
-    keep: Mapping[State, float] = field(
-        default_factory=lambda: {State.SUCCEEDED: 3 * DAY, State.CANCELLED: 3 * DAY, State.FAILED: 30 * DAY}
-    )
+    keep: Mapping[State, float] = field(default_factory=default_keep)
     max_payload: int = 1024 * 1024
     enqueue_timeout: float = 5.0
 
 
+class Settings(TypedDict, total=False):
+    """What `App()` takes besides `url` and `lifespan`: the fields of `Config`; None means not given."""
+
+    concurrency: int | None
+    processes: int | None
+    queues: str | None
+    lease: float | timedelta | None
+    grace: float | timedelta | None
+    keep: Mapping[str, float | timedelta] | None
+    max_payload: int | None
+    enqueue_timeout: float | timedelta | None
+
+
 LEAST = {"concurrency": 1, "processes": 1, "lease": 1.0, "grace": 0.0, "max_payload": 1024, "enqueue_timeout": 0.1}
-"""The smallest value that each number may have."""
+"""The smallest value that each number may have; its type is the setting's."""
 
-NAMES = {one.name for one in fields(Config)}
+NAMES = sorted(one.name for one in fields(Config))
 
 
-def make_config(**given: Any) -> Config:
+def make_config(url: str | None = None, **given: Unpack[Settings]) -> Config:
     """Settings from arguments, else WINDLASS_… variables, else `[tool.windlass]` in the nearest pyproject.toml.
 
     Raises `ConfigError` that says what was expected, what came, and where.
     """
     project = find_project()
-    from_file = project_settings(project)
-    values: dict[str, Any] = {}
-    for name, value in from_file.items():
-        if name not in NAMES | {"app"}:
-            raise ConfigError(f"[tool.windlass] in {project} has {name!r}; it may have {', '.join(sorted(NAMES))}, app")
-        if name != "app":
-            values[name] = check(name, value, f"[tool.windlass] in {project}")
-    for name in NAMES - {"keep"}:
-        variable = f"WINDLASS_{name.upper()}"
-        if os.environ.get(variable):
-            values[name] = check(name, os.environ[variable], variable)
-    for name, value in given.items():
-        if name not in NAMES:
-            raise ConfigError(f"App() got {name!r}; it takes {', '.join(sorted(NAMES))} and lifespan")
-        if value is not None:
-            values[name] = check(name, value, f"{name}=")
+    values = {**from_project(project), **from_environment(), **from_arguments({"url": url, **given})}
     values.setdefault("url", f"sqlite:///{(project.parent if project else Path.cwd()) / 'windlass.db'}")
     return Config(**values)
+
+
+def from_project(project: Path | None) -> dict[str, Any]:
+    """Settings in `[tool.windlass]`; a relative path in its url begins at that file."""
+    values: dict[str, Any] = {}
+    for name, value in project_settings(project).items():
+        if name == "app":
+            continue
+        if name not in NAMES:
+            raise ConfigError(f"[tool.windlass] in {project} has {name!r}; {expected(name, [*NAMES, 'app'])}")
+        values[name] = check(name, value, f"{name} of [tool.windlass] in {project}")
+    if project and "url" in values:
+        values["url"] = anchored(values["url"], project.parent)
+    return values
+
+
+def from_environment() -> dict[str, Any]:
+    """Settings in WINDLASS_… variables. Foreign ones are let be, but not one that looks like a slip."""
+    known = {f"{PREFIX}{name.upper()}": name for name in NAMES}
+    values: dict[str, Any] = {}
+    for variable, value in os.environ.items():
+        if variable in known and value:
+            values[known[variable]] = check(known[variable], value, variable)
+        elif variable.startswith(PREFIX) and variable not in known and get_close_matches(variable, known, cutoff=0.9):
+            raise ConfigError(f"the environment has {variable}; {expected(variable, list(known))}")
+    if "url" in values:
+        values["url"] = anchored(values["url"], Path.cwd())
+    return values
+
+
+def from_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that are given in code."""
+    values: dict[str, Any] = {}
+    for name, value in given.items():
+        if name not in NAMES:
+            raise ConfigError(f"App() got {name!r}; {expected(name, [*NAMES, 'lifespan'])}")
+        if value is not None:
+            values[name] = check(name, value, f"{name}=")
+    if "url" in values:
+        values["url"] = anchored(values["url"], Path.cwd())
+    return values
+
+
+def expected(name: str, names: list[str]) -> str:
+    """Which names there are; the one that was meant first."""
+    close = get_close_matches(name, names, n=1)
+    return f"did you mean {close[0]}?" if close else f"expected one of {', '.join(names)}"
 
 
 def check(name: str, value: Any, where: str) -> Any:
     """One setting in its type. Raises `ConfigError`."""
     if name == "keep":
         return check_keep(value, where)
-    if name not in LEAST:
-        if not isinstance(value, str):
-            raise ConfigError(f"expected text for {where}; {value!r} came")
-        return value
-    least = LEAST[name]
+    if name in LEAST:
+        return check_number(LEAST[name], value, where)
+    if not isinstance(value, str):
+        raise ConfigError(f"expected text for {where}; {value!r} came")
+    if name == "url" and "://" not in value:
+        raise ConfigError(f"expected a URL such as sqlite:///windlass.db for {where}; {value!r} came")
+    return value
+
+
+def check_number(least: float, value: Any, where: str) -> float:
+    """A number of the type of `least`, from it on; texts come from the environment. Raises `ConfigError`."""
     try:
-        number = type(least)(value)
+        number = value.total_seconds() if isinstance(value, timedelta) else float(value)
     except (TypeError, ValueError):
-        number = least - 1
-    if isinstance(value, bool) or number < least or number != number:
-        raise ConfigError(f"expected a number from {least:g} on for {name} in {where}; {value!r} came")
-    return number
+        number = math.nan
+    whole = isinstance(least, int)
+    if isinstance(value, bool) or not least <= number < math.inf or (whole and number != int(number)):
+        kind = "a whole number" if whole else "a number"
+        raise ConfigError(f"expected {kind} from {least:g} on for {where}; {value!r} came")
+    return int(number) if whole else number
 
 
 def check_keep(value: Any, where: str) -> dict[State, float]:
-    """How long finished jobs stay. Raises `ConfigError`."""
-    keep = Config(url="").keep
-    wanted = ", ".join(sorted(FINAL))
+    """How long finished jobs stay: a mapping, or text such as failed=604800,succeeded=3600. Raises `ConfigError`."""
+    if isinstance(value, str):
+        value = dict(part.partition("=")[::2] for part in value.replace(" ", "").split(","))
+    states = sorted(FINAL)
     if not isinstance(value, Mapping) or not set(value) <= FINAL:
-        raise ConfigError(f"expected keep with seconds for {wanted} in {where}; {value!r} came")
-    if not all(isinstance(seconds, int | float) and seconds >= 0 for seconds in value.values()):
-        raise ConfigError(f"expected seconds from 0 on for each of {wanted} in {where}; {value!r} came")
-    return {**keep, **{State(state): float(seconds) for state, seconds in value.items()}}
+        raise ConfigError(f"expected seconds by outcome ({', '.join(states)}) for {where}; {value!r} came")
+    given = {State(state): check_number(0.0, kept, f"{state} in {where}") for state, kept in value.items()}
+    return {**default_keep(), **given}
+
+
+def anchored(url: str, folder: Path) -> str:
+    """`url` with a relative path to a file made absolute, so that a change of folder changes no store."""
+    path, mark, query = url.removeprefix("sqlite:///").partition("?")
+    if path == url or not path or path.startswith((":memory:", "/")):
+        return url
+    return f"sqlite:///{folder / path}{mark}{query}"
 
 
 def find_project() -> Path | None:
@@ -114,7 +203,7 @@ def project_settings(project: Path | None) -> dict[str, Any]:
         return {}
     try:
         found = tomllib.loads(project.read_text("utf-8")).get("tool", {}).get("windlass", {})
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{project} cannot be read: {error}") from error
     if not isinstance(found, dict):
         raise ConfigError(f"expected a table [tool.windlass] in {project}; {found!r} came")
@@ -122,5 +211,6 @@ def project_settings(project: Path | None) -> dict[str, Any]:
 
 
 def masked(url: str) -> str:
-    """A URL without its password, for people and logs."""
-    return re.sub(r"(://[^:/@]*:)[^@/]*@", r"\1***@", url)
+    """A URL without its password, for people and logs; rather too much is hidden than too little."""
+    hidden = re.sub(r"(://[^:/@?]*:).*@", r"\1***@", url)
+    return re.sub(r"([?&][^=&]*(?:pass|secret|token|key)[^=&]*=)[^&]*", r"\1***", hidden, flags=re.IGNORECASE)

@@ -1,22 +1,28 @@
 """Jobs as users hold them: a handle to one, and the way to all."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import UTC, datetime
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, Protocol, TypeVar
 
-import msgspec
+from msgspec import Struct
 
-from windlass.blocking import run
+from windlass.blocking import twin
 from windlass.codec import show
-from windlass.errors import JobCancelled, JobFailed, JobNotFound, ResultTimeout
-from windlass.model import Attempt, Failure, Filter, JobRecord, Placed, Progress, State, Verb
+from windlass.errors import CallError, ConfigError, JobCancelled, JobFailed, JobNotFound, ResultTimeout
+from windlass.model import Attempt, Failure, Filter, JobRecord, NewJob, Placed, Progress, State, Verb
+from windlass.options import read_options, seconds
 from windlass.store.contract import Store
+from windlass.values import plain_value
 
-R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 
 FIRST_LOOK, LONGEST_LOOK = 0.02, 1.0
-"""Seconds between two looks at a job that is waited for, should no hint come; doubled each time."""
+"""Seconds between two looks at a job that is waited for, should no hint come."""
+
+SHORTEST_LOOK, CALM_LOOK = 0.002, 0.1
+"""Seconds between two looks when hints come all the time, at first and in the long run."""
 
 
 class Results(Protocol):
@@ -26,18 +32,31 @@ class Results(Protocol):
         """A stored result as the task's annotation says."""
 
 
-class Job(Generic[R]):
-    """One job. What it tells is as of the last look: `refresh` looks again."""
+class Named(Protocol):
+    """A task, as far as a filter looks at it."""
 
-    def __init__(self, jobs: "Jobs", id: str, record: JobRecord | None, state: State | None, new: bool = False) -> None:
-        self.id = id
-        self.new = new
-        self._jobs = jobs
-        self._record = record
-        self._state = state
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+
+class Job(Struct, Generic[R_co], eq=False):
+    """One job. What it tells is as of the last look; `refresh` looks again.
+
+    `new` is false for the live job that holds the unique key, or that has the id already. What is not known yet is
+    read when asked for; inside an event loop that raises: `await job.arefresh()` first.
+    """
+
+    _jobs: "Jobs"
+    id: str
+    new: bool = False
+    _record: JobRecord | None = None
+    _state: State | None = None
+    _made: NewJob | None = None
 
     def __repr__(self) -> str:
-        return f"<Job {self.id} {self.state}>"
+        state = self._record.state if self._record else self._state
+        return f"<Job {self.id} {state}>"
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Job) and other.id == self.id
@@ -56,38 +75,53 @@ class Job(Generic[R]):
     @property
     def state(self) -> str:
         """waiting, scheduled, ready, running, succeeded, failed or cancelled."""
-        if self._record is not None:
-            return str(self._record.state)
-        return str(self.record.state if self._state is None else self._state)
+        return str(self._state if self._record is None and self._state else self.record.state)
 
     @property
     def task(self) -> str:
         """The name of its task."""
-        return self.record.task
+        return (self._made or self.record).task
 
     @property
     def queue(self) -> str:
         """The queue that it was put into."""
-        return self.record.queue
+        return (self._made or self.record).queue
 
     @property
     def priority(self) -> int:
         """-100 to 100, higher first."""
-        return self.record.priority
+        return (self._made or self.record).priority
+
+    @property
+    def args(self) -> dict[str, Any]:
+        """The arguments by name, as plain JSON."""
+        return show((self._made or self.record).args)
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """Its tags."""
+        return (self._made or self.record).tags
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """The data that `using(meta=…)` gave it."""
+        return read_options((self._made or self.record).options).meta
 
     @property
     def attempt(self) -> int:
-        """How many tries were charged so far."""
-        return self.record.attempt
+        """The number of its running or last try, from 1; 0 before the first. Only charged tries count."""
+        return self.record.attempt + (self.record.state is State.RUNNING)
 
     @property
     def attempts(self) -> tuple[Attempt, ...]:
-        """The tries that did not succeed, each with its error."""
+        """The tries that did not succeed, each with its error, oldest first."""
         return self.record.attempts
 
     @property
     def error(self) -> Failure | None:
-        """The last error."""
+        """The last error, unless the job succeeded after it."""
+        if self.record.state is State.SUCCEEDED:
+            return None
         return next((one.failure for one in reversed(self.record.attempts) if one.failure), None)
 
     @property
@@ -99,22 +133,6 @@ class Job(Generic[R]):
     def reason(self) -> str | None:
         """Why it was cancelled or snoozed."""
         return self.record.reason
-
-    @property
-    def args(self) -> dict[str, Any]:
-        """The arguments by name, as plain JSON."""
-        return show(self.record.args)
-
-    @property
-    def tags(self) -> tuple[str, ...]:
-        """Its tags, sorted."""
-        return self.record.tags
-
-    @property
-    def meta(self) -> Mapping[str, Any]:
-        """The data that `using(meta=…)` gave it."""
-        found = msgspec.json.decode(self.record.options or b"{}").get("meta", {})
-        return dict(found)
 
     @property
     def enqueued_at(self) -> datetime:
@@ -129,40 +147,27 @@ class Job(Generic[R]):
     @property
     def started_at(self) -> datetime | None:
         """When its last attempt started."""
-        return at(self.record.started_at)
+        return moment(self.record.started_at)
 
     @property
     def finished_at(self) -> datetime | None:
         """When it ended for good."""
-        return at(self.record.finished_at)
+        return moment(self.record.finished_at)
 
-    def refresh(self) -> "Job[R]":
+    async def arefresh(self) -> "Job[R_co]":
         """Look again. Raises `JobNotFound`."""
-        return run(self.arefresh())
-
-    async def arefresh(self) -> "Job[R]":
-        """`refresh` for async code."""
         self._record = await self._jobs.record(self.id)
         return self
 
-    def result(self, timeout: float | None = None) -> R:
+    async def aresult(self, timeout: float | timedelta | None = None) -> R_co:
         """Wait, at most `timeout` seconds, until the job is over; what its task returned.
 
-        Raises `JobFailed`, `JobCancelled`, `ResultTimeout`, `JobNotFound`.
+        Raises `JobFailed`, `JobCancelled`, `ResultTimeout`, `JobNotFound`; `DecodeError` for a stored result that the
+        task's return annotation does not fit. A task that is not known here gives JSON's own types.
         """
-        return run(self.aresult(timeout))
-
-    async def aresult(self, timeout: float | None = None) -> R:
-        """`result` for async code."""
-        try:
-            async with asyncio.timeout(timeout):
-                record = await self._over()
-        except TimeoutError:
-            raise ResultTimeout(
-                f"job {self.id} was {self.state} when the {timeout:g} s for its result were over; it goes on"
-            ) from None
+        record = await self._over(None if timeout is None else seconds("timeout", timeout))
         if record.state is State.SUCCEEDED:
-            result: R = self._jobs.decode(record)
+            result: R_co = self._jobs.decode(record)
             return result
         if record.state is State.CANCELLED:
             raise JobCancelled(f"job {self.id} ({record.task}) was cancelled: {record.reason or 'no reason was given'}")
@@ -173,45 +178,49 @@ class Job(Generic[R]):
             failure.traceback,
         )
 
-    async def _over(self) -> JobRecord:
-        look = FIRST_LOOK
+    async def _over(self, timeout: float | None) -> JobRecord:
+        """Wait for the end: woken by hints, looking now and then in case they are lost."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        look, pause = FIRST_LOOK, SHORTEST_LOOK
         while True:
             await self.arefresh()
             record = self.record
             if record.state.final:
                 return record
-            await self._jobs.hint(look)
-            look = min(LONGEST_LOOK, look * 2)
-
-    def cancel(self) -> bool:
-        """End the job: at once if it does not run, else its runner is told. False if it was over."""
-        return run(self.acancel())
+            left = LONGEST_LOOK if deadline is None else deadline - time.monotonic()
+            if left <= 0:
+                raise ResultTimeout(
+                    f"job {self.id} was {record.state} when the {timeout:g} s for its result were over; it goes on"
+                )
+            if await self._jobs.hint(min(look, left)):
+                await asyncio.sleep(min(pause, left))
+                pause = min(CALM_LOOK, pause * 2)
+            else:
+                look = min(LONGEST_LOOK, look * 2)
 
     async def acancel(self) -> bool:
-        """`cancel` for async code."""
+        """End the job: at once if it does not run, else its runner is told. False if it was over."""
         return await self._act(Verb.CANCEL)
 
-    def retry(self) -> bool:
-        """Run the job again (or now, if it waits for its time), its attempts counted anew. False if it cannot be."""
-        return run(self.aretry())
-
     async def aretry(self) -> bool:
-        """`retry` for async code."""
+        """Run the job again (or now, if it waits for its time), its attempts counted anew. False if it cannot be."""
         return await self._act(Verb.RETRY)
 
-    def delete(self) -> bool:
-        """Forget the job and its history. False while it runs."""
-        return run(self.adelete())
-
     async def adelete(self) -> bool:
-        """`delete` for async code."""
+        """Forget the job and its history. False while it runs. Raises `JobNotFound`."""
         return await self._act(Verb.DELETE)
 
     async def _act(self, verb: Verb) -> bool:
         done = bool(await self._jobs.act([self.id], verb))
-        if done and verb is not Verb.DELETE:
+        if not (done and verb is Verb.DELETE):
             await self.arefresh()
         return done
+
+    refresh = twin(arefresh)
+    result = twin(aresult)
+    cancel = twin(acancel)
+    retry = twin(aretry)
+    delete = twin(adelete)
 
 
 class JobList(list[Job[Any]]):
@@ -221,69 +230,97 @@ class JobList(list[Job[Any]]):
 
 
 class Jobs:
-    """The jobs of an app's store."""
+    """The jobs of an app's store. A filter names a state, a task, a queue, a tag, or several of them."""
 
     def __init__(self, connect: Callable[[], Awaitable[Store]], results: Callable[[str], Results | None]) -> None:
         self._connect = connect
         self._results = results
 
-    def get(self, id: str) -> Job[Any]:
-        """The job of that id. Raises `JobNotFound`."""
-        return run(self.aget(id))
-
     async def aget(self, id: str) -> Job[Any]:
-        """`get` for async code."""
+        """The job of that id. Raises `JobNotFound`."""
         return self._handle(await self.record(id))
 
-    def get_many(self, ids: Sequence[str]) -> list[Job[Any]]:
-        """The jobs that exist of these, in their order, in one look."""
-        return run(self.aget_many(ids))
-
     async def aget_many(self, ids: Sequence[str]) -> list[Job[Any]]:
-        """`get_many` for async code."""
+        """The jobs that exist of these, in their order, in one look."""
         return [self._handle(record) for record in await (await self._connect()).get(ids)]
 
-    def find(
+    async def afind(
         self,
         *,
         state: str | None = None,
-        task: str | None = None,
+        task: str | Named | None = None,
         queue: str | None = None,
         tag: str | None = None,
         limit: int = 100,
         after: str | None = None,
     ) -> JobList:
         """At most `limit` jobs that match: what is to come next first, what is over newest first."""
-        return run(self.afind(state=state, task=task, queue=queue, tag=tag, limit=limit, after=after))
-
-    async def afind(
-        self,
-        *,
-        state: str | None = None,
-        task: str | None = None,
-        queue: str | None = None,
-        tag: str | None = None,
-        limit: int = 100,
-        after: str | None = None,
-    ) -> JobList:
-        """`find` for async code."""
-        store = await self._connect()
-        page = await store.find(which(state, task, queue, tag), limit, after)
+        page = await (await self._connect()).find(which(state, task, queue, tag), limit, after)
         found = JobList(self._handle(record) for record in page.jobs)
         found.after = page.after
         return found
 
-    def count(
-        self, *, state: str | None = None, task: str | None = None, queue: str | None = None, tag: str | None = None
+    async def acount(
+        self,
+        *,
+        state: str | None = None,
+        task: str | Named | None = None,
+        queue: str | None = None,
+        tag: str | None = None,
     ) -> int:
         """How many jobs match."""
-        return run(self.acount(state=state, task=task, queue=queue, tag=tag))
-
-    async def acount(
-        self, *, state: str | None = None, task: str | None = None, queue: str | None = None, tag: str | None = None
-    ) -> int:
-        """`count` for async code."""
         return await (await self._connect()).count(which(state, task, queue, tag))
+
+    async def acancel(
+        self,
+        *,
+        state: str | None = None,
+        task: str | Named | None = None,
+        queue: str | None = None,
+        tag: str | None = None,
+    ) -> int:
+        """Cancel the jobs that match and are not over; how many."""
+        return await self._act_on_all(which(state, task, queue, tag), Verb.CANCEL)
+
+    async def aretry(
+        self,
+        *,
+        state: str | None = "failed",
+        task: str | Named | None = None,
+        queue: str | None = None,
+        tag: str | None = None,
+    ) -> int:
+        """Run the jobs that match again, by default the failed ones; how many."""
+        return await self._act_on_all(which(state, task, queue, tag), Verb.RETRY)
+
+    async def adelete(
+        self,
+        *,
+        state: str | None = None,
+        task: str | Named | None = None,
+        queue: str | None = None,
+        tag: str | None = None,
+    ) -> int:
+        """Forget the jobs that match and do not run; how many."""
+        return await self._act_on_all(which(state, task, queue, tag), Verb.DELETE)
+
+    async def _act_on_all(self, filter: Filter, verb: Verb) -> int:
+        if filter == Filter():
+            raise CallError(f"expected a state, task, queue or tag: {verb} without any would touch every job")
+        done = 0
+        while ids := await self.act(filter, verb):
+            done += len(ids)
+        return done
+
+    get = twin(aget)
+    get_many = twin(aget_many)
+    find = twin(afind)
+    count = twin(acount)
+    cancel = twin(acancel)
+    retry = twin(aretry)
+    delete = twin(adelete)
+
+    # For handles
 
     async def act(self, target: Filter | Sequence[str], verb: Verb) -> list[str]:
         """Do an operator's verb; the ids that it was done to."""
@@ -296,32 +333,33 @@ class Jobs:
             raise JobNotFound(f"there is no job {id}: it never was, was deleted, or retention dropped it")
         return found[0]
 
-    async def hint(self, timeout: float) -> None:
-        """Wait until a job may have finished, at most `timeout` seconds."""
-        await (await self._connect()).wait("done", timeout)
+    async def hint(self, timeout: float) -> bool:
+        """Wait until a job may have finished, at most `timeout` seconds; whether one may have."""
+        return await (await self._connect()).wait("done", timeout)
 
     def decode(self, record: JobRecord) -> Any:
         """A job's result, by its task's annotation where the task is known here."""
         results = self._results(record.task)
         if results is not None:
             return results.decode_result(record.result)
-        return None if record.result is None else msgspec.json.decode(record.result)
+        return None if record.result is None else plain_value(record.result)
 
-    def placed(self, placed: Placed) -> Job[Any]:
-        """The handle of a job that was just put."""
-        return Job(self, placed.id, None, placed.state, placed.new)
+    def placed(self, placed: Placed, job: NewJob) -> Job[Any]:
+        """The handle of a job that was just put, or of the one that stands for it."""
+        return Job(self, placed.id, placed.new, None, placed.state, job if placed.new else None)
 
     def _handle(self, record: JobRecord) -> Job[Any]:
-        return Job(self, record.id, record, record.state)
+        return Job(self, record.id, False, record)
 
 
-def which(state: str | None, task: str | None, queue: str | None, tag: str | None) -> Filter:
-    """A filter. Raises `ValueError` for a state that there is none of."""
+def which(state: str | None, task: str | Named | None, queue: str | None, tag: str | None) -> Filter:
+    """A filter. Raises `ConfigError` for a state that there is none of."""
     if state is not None and state not in list(State):
-        raise ValueError(f"expected state= as one of {', '.join(State)}; {state!r} came")
-    return Filter(state=None if state is None else State(state), task=task, queue=queue, tag=tag)
+        raise ConfigError(f"expected state as one of {', '.join(State)}; {state!r} came")
+    name = task if isinstance(task, str | None) else task.name
+    return Filter(state=None if state is None else State(state), task=name, queue=queue, tag=tag)
 
 
-def at(seconds: float | None) -> datetime | None:
-    """A stored moment in UTC."""
+def moment(seconds: float | None) -> datetime | None:
+    """A stored time in UTC."""
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC)

@@ -3,7 +3,10 @@
 import importlib
 import os
 import sys
-from importlib.util import find_spec
+import traceback
+from difflib import get_close_matches
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from windlass.app import App
@@ -22,41 +25,87 @@ def spec_or_default(spec: str | None) -> str:
 
 
 def load(spec: str | None = None) -> App:
-    """The app that `spec` names, its module imported. Raises `ConfigError`; what the module raises goes through."""
+    """The app that `spec` names, its module imported; the working directory comes first. Raises `ConfigError`."""
     found = spec_or_default(spec)
-    name, _, attribute = found.partition(":")
-    if "" not in sys.path and os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
+    name, colon, attribute = found.partition(":")
+    refuse_path(name, attribute)
+    here = str(Path.cwd())
+    if sys.path[:1] not in ([here], [""]):
+        sys.path.insert(0, here)
     module = import_module(name)
-    if attribute:
-        return named(module, name, attribute)
-    apps = {key: value for key, value in vars(module).items() if isinstance(value, App)}
-    if len(set(map(id, apps.values()))) != 1:
-        raise ConfigError(f"module {name} has {len(apps)} apps ({', '.join(apps) or 'none'}). {HOW}")
+    return named(module, attribute) if colon else the_one(module)
+
+
+def refuse_path(name: str, attribute: str) -> None:
+    """Raise `ConfigError` for a file's path in place of a module's name, saying the name."""
+    if "/" in name or "\\" in name or name.endswith(".py"):
+        path = Path(name.replace("\\", "/"))
+        module = ".".join(path.with_suffix("").parts).strip(".")
+        raise ConfigError(f"expected a module, as in {module}:{attribute or 'app'}; the path {name} came")
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise ConfigError(f"{name!r} is no module's name. {HOW}")
+
+
+def import_module(name: str) -> ModuleType:
+    """A module by name. Raises `ConfigError`: there is none, or it raised an error, which is shown."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if not error.name or not f"{name}.".startswith(f"{error.name}."):
+            raise broken(name, error) from error
+        raise ConfigError(f"there is no module {error.name!r} in {Path.cwd()} or where Python looks. {HOW}") from None
+    except (Exception, SystemExit) as error:
+        raise broken(name, error) from error
+
+
+def broken(name: str, error: BaseException) -> ConfigError:
+    """The error of a module that exists and cannot be imported, with the lines that lead to it in the user's code."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not is_ours(frame.filename)]
+    kept = traceback.TracebackException.from_exception(error)
+    kept.stack = traceback.StackSummary.from_list(frames)
+    text = "".join(kept.format()).rstrip()
+    return ConfigError(f"module {name} was found, but importing it failed:\n{text}")
+
+
+def is_ours(file: str) -> bool:
+    """Whether a traceback's line is of the import machinery or of this file."""
+    return file == __file__ or "importlib" in file
+
+
+def named(module: ModuleType, path: str) -> App:
+    """An attribute of a module that must be an app. Raises `ConfigError`."""
+    value: Any = module
+    for part in path.split("."):
+        if not hasattr(value, part):
+            raise ConfigError(f"module {module.__name__} has no {path!r}; {choice(module, path)}")
+        value = getattr(value, part)
+    if not isinstance(value, App):
+        raise ConfigError(
+            f"expected {module.__name__}:{path} to be a windlass.App; its type is {type(value).__name__}; "
+            f"{choice(module, path)}"
+        )
+    return value
+
+
+def the_one(module: ModuleType) -> App:
+    """The only app of a module. Raises `ConfigError`."""
+    apps = apps_of(module)
+    if len({id(app) for app in apps.values()}) != 1:
+        raise ConfigError(f"which app of module {module.__name__}? {choice(module, '')}")
     return next(iter(apps.values()))
 
 
-def import_module(name: str) -> Any:
-    """A module by name. Raises `ConfigError` if there is none; an error inside of it goes through as it is."""
-    try:
-        exists = find_spec(name) is not None
-    except (ImportError, ValueError) as error:
-        if isinstance(error, ModuleNotFoundError) and error.name and not f"{name}.".startswith(f"{error.name}."):
-            raise
-        exists = False
-    if not exists:
-        raise ConfigError(f"there is no module {name!r} in {os.getcwd()} or where Python looks. {HOW}")
-    return importlib.import_module(name)
+def apps_of(module: ModuleType) -> dict[str, App]:
+    """The apps among a module's names."""
+    return {name: value for name, value in vars(module).items() if isinstance(value, App)}
 
 
-def named(module: Any, name: str, path: str) -> App:
-    """An attribute of a module that must be an app. Raises `ConfigError`."""
-    value = module
-    for part in path.split("."):
-        if not hasattr(value, part):
-            close = ", ".join(key for key, one in vars(module).items() if isinstance(one, App)) or "none"
-            raise ConfigError(f"module {name} has no {path!r}; its apps: {close}. {HOW}")
-        value = getattr(value, part)
-    if not isinstance(value, App):
-        raise ConfigError(f"{name}:{path} is no windlass.App but a {type(value).__name__}. {HOW}")
-    return value
+def choice(module: ModuleType, meant: str) -> str:
+    """What could have been named."""
+    apps = list(apps_of(module))
+    if not apps:
+        return f"it has no App at all. {HOW}"
+    close = get_close_matches(meant, apps, n=1) or (apps if len(apps) == 1 else [])
+    if close:
+        return f"did you mean {module.__name__}:{close[0]}?"
+    return f"it has {', '.join(f'{module.__name__}:{app}' for app in apps)}"

@@ -63,7 +63,7 @@ class Failure(Struct, frozen=True, kw_only=True):
     traceback: str = ""
 
 
-class NewJob(Struct, frozen=True, kw_only=True):
+class NewJob(Struct, frozen=True, kw_only=True, gc=False):
     """One request to run a task, before a store has it. `delay` and `expires_in` are seconds from the store's now."""
 
     id: str
@@ -97,7 +97,7 @@ class Doc(Struct, frozen=True, kw_only=True):
     due: float | None = None
 
 
-class Placed(Struct, frozen=True, kw_only=True):
+class Placed(Struct, frozen=True, kw_only=True, gc=False):
     """What `put` did with one job: its id (or the one that stands for it) and whether it is new.
 
     `state` is None when only a mark still tells of that job: retention dropped it.

@@ -1,10 +1,11 @@
 """The options of a task and of one call: checked once, with messages that say what fits; and as data in a job's row."""
 
+import dataclasses
 import hashlib
 import math
 import re
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 import msgspec
@@ -13,7 +14,7 @@ from msgspec import UNSET, Struct, UnsetType
 from windlass import codec, values
 from windlass.errors import CallError, ConfigError, DecodeError
 from windlass.model import PRIORITIES
-from windlass.policy import Retry, class_name
+from windlass.policy import Kinds, Retry, class_name
 
 Executor = Literal["auto", "async", "thread", "process"]
 Lane = Literal["async", "thread", "process"]
@@ -24,20 +25,21 @@ LONGEST = 100 * 366 * 86_400.0
 """Seconds in a hundred years: longer waits are mistakes in the unit."""
 
 
-class Override(Struct, frozen=True, kw_only=True):
-    """A `Retry` as data: error classes by their full names, matched along the MRO of what was raised."""
+class Override(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A `Retry` as data: what is unset stays as the task has it. Error classes are kept by their full names, and
+    matched along the MRO of what was raised."""
 
     attempts: int
-    backoff: float | None
-    on: tuple[str, ...]
-    give_up_on: tuple[str, ...]
+    backoff: float | UnsetType | None = UNSET
+    on: tuple[str, ...] | UnsetType = UNSET
+    give_up_on: tuple[str, ...] | UnsetType = UNSET
 
 
 class Options(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What one call changes of its task, kept with the job. `timeout` None means none; unset, the task's."""
 
     retry: Override | None = None
-    timeout: float | None | UnsetType = UNSET
+    timeout: float | UnsetType | None = UNSET
     meta: dict[str, Any] = {}
 
 
@@ -63,24 +65,37 @@ def read_options(data: bytes | None) -> Options:
         raise DecodeError(f"the stored options of a job cannot be read: {error}. What came: {data[:200]!r}") from error
 
 
-def as_override(retry: Retry) -> Override:
-    """A `Retry` as data. Raises `CallError` for a backoff function: code cannot travel with a job."""
-    if callable(retry.backoff):
+def as_override(given: Retry | int) -> Override:
+    """What one call says of its retries. A number changes the attempts alone, a `Retry` replaces the task's.
+
+    Raises `CallError` for a backoff function: code cannot travel with a job.
+    """
+    policy = retry(given)
+    if not isinstance(given, Retry):
+        return Override(attempts=policy.attempts)
+    if callable(policy.backoff):
         raise CallError(
             "the retry of one call has to be data: backoff takes seconds or None there, a function came. "
             "Give the function to the task: @app.task(retry=Retry(backoff=…))"
         )
-    names = [
-        tuple(kind if isinstance(kind, str) else class_name(kind) for kind in kinds)
-        for kinds in (retry.on, retry.give_up_on)
-    ]
-    return Override(attempts=retry.attempts, backoff=retry.backoff, on=names[0], give_up_on=names[1])
+    return Override(
+        attempts=policy.attempts,
+        backoff=policy.backoff,
+        on=class_names(policy.on),
+        give_up_on=class_names(policy.give_up_on),
+    )
 
 
-def as_retry(override: Override) -> Retry:
-    """The way back. Raises `DecodeError` for numbers that no `Retry` has."""
+def class_names(kinds: Kinds) -> tuple[str, ...]:
+    """Error classes by their full names."""
+    return tuple(kind if isinstance(kind, str) else class_name(kind) for kind in kinds)
+
+
+def as_retry(override: Override, task: Retry) -> Retry:
+    """How a job is retried whose call changed its task's policy so. Raises `DecodeError` for impossible numbers."""
+    given = {name: value for name, value in msgspec.structs.asdict(override).items() if value is not UNSET}
     try:
-        return Retry(override.attempts, override.backoff, override.on, override.give_up_on)
+        return dataclasses.replace(task, **given)
     except ValueError as error:
         raise DecodeError(f"the stored options of a job cannot be used: {error}") from error
 
@@ -109,19 +124,19 @@ def priority(value: object) -> int:
     raise ConfigError(f"expected a whole number from -100 to 100 for priority (higher first); {short(value)} came")
 
 
-def seconds(what: str, value: object, *, more_than_zero: bool = False) -> float:
+def seconds(what: str, value: object, *, above_zero: bool = False) -> float:
     """A length of time: a number of seconds, or a timedelta."""
     number = value.total_seconds() if isinstance(value, timedelta) else value
     fits = isinstance(number, int | float) and not isinstance(number, bool) and math.isfinite(number)
-    if fits and 0 <= number <= LONGEST and (number or not more_than_zero):  # type: ignore[operator]
+    if fits and 0 <= number <= LONGEST and (number or not above_zero):  # type: ignore[operator]
         return float(number)  # type: ignore[arg-type]
-    least = "more than 0" if more_than_zero else "0 or more"
+    least = "more than 0" if above_zero else "0 or more"
     raise ConfigError(f"expected seconds ({least}) or a timedelta for {what}; {short(value)} came")
 
 
 def timeout(value: object) -> float | None:
     """Seconds per attempt; None: no limit."""
-    return None if value is None else seconds("timeout", value, more_than_zero=True)
+    return None if value is None else seconds("timeout", value, above_zero=True)
 
 
 def moment(what: str, value: object) -> float:
@@ -137,12 +152,27 @@ def moment(what: str, value: object) -> float:
     return value.timestamp()
 
 
+def start(
+    *, delay: object = None, run_at: datetime | timedelta | None = None, run_after: datetime | timedelta | None = None
+) -> dict[str, float | None]:
+    """When a job is due, as the fields of a `NewJob` that say so; empty if nothing is given."""
+    given = [(what, value) for what, value in (("run_at", run_at), ("run_after", run_after)) if value is not None]
+    if len(given) + (delay is not None) > 1:
+        raise ConfigError("expected one of delay, run_at and run_after; several came")
+    for what, value in given:
+        if isinstance(value, timedelta):
+            return {"delay": seconds(what, value), "run_at": None}
+        return {"delay": 0.0, "run_at": moment(what, value)}
+    return {} if delay is None else {"delay": seconds("delay", delay), "run_at": None}
+
+
 def retry(value: object) -> Retry:
-    """When a failed job runs again."""
+    """When a failed job runs again; a whole number stands for that many attempts."""
     if isinstance(value, Retry):
         return value
-    hint = f"Retry(attempts={value})" if type(value) is int else "Retry(attempts=5, backoff=60)"
-    raise ConfigError(f"expected a Retry for retry, such as {hint}; {short(value)} came")
+    if type(value) is int and value > 0:
+        return Retry(attempts=value)
+    raise ConfigError(f"expected Retry(attempts=…) or a number of attempts for retry; {short(value)} came")
 
 
 def unique(task: str, value: object) -> str:
@@ -182,8 +212,3 @@ def short(value: object) -> str:
     except Exception:
         text = f"a {type(value).__name__}"
     return text if len(text) <= 80 else f"{text[:80]}…"
-
-
-def when(seconds: float | None) -> datetime | None:
-    """Seconds since the epoch as a datetime in UTC."""
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import uuid
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -72,7 +72,7 @@ class Shell:
 
 
 @pytest.fixture
-def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shell]:
+def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shell:
     """The command line in an empty folder whose store exists and is empty."""
     for name in ("WINDLASS_URL", "WINDLASS_APP", "NO_COLOR"):
         monkeypatch.delenv(name, raising=False)
@@ -85,7 +85,7 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shell]:
         pass
 
     shell.store(nothing)
-    yield shell
+    return shell
 
 
 @pytest.fixture

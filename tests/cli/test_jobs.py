@@ -1,5 +1,6 @@
 """Looking at jobs and acting on them from the shell."""
 
+import msgspec
 import pytest
 
 from tests.cli.conftest import Shell, job_id, new
@@ -61,8 +62,6 @@ def test_a_piece_that_two_jobs_have_acts_on_none(filled: Shell) -> None:
     async def put(store: Store) -> None:
         await store.put([new("x", "shop.pay", delay=60)])
         jobs = [new("y", delay=60), new("z", delay=60)]
-        import msgspec
-
         await store.put([msgspec.structs.replace(job, id=f"twin-{n}") for n, job in enumerate(jobs)])
 
     filled.store(put)
@@ -97,7 +96,11 @@ def test_acting_on_filters(filled: Shell) -> None:
     assert filled.json("jobs", "retry", "--all", "--yes") == {"verb": "retry", "done": 1, "refused": {}}
     assert filled.job("failed").state is State.READY
     assert filled.job("succeeded").state is State.SUCCEEDED
-    assert "2 jobs cancelled" in filled("jobs", "cancel", "--all", "--task", "shop.pay", "--state", "ready", "-y", code=0).stdout or True
+    assert (
+        "2 jobs cancelled"
+        in filled("jobs", "cancel", "--all", "--task", "shop.pay", "--state", "ready", "-y", code=0).stdout
+        or True
+    )
     assert filled.json("jobs", "cancel", "--all", "--yes", "--queue", "none")["done"] == 0
 
 

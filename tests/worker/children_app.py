@@ -107,6 +107,14 @@ def sleep(seconds: float) -> str:
 
 
 @app.task
+def wait_for(started: str, wanted: str) -> int:
+    Path(started).touch()
+    while not Path(wanted).exists():
+        time.sleep(0.01)
+    return os.getpid()
+
+
+@app.task
 def spin() -> None:
     while True:
         pass
@@ -120,7 +128,7 @@ def hold_interpreter() -> int:
 @app.task
 def kill_self(megabytes: int) -> None:
     ballast = bytearray(megabytes * 2**20)
-    ballast[:: 4096] = b"x" * len(ballast[:: 4096])
+    ballast[::4096] = b"x" * len(ballast[::4096])
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -191,7 +199,6 @@ def fork_and_return() -> int:
 @app.task
 def close_everything() -> None:
     os.closerange(3, 1000)
-    time.sleep(1000)
 
 
 @app.task

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from children_app import app
+from tests.worker.children_app import app
 
 mood = Path(os.environ["MOOD"])
 if not mood.exists():

@@ -47,13 +47,12 @@ class Rig:
             "WINDLASS_URL": self.url,
             "EFFECTS": str(self._effects),
             "SAMPLE_LEASE": str(lease),
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}",
         }
         self._workers: list[subprocess.Popen[bytes]] = []
 
     def start(self, *arguments: str, app: str = "tests.worker.sample:app") -> subprocess.Popen[bytes]:
-        """Start a worker and wait until its runners are there."""
-        before = self.log.read_text().count("joined") if self.log.exists() else 0
+        """Start a worker."""
         command = [sys.executable, "-m", "windlass", "worker", app, *arguments]
         with self.log.open("ab") as log:
             worker = subprocess.Popen(

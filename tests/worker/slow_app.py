@@ -2,7 +2,7 @@
 
 import time
 
-from children_app import app
+from tests.worker.children_app import app
 
 time.sleep(1.5)
 

@@ -12,17 +12,18 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-import children_app
 import msgspec
 import pytest
 
+from tests.worker import children_app
 from windlass.model import Claim, Ending, Outcome, Progress
 from windlass.policy import Retry
 from windlass.worker import children as lane
 from windlass.worker.children import Children
 from windlass.worker.pipeline import Stop
 
-HERE = Path(__file__).parent
+ROOT = Path(__file__).parent.parent.parent
+APPS = children_app.__package__
 COMMAND = [sys.executable, "-m", "windlass.worker.child"]
 LONG = 60.0
 """Seconds until a test that hangs gives up."""
@@ -31,12 +32,13 @@ numbers = itertools.count(1)
 
 
 def claim(task: str, *args: Any, lost: int = 0) -> Claim:
-    known = children_app.app.tasks.get(f"children_app.{task}")
+    name = f"{children_app.__name__}.{task}"
+    known = children_app.app.tasks.get(name)
     return Claim(
         id=f"job-{next(numbers)}",
         fence=7,
         seq=1,
-        task=f"children_app.{task}",
+        task=name,
         queue="default",
         args=known.shape.encode_call(args, {}, 1 << 20) if known else b"{}",
         options=None,
@@ -51,16 +53,16 @@ def claim(task: str, *args: Any, lost: int = 0) -> Claim:
 class Crew:
     """Children under test, and what they said."""
 
-    def __init__(self, size: int, spec: str, env: dict[str, str]) -> None:
+    def __init__(self, size: int, app: str, env: dict[str, str]) -> None:
         self.progress: list[Progress] = []
         self.pids: list[tuple[int, bool]] = []
         self.children = Children(
             COMMAND,
-            spec,
+            f"{APPS}.{app}:app",
             size=size,
             on_progress=lambda claim, progress: self.progress.append(progress),
             on_pid=lambda pid, alive: self.pids.append((pid, alive)),
-            env=os.environ | {"PYTHONPATH": str(HERE)} | env,
+            env=os.environ | {"PYTHONPATH": str(ROOT), "WINDLASS_URL": "sqlite:///:memory:"} | env,
         )
 
     async def run(self, task: str, *args: Any, timeout: float | None = None, lost: int = 0) -> Outcome:
@@ -76,8 +78,8 @@ class Crew:
 
 
 @contextlib.asynccontextmanager
-async def crew(size: int = 1, spec: str = "children_app:app", **env: str) -> AsyncIterator[Crew]:
-    crew = Crew(size, spec, env)
+async def crew(size: int = 1, app: str = "children_app", **env: str) -> AsyncIterator[Crew]:
+    crew = Crew(size, app, env)
     try:
         yield crew
     finally:
@@ -225,7 +227,7 @@ def test_exits_by_exception_are_failures_of_the_job() -> None:
 def test_unknown_task_and_unreadable_arguments() -> None:
     async def work() -> None:
         async with crew() as c:
-            assert "children_app.nothing" in message(await c.run("nothing"))
+            assert "nothing" in message(await c.run("nothing"))
             broken = msgspec.structs.replace(claim("add", 1, 2), args=b"{nonsense")
             assert (await c.run_claim(broken)).ending is Ending.FAILED
 
@@ -241,12 +243,15 @@ def test_unknown_task_and_unreadable_arguments() -> None:
         ("exit_at_once", (3,), "exit code 3, peak memory "),
     ],
 )
-def test_a_process_that_dies_loses_its_job_and_no_other(task: str, args: tuple[Any, ...], cause: str) -> None:
+def test_a_process_that_dies_loses_its_job_and_no_other(
+    task: str, args: tuple[Any, ...], cause: str, tmp_path: Path
+) -> None:
+    started, wanted = tmp_path / "started", tmp_path / "wanted"
+
     async def work() -> None:
         async with crew(size=2) as c:
-            neighbour = asyncio.create_task(c.result("sleep", 3.0))
-            await until(lambda: c.children.pids, "the neighbour's child")
-            await asyncio.sleep(0.5)
+            neighbour = asyncio.create_task(c.result("wait_for", str(started), str(wanted)))
+            await until(started.exists, "the neighbour to run")
             outcome = await c.run(task, *args)
             assert outcome.ending is Ending.LOST
             assert outcome.lost == 1
@@ -255,7 +260,8 @@ def test_a_process_that_dies_loses_its_job_and_no_other(task: str, args: tuple[A
             assert not neighbour.done()
             kept = c.children.pids
             assert await c.result("pid") not in kept
-            assert await neighbour == "slept"
+            wanted.touch()
+            assert await neighbour == kept[0]
             assert set(kept) < set(c.children.pids)
 
     go(work())
@@ -290,7 +296,7 @@ def test_deadline_ends_what_no_thread_could(task: str) -> None:
 
 def test_deadline_is_no_limit_for_starting_a_child() -> None:
     async def work() -> None:
-        async with crew(spec="slow_app:app") as c:
+        async with crew(app="slow_app") as c:
             outcome = await c.run("add", 1, 1, timeout=0.5)
             assert outcome.ending is Ending.SUCCEEDED
 
@@ -347,12 +353,12 @@ def test_cancelled_before_it_begins() -> None:
     go(work())
 
 
-def test_the_call_itself_cancelled() -> None:
+def test_the_call_itself_cancelled(tmp_path: Path) -> None:
     async def work() -> None:
         async with crew() as c:
             pid = await c.result("pid")
-            running = asyncio.create_task(c.run("spin"))
-            await asyncio.sleep(0.3)
+            running = asyncio.create_task(c.run("deaf", str(tmp_path / "deaf")))
+            await until((tmp_path / "deaf").exists, "the job to run")
             running.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await running
@@ -366,7 +372,7 @@ def test_the_call_itself_cancelled() -> None:
 def test_what_a_killed_child_started_dies_with_it(tmp_path: Path) -> None:
     async def work() -> None:
         async with crew() as c:
-            outcome = await c.run("start_and_sleep", str(tmp_path / "started"), 1000.0, timeout=1.0)
+            outcome = await c.run("start_and_sleep", str(tmp_path / "started"), 1000.0, timeout=2.0)
             assert outcome.ending is Ending.RETRY
             grandchild = int((tmp_path / "started").read_text())
             await until(lambda: not exists(grandchild), "the end of what the child started")
@@ -412,21 +418,21 @@ def test_an_idle_child_that_dies_is_replaced() -> None:
     go(work())
 
 
-@pytest.mark.parametrize("spec", ["broken_app:app", "dying_app:app", "no_such_module:app"])
+@pytest.mark.parametrize("app", ["broken_app", "dying_app", "no_such_app"])
 def test_an_app_that_cannot_start_fails_the_job_and_not_for_ever(
-    spec: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    app: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(lane, "FIRST_PAUSE", 0.2)
 
     async def work() -> None:
-        async with crew(size=4, spec=spec, NOTES=str(tmp_path / "notes")) as c:
+        async with crew(size=4, app=app, NOTES=str(tmp_path / "notes")) as c:
             outcome = await c.run("pid")
             assert outcome.ending is Ending.RETRY
             assert outcome.attempt == 1
             assert outcome.failure
             assert outcome.failure.type.endswith("ChildNotStarted")
-            wanted = {"broken_app:app": "nothing_of_that_name", "dying_app:app": "exit code 9"}
-            assert wanted.get(spec, "no_such_module") in outcome.failure.traceback
+            wanted = {"broken_app": "nothing_of_that_name", "dying_app": "exit code 9"}
+            assert wanted.get(app, "no_such_app") in outcome.failure.traceback
             assert c.children.free == 1, "one at a time tries"
             await asyncio.gather(*(c.run("pid") for _ in range(2)))
             assert len([1 for _, alive in c.pids if alive]) == 3, "one start per job, none for nothing"
@@ -439,7 +445,7 @@ def test_a_start_that_failed_is_forgotten_when_one_succeeds(tmp_path: Path, monk
     monkeypatch.setattr(lane, "FIRST_PAUSE", 0.2)
 
     async def work() -> None:
-        async with crew(size=2, spec="moody_app:app", MOOD=str(tmp_path / "mood")) as c:
+        async with crew(size=2, app="moody_app", MOOD=str(tmp_path / "mood")) as c:
             assert (await c.run("pid")).ending is Ending.RETRY
             assert (await c.run("pid")).ending is Ending.SUCCEEDED
             assert c.children.free == 2
@@ -447,15 +453,16 @@ def test_a_start_that_failed_is_forgotten_when_one_succeeds(tmp_path: Path, monk
     go(work())
 
 
-def test_close_ends_what_runs() -> None:
+def test_close_ends_what_runs(tmp_path: Path) -> None:
     async def work() -> None:
         async with crew(size=2) as c:
             await c.result("pid")
-            short = asyncio.create_task(c.run("sleep", 0.5))
-            long = asyncio.create_task(c.run("spin"))
+            started, wanted = tmp_path / "started", tmp_path / "wanted"
+            short = asyncio.create_task(c.run("wait_for", str(started), str(wanted)))
+            long = asyncio.create_task(c.run("deaf", str(tmp_path / "deaf")))
             waiting = asyncio.create_task(c.run("pid"))
-            await until(lambda: len(c.children.pids) == 2, "both children")
-            await asyncio.sleep(0.3)
+            await until(lambda: started.exists() and (tmp_path / "deaf").exists(), "both to run")
+            asyncio.get_running_loop().call_later(0.1, wanted.touch)
             await c.children.close(grace=2.0)
             assert (await short).ending is Ending.SUCCEEDED
             assert (await long).ending is Ending.INTERRUPTED
@@ -468,8 +475,8 @@ def test_close_ends_what_runs() -> None:
 
 PARENT = """
 import asyncio, sys
-sys.path.insert(0, {here!r})
-from test_children import crew, until
+sys.path.insert(0, {root!r})
+from tests.worker.test_children import crew, until
 
 async def work():
     async with crew(size=2) as c:
@@ -489,7 +496,7 @@ def test_no_child_outlives_its_runner(task: str) -> None:
     if task == "hold_interpreter" and not sys.platform.startswith("linux"):
         pytest.skip("only Linux ends a process whose parent has died without asking it")
     parent = subprocess.Popen(
-        [sys.executable, "-c", PARENT.format(here=str(HERE), task=task)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", PARENT.format(root=str(ROOT), task=task)], stdout=subprocess.PIPE, text=True
     )
     assert parent.stdout
     with parent.stdout as out:

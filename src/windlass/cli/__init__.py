@@ -8,9 +8,11 @@ from typing import Any
 
 import click
 
-from windlass.errors import ConfigError, UnknownTask, WindlassError
+from windlass.errors import CallError, ConfigError, EncodeError, UnknownTask, WindlassError
 
 FAILED, USAGE, UNHEALTHY = 1, 2, 3
+MISTAKES = (CallError, ConfigError, EncodeError, UnknownTask)
+"""Errors of whoever wrote the command or the configuration, not of the work."""
 
 COMMANDS = {
     "worker": ("windlass.cli.worker", "Run jobs, in processes that are kept alive."),
@@ -42,8 +44,7 @@ class Group(click.Group):
         try:
             return super().invoke(ctx)
         except WindlassError as error:
-            wrong_call = isinstance(error, ConfigError | UnknownTask | TypeError | ValueError)
-            raise Problem(error, USAGE if wrong_call else FAILED) from error
+            raise Problem(error, USAGE if isinstance(error, MISTAKES) else FAILED) from error
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -9,7 +9,7 @@ import click
 from windlass.cli import USAGE, Problem
 from windlass.cli.bars import bar
 from windlass.cli.find import filters, make_filter, one_job
-from windlass.cli.output import print_json
+from windlass.cli.output import counted, print_json
 from windlass.cli.reach import json_option, on_store, url_option
 from windlass.errors import JobNotFound
 from windlass.model import FINAL, Filter, JobRecord, State, Verb
@@ -111,17 +111,17 @@ def narrowed(wanted: Filter, verb: Verb) -> list[Filter]:
     """The filters whose jobs a verb fits: what is running or over does not need to be counted, nor asked about."""
     if wanted.state is not None:
         return [wanted]
-    states = {
+    states: dict[Verb, list[State]] = {
         Verb.RETRY: [State.FAILED],
         Verb.CANCEL: [state for state in State if not state.final],
         Verb.DELETE: [state for state in State if state is not State.RUNNING],
-    }[verb]
-    return [Filter(state=state, task=wanted.task, queue=wanted.queue, tag=wanted.tag) for state in states]
+    }
+    return [Filter(state=state, task=wanted.task, queue=wanted.queue, tag=wanted.tag) for state in states[verb]]
 
 
 def confirm(verb: Verb, total: int) -> None:
     """Ask before acting on jobs that nobody named one by one."""
-    question = f"{str(verb).capitalize()} {total:,} job{'s' if total > 1 else ''}?"
+    question = f"{str(verb).capitalize()} {counted(total)}?"
     if not sys.stdin.isatty():
         raise Problem(f"{question} Nobody is here to ask: add --yes to do it", USAGE)
     click.confirm(question, abort=True, err=True)
@@ -144,7 +144,7 @@ def report(verb: Verb, done: int, refused: Refused, as_json: bool) -> None:
         print_json({"verb": str(verb), "done": done, "refused": refused})
     else:
         if done or not refused:
-            click.echo(f"{done:,} job{'' if done == 1 else 's'} {DONE[verb]}")
+            click.echo(f"{counted(done)} {DONE[verb]}")
         for reason in refused.values():
             click.echo(f"Error: {reason}", err=True)
     if refused:

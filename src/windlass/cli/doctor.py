@@ -15,7 +15,7 @@ import click
 
 from windlass.cli import UNHEALTHY, Problem
 from windlass.cli.live import NO_WORKER, lines_and_workers, living, nobody
-from windlass.cli.output import clean, duration, print_json
+from windlass.cli.output import clean, counted, duration, print_json
 from windlass.cli.reach import file_of, find_url, json_option, on_store, shown, url_option
 from windlass.errors import StoreUnavailable, WindlassError
 from windlass.model import Line, State, WorkerInfo
@@ -114,9 +114,9 @@ def crew(workers: Sequence[WorkerInfo], lines: Sequence[Line]) -> Iterator[Check
     due = sum(line.count for line in lines if line.state is State.READY)
     runners = sum(len(worker.runners) for worker in alive)
     if alive:
-        yield Check("ok", "workers", f"{len(alive)} running, {runners} runners")
+        yield Check("ok", "workers", f"{len(alive)} running, with {counted(runners, 'runner')}")
     elif due:
-        yield Check("problem", "workers", f"none is running and {due:,} jobs are due", "windlass worker MODULE:APP")
+        yield Check("problem", "workers", f"none is running, {counted(due)} due", "windlass worker MODULE:APP")
     else:
         yield Check("warning", "workers", "none is running", "windlass worker MODULE:APP")
     for worker in workers:
@@ -137,7 +137,7 @@ def orphans(lines: Sequence[Line], workers: Sequence[WorkerInfo]) -> Iterator[Ch
         yield Check(
             "warning",
             "stranded",
-            f"{count:,} jobs of {task} in queue {queue}: {reason}",
+            f"{counted(count)} of {task} in queue {queue}: {reason}",
             "start a worker whose app has the task (an alias, if it was renamed) and that serves the queue",
         )
 

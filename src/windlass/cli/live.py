@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import click
 
-from windlass.cli.output import clean, coloured, duration, iso, print_json, table
+from windlass.cli.output import clean, coloured, counted, duration, iso, print_json, table
 from windlass.cli.reach import json_option, on_store, url_option
 from windlass.model import Line, State, WorkerInfo
 from windlass.store.contract import Store
@@ -56,7 +56,7 @@ def queues(url: str | None, as_json: bool) -> None:
     head = ("QUEUE", "TASK", "STATE", "JOBS", "FIRST DUE", "")
     table(head, [line_row(line, workers) for line in lines], right=(3,))
     total = sum(line.count for line in lines)
-    click.echo(f"\n{total:,} live jobs; finished ones: windlass jobs list")
+    click.echo(f"\n{counted(total, 'live job')}; finished ones: windlass jobs list")
 
 
 def line_data(line: Line, workers: Sequence[WorkerInfo]) -> Mapping[str, object]:

@@ -73,6 +73,11 @@ def coloured(state: State) -> str:
     return click.style(str(state), fg=COLOURS[state])
 
 
+def counted(number: int, what: str = "job") -> str:
+    """A number of things."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def duration(seconds: float) -> str:
     """A number of seconds as people say it."""
     if seconds < 0.9995:

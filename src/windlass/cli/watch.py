@@ -38,7 +38,7 @@ async def follow(store: Store, id: str, *, quiet: bool = False) -> JobRecord:
     with bar(clean(job.task)) as move:
         while True:
             news = status(job)
-            move(job.progress.done if job.progress else 0, job.progress.total if job.progress else None, news)
+            move(*how_far(job), news)
             if news != said and not quiet and not on_terminal():
                 click.echo(f"{clean(job.task)}: {news}", err=True)
             said = news
@@ -49,6 +49,13 @@ async def follow(store: Store, id: str, *, quiet: bool = False) -> JobRecord:
             if not found:
                 raise JobNotFound(f"job {job.id} was deleted while it was watched")
             job = found[0]
+
+
+def how_far(job: JobRecord) -> tuple[float, float | None]:
+    """What is done of what total; all of it once the job succeeded."""
+    if job.state is State.SUCCEEDED:
+        return 1, 1
+    return (job.progress.done, job.progress.total) if job.progress else (0, None)
 
 
 def status(job: JobRecord) -> str:

@@ -4,12 +4,14 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from windlass.cli.reach import find_url, shown
+from windlass.cli.output import counted
+from windlass.cli.reach import shown
 from windlass.config import make_config
 from windlass.loader import spec_or_default
 from windlass.worker.logs import set_up
@@ -24,7 +26,6 @@ logger = logging.getLogger("windlass.worker")
 def worker_options(command: Command) -> Command:
     """What `worker` and `dev` have in common."""
     for add in (
-        click.option("--url", metavar="URL", help="The store, instead of the app's own."),
         click.option("--quiet", is_flag=True, help="Print warnings and errors only."),
         click.option("-p", "--processes", type=click.IntRange(1), metavar="N", help="Runner processes."),
         click.option("-c", "--concurrency", type=click.IntRange(1), metavar="N", help="Jobs at a time per process."),
@@ -48,13 +49,12 @@ def worker(
     concurrency: int | None,
     processes: int | None,
     quiet: bool,
-    url: str | None,
 ) -> None:
     """Run jobs of MODULE:APP until told to stop.
 
     Ctrl-C or SIGTERM lets running jobs end; the second time, they go back at once, uncharged.
     """
-    supervise(make_spec(app, queues, concurrency, processes, url), quiet, alone)
+    supervise(make_spec(app, queues, concurrency, processes, quiet=quiet), alone)
 
 
 @click.command()
@@ -65,10 +65,9 @@ def dev(
     concurrency: int | None,
     processes: int | None,
     quiet: bool,
-    url: str | None,
 ) -> None:
     """Run jobs of MODULE:APP, and restart on every saved edit of a Python file below this folder."""
-    supervise(make_spec(app, queues, concurrency, processes or 1, url, reload=True), quiet, with_edits)
+    supervise(make_spec(app, queues, concurrency, processes or 1, quiet=quiet, reload=True), with_edits)
 
 
 def make_spec(
@@ -76,8 +75,8 @@ def make_spec(
     queues: str | None,
     concurrency: int | None,
     processes: int | None,
-    url: str | None,
     *,
+    quiet: bool,
     reload: bool = False,
 ) -> Spec:
     """What was asked for, with what the configuration says of the rest. Raises `ConfigError`."""
@@ -88,31 +87,32 @@ def make_spec(
         concurrency=config.concurrency,
         processes=config.processes,
         queues=config.queues,
-        url=find_url(url) if url else None,
         reload=reload,
+        quiet=quiet,
     )
 
 
-def supervise(spec: Spec, quiet: bool, run: Callable[[Supervisor], Coroutine[Any, Any, int]]) -> None:
+def supervise(spec: Spec, run: Callable[[Supervisor], Coroutine[Any, Any, int]]) -> None:
     """Be the supervisor of a worker; exit with its code."""
-    set_up(logging.WARNING if quiet else logging.INFO)
+    set_up(logging.WARNING if spec.quiet else logging.INFO)
 
     async def main() -> int:
-        supervisor = Supervisor(spec, spec.processes, on_event=lambda text: announce(supervisor, spec, text, quiet))
-        return await run(supervisor)
+        return await run(Supervisor(spec, spec.processes, on_event=partial(announce, spec)))
 
     if code := asyncio.run(main()):
         raise SystemExit(code)
 
 
-def announce(supervisor: Supervisor, spec: Spec, text: str, quiet: bool) -> None:
-    """Print what the supervisor tells; when it is ready, where the jobs are and which ones it takes."""
-    if quiet:
+def announce(spec: Spec, text: str) -> None:
+    """Print what the supervisor tells. Its store's URL means that it is ready: say where jobs are, and which ones."""
+    if spec.quiet:
         return
+    if "://" in text.partition(" ")[0]:
+        text = (
+            f"worker is ready: {counted(spec.processes, 'runner')}, {counted(spec.concurrency, 'slot')} each\n"
+            f"  store   {shown(text)}\n  queues  {spec.queues or 'all'}"
+        )
     click.echo(text, err=True)
-    hello = supervisor._hello
-    if "is ready" in text and hello:
-        click.echo(f"  store   {shown(hello.url)}\n  queues  {spec.queues or 'all'}", err=True)
 
 
 async def alone(supervisor: Supervisor) -> int:

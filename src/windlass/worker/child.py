@@ -37,6 +37,14 @@ TELL_EVERY = 0.1
 """Seconds between two words of progress to the runner; the last one is always told."""
 
 
+def tell(pipe: Pipe, message: Ready | Broken | Did | Moved) -> None:
+    """Say something to the runner. When it is gone, or cannot be reached any more, so are we."""
+    try:
+        pipe.send(message)
+    except OSError:
+        end_group()
+
+
 class Reports:
     """Tells the runner how far the job is, on a thread of its own, so that the task never waits for that."""
 
@@ -56,16 +64,16 @@ class Reports:
         self._bell.set()
         if not self._started:
             self._started = True
-            threading.Thread(target=self._tell_for_ever, name="windlass-progress", daemon=True).start()
+            threading.Thread(target=self._work, name="windlass-progress", daemon=True).start()
 
     def flush(self) -> None:
         """Tell now what is not told yet."""
         with self._telling:
             news, self._news = self._news, None
             if news is not None:
-                self._pipe.send(news)
+                tell(self._pipe, news)
 
-    def _tell_for_ever(self) -> None:
+    def _work(self) -> None:
         while True:
             self._bell.wait()
             self._bell.clear()
@@ -116,16 +124,16 @@ class Child:
             life.add_done_callback(lambda life: self._put(None))  # should it end by itself, so do we
             self._state = self._run(first_of(opened, life))
         except BaseException as error:
-            self._pipe.send(Broken(text=why(error, self._spec)))
+            tell(self._pipe, Broken(text=why(error, self._spec)))
             return 1
-        self._pipe.send(Ready())
+        tell(self._pipe, Ready())
         while (job := self._run(self._next())) is not None:
             outcome = self._attempt(app, job)
             if os.getpid() != self._pid:
                 os._exit(0)  # a copy that the task forked, and that came back here: the job is not its own
             self._job = None
             self._reports.flush()
-            self._pipe.send(Did(outcome=outcome))
+            tell(self._pipe, Did(outcome=outcome))
         return self._leave(life)
 
     # Jobs

@@ -13,8 +13,9 @@ import msgspec
 
 from windlass import policy
 from windlass.context import Context, enter
-from windlass.errors import Directive
-from windlass.model import Claim, Ending, Failure, Outcome
+from windlass.errors import DecodeError, Directive
+from windlass.model import Claim, Ending, Failure, Outcome, Progress
+from windlass.options import read_options
 from windlass.policy import Retry
 
 logger = logging.getLogger("windlass.worker")
@@ -73,11 +74,22 @@ class Running(Context):
 
     stop: Stop | None = None
 
+    def __init__(self, claim: Claim, *, state: Any = None, report: Callable[[Progress], None] | None = None) -> None:
+        super().__init__(claim, meta=meta_of(claim), state=state, report=report)
+
     def end(self, why: Stop) -> None:
         """Tell the task to stop, as far as it looks; the first reason stands."""
         if self.stop is None:
             self.stop = why
             self.cancelled = True
+
+
+def meta_of(claim: Claim) -> Mapping[str, Any]:
+    """The free data that came with a job; none where its options cannot be read, which its task will complain of."""
+    try:
+        return read_options(claim.options).meta
+    except DecodeError:
+        return {}
 
 
 async def perform(

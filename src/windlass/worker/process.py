@@ -80,7 +80,7 @@ class Process:
         self._lease = app.config.lease
         self._channel.send(
             Hello(
-                url=self._given["url"] or app.config.url,
+                url=app.config.url,
                 lease=app.config.lease,
                 grace=app.config.grace,
                 keep={str(state): seconds for state, seconds in app.config.keep.items()},
@@ -198,9 +198,9 @@ def main() -> None:
     """`python -m windlass.worker.process SPEC`; started by a supervisor only."""
     die_with_parent()
     stand_alone()
-    set_up()
-    sys.setswitchinterval(SWITCH)
     given = json.loads(sys.argv[1])
+    set_up(logging.WARNING if given["quiet"] else logging.INFO)
+    sys.setswitchinterval(SWITCH)
 
     async def run() -> int:
         return await Process(given).main()

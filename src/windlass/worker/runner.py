@@ -95,6 +95,7 @@ class Runner:
         self._seq = 0
         self._running: dict[str, Run] = {}
         self._finished: list[Outcome] = []
+        self._handing_in: list[Outcome] = []
         self._reports: dict[str, Patch] = {}
         self._deadlines: list[tuple[float, int, Run]] = []
         self._order = itertools.count()
@@ -130,10 +131,12 @@ class Runner:
 
     async def _exchange(self) -> None:
         outcomes, self._finished = self._finished, []
+        self._handing_in = outcomes
         self._hungry = False
         self._seq += 1
         demand = self._demand()
         answer = await self._ask(outcomes, demand)
+        self._handing_in = []
         for id in answer.refused:
             logger.warning("job %s: this attempt had been taken from us, so its outcome was dropped", id)
         for claim in answer.claimed:
@@ -220,7 +223,7 @@ class Runner:
     def held(self) -> Held:
         """The claims that this runner holds, outcomes that are not settled yet included."""
         claims = {(run.claim.id, run.claim.fence) for run in self._running.values()}
-        claims |= {(outcome.id, outcome.fence) for outcome in self._finished}
+        claims |= {(outcome.id, outcome.fence) for outcome in (*self._finished, *self._handing_in)}
         return Held(seq=self._seq - 1, claims=frozenset(claims))
 
     # Running jobs

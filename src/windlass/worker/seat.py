@@ -42,8 +42,8 @@ class Spec:
     concurrency: int
     processes: int = 1
     queues: str = ""
-    url: str | None = None
     reload: bool = False
+    quiet: bool = False
 
 
 class Seat:
@@ -54,6 +54,7 @@ class Seat:
         self.pid = process.pid
         self.board = board
         self.expected = False
+        self.broken = False
         self.ready = False
         self.held: Held | None = None
         self.held_at = 0.0

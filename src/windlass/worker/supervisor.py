@@ -62,6 +62,7 @@ class Supervisor:
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
         self._enlisted = asyncio.Event()
+        self._edited = asyncio.Event()
 
     async def run(self) -> int:
         """Work until stopped; the exit code of the process."""
@@ -80,8 +81,7 @@ class Supervisor:
                 keep = {State(state): seconds for state, seconds in self._hello.keep.items()}
                 self._spawn_task(Duties(self._store, keep).run())
             await self._stopping.wait()
-            await self._drain()
-            await asyncio.gather(*seats, return_exceptions=True)
+            await self._drain(seats)
         finally:
             for task in self._tasks:
                 task.cancel()
@@ -96,6 +96,7 @@ class Supervisor:
 
     async def restart_runners(self) -> None:
         """Replace every runner by one with fresh code, letting running jobs end first."""
+        self._edited.set()
         for seat in tuple(self._seats):
             seat.expected = True
             seat.send(Stop(grace=2.0))
@@ -116,6 +117,10 @@ class Supervisor:
                 await self._bury(seat)
             if self._stopping.is_set():
                 return
+            if seat.broken and self._spec.reload:
+                self._edited.clear()
+                await self._wait_any(self._edited, self._stopping)
+                continue
             lived = self._clock.boot() - started
             pause = 0.0 if seat.expected or lived > QUICK_DEATH else min(10.0, pause * 2 or 0.2)
             with contextlib.suppress(TimeoutError):
@@ -137,7 +142,7 @@ class Supervisor:
 
     def _broken(self, seat: Seat, message: Broken) -> None:
         logger.error("%s", message.text)
-        seat.expected = False
+        seat.broken = True
         if self._hello is None and not self._spec.reload:
             self.exit_code = 1
             self._stopping.set()
@@ -180,7 +185,7 @@ class Supervisor:
         code = await seat.kill()
         self._seats.discard(seat)
         ending = Ending.INTERRUPTED if seat.expected else Ending.LOST
-        if not seat.expected:
+        if not seat.expected and not seat.broken:
             logger.error("runner %s (pid %d) died: %s; its jobs go back", seat.id[:8], seat.pid, died_of(code))
         store = self._store
         if store is None or not seat.ready:
@@ -265,7 +270,7 @@ class Supervisor:
 
     # The end
 
-    async def _drain(self) -> None:
+    async def _drain(self, seats: list[asyncio.Task[None]]) -> None:
         """Let runners finish within the grace, then end them."""
         grace = self._hello.grace if self._hello else 0.0
         for seat in self._seats:
@@ -273,17 +278,16 @@ class Supervisor:
             seat.send(Stop(grace=grace))
         if self._seats:
             self._say(f"stopping: waiting up to {grace:g} s for running jobs")
-        empty = asyncio.create_task(self._until_empty())
         hurry = asyncio.create_task(self._hurry.wait())
+        empty = asyncio.create_task(self._all(seats))
         await asyncio.wait({empty, hurry}, timeout=grace + FLUSH, return_when=asyncio.FIRST_COMPLETED)
-        for task in (empty, hurry):
-            task.cancel()
+        hurry.cancel()
         for seat in tuple(self._seats):
             seat.kill_now()
+        await empty
 
-    async def _until_empty(self) -> None:
-        while self._seats:
-            await asyncio.sleep(0.02)
+    async def _all(self, seats: list[asyncio.Task[None]]) -> None:
+        await asyncio.gather(*seats, return_exceptions=True)
 
     async def _leave(self) -> None:
         if self._pulse and self._store:

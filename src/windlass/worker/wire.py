@@ -5,7 +5,6 @@ given when it opens, as a struct or a union of structs.
 """
 
 import asyncio
-import contextlib
 import logging
 import socket
 import threading
@@ -155,8 +154,8 @@ class Pipe:
         self._sending = threading.Lock()
 
     def send(self, message: msgspec.Struct) -> None:
-        """Say something; nothing happens if the other end is gone."""
-        with self._sending, contextlib.suppress(OSError):
+        """Say something. Raises `OSError` if the other end is gone."""
+        with self._sending:
             self._sock.sendall(encode(message))
 
     def receive(self) -> Any:

@@ -1,47 +1,84 @@
-"""Which ready jobs a demand takes: the heads of all lines, merged. Pure, but for one function that reads the heads."""
+"""Which ready jobs a demand takes: the heads of its lines, merged. Pure, but for the function that reads heads."""
 
+import heapq
 from collections import defaultdict
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
 
 from windlass.model import Demand, Lane
 
 Head = tuple[int, int, str, int | None]
 """(-priority, rank, id, expires_at): sorts in the order of claiming."""
 
-
-@dataclass(slots=True)
-class Choice:
-    """What was picked: ids in order, those found expired, and whether more could have been taken."""
-
-    ids: list[str] = field(default_factory=list)
-    expired: list[str] = field(default_factory=list)
-    more: bool = False
+FIRST_READ = 8
+"""Heads that are read of a line at first when it is one of several; four times as many each time more are needed."""
 
 
-def choose(
-    lines: Iterable[str], demand: Demand, now: int, read: Callable[[str, int], list[Head]], at_most: int
-) -> Choice:
-    """Pick jobs for `demand` from the ready `lines`; `read(line, n)` gives a line's first n heads."""
-    queues: defaultdict[str, list[tuple[str, int]]] = defaultdict(list)
-    wanted = None if demand.quotas is None else {quota.queue for quota in demand.quotas}
-    for line in lines:
-        queue, _, task = line.partition("/")
-        lane = lane_of(task, demand.lanes)
-        if lane is not None and (wanted is None or queue in wanted):
-            queues["" if wanted is None else queue].append((line, lane))
-    choice = Choice()
-    free = [lane.slots for lane in demand.lanes]
-    slots = min(demand.slots, at_most)
-    if demand.quotas is None:
-        take(queues[""], slots, free, now, read, choice)
-        return choice
-    for share in [quota.share for quota in demand.quotas], [slots] * len(demand.quotas):
-        for quota, most in zip(demand.quotas, share, strict=True):
-            left = min(most, slots - len(choice.ids))
-            if left > 0 and queues[quota.queue]:
-                take(queues[quota.queue], left, free, now, read, choice)
-    return choice
+class Claiming:
+    """One claim while it is made: what was taken, in order, and what was found expired on the way."""
+
+    def __init__(self, demand: Demand, now: int, read: Callable[[str, int], list[Head]], at_most: int) -> None:
+        self.ids: list[str] = []
+        self.expired: list[str] = []
+        self._demand = demand
+        self._now = now
+        self._read = read
+        self._slots = min(demand.slots, at_most)
+        self._at_most = at_most
+        self._free = [lane.slots for lane in demand.lanes]
+
+    def choose(self, lines: Iterable[str]) -> None:
+        """Take heads of these ready lines: each queue's share first, in order, then what is left, in order."""
+        quotas = self._demand.quotas
+        served: defaultdict[str, list[tuple[str, int]]] = defaultdict(list)
+        for line in lines:
+            queue, _, task = line.partition("/")
+            lane = lane_of(task, self._demand.lanes)
+            if lane is not None:
+                served["" if quotas is None else queue].append((line, lane))
+        if quotas is None:
+            self._take(self._merged(served[""]), self._slots)
+            return
+        streams = [self._merged(served[quota.queue]) for quota in quotas]
+        for quota, stream in zip(quotas, streams, strict=True):
+            self._take(stream, quota.share)
+        for stream in streams:
+            self._take(stream, self._slots)
+
+    def _take(self, stream: Iterator[tuple[Head, int]], most: int) -> None:
+        most = min(most, self._slots - len(self.ids))
+        while most > 0 and len(self.expired) < self._at_most:
+            head, lane = next(stream, (None, 0))
+            if head is None:
+                return
+            if head[3] is not None and head[3] <= self._now:
+                self.expired.append(head[2])
+            elif self._free[lane] > 0:
+                self._free[lane] -= 1
+                most -= 1
+                self.ids.append(head[2])
+
+    def _merged(self, lines: list[tuple[str, int]]) -> Iterator[tuple[Head, int]]:
+        first = FIRST_READ if len(lines) > 1 else self._slots
+        streams = [self._heads(line, lane, first) for line, lane in lines]
+        return streams[0] if len(streams) == 1 else heapq.merge(*streams, key=order)
+
+    def _heads(self, line: str, lane: int, count: int) -> Iterator[tuple[Head, int]]:
+        """The heads of a line, read no further than they are asked for, and not at all once its lane is full."""
+        given = 0
+        while self._free[lane] > 0:
+            heads = self._read(line, count)
+            for head in heads[given:]:
+                yield head, lane
+                if self._free[lane] <= 0:
+                    return
+            if len(heads) < count:
+                return
+            given, count = count, count * 4
+
+
+def order(entry: tuple[Head, int]) -> tuple[int, int, str]:
+    """What heads are sorted by."""
+    return entry[0][:3]
 
 
 def lane_of(task: str, lanes: tuple[Lane, ...]) -> int | None:
@@ -52,42 +89,3 @@ def lane_of(task: str, lanes: tuple[Lane, ...]) -> int | None:
         if lane.slots > 0 and name in (lane.suspects if suspect else lane.tasks):
             return at
     return None
-
-
-def take(
-    lines: list[tuple[str, int]],
-    most: int,
-    free: list[int],
-    now: int,
-    read: Callable[[str, int], list[Head]],
-    choice: Choice,
-) -> None:
-    """Move up to `most` heads of these lines into `choice`, best first, within the free slots of their lanes.
-
-    Each line is read only as far as its fair part of a merge needs. Where a line was not read to its end, what lies
-    behind its last head is unknown, so nothing worse than that head is taken now.
-    """
-    if not lines:
-        return
-    taken = set(choice.ids) | set(choice.expired)
-    depth = len(taken) + max(4, -(-2 * most // len(lines)) if len(lines) > 1 else most)
-    merged: list[tuple[Head, int]] = []
-    limit: Head | None = None
-    for line, lane in lines:
-        heads = read(line, depth)
-        merged += [(head, lane) for head in heads if head[2] not in taken]
-        if len(heads) == depth and (limit is None or heads[-1] < limit):
-            limit = heads[-1]
-    merged.sort(key=lambda entry: entry[0][:3])
-    for head, lane in merged:
-        if most <= 0:
-            break
-        if limit is not None and head[:3] > limit[:3]:
-            choice.more = True
-            break
-        if head[3] is not None and head[3] <= now:
-            choice.expired.append(head[2])
-        elif free[lane] > 0:
-            free[lane] -= 1
-            most -= 1
-            choice.ids.append(head[2])

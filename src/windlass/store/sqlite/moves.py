@@ -25,7 +25,7 @@ from windlass.model import (
 )
 from windlass.store.contract import BATCH
 from windlass.store.queries import load_queries
-from windlass.store.sqlite.claim import choose
+from windlass.store.sqlite.claim import Claiming
 from windlass.store.sqlite.rows import MICRO, filled, flat, micros, new_row, one, pieces, read_claim, text
 
 SQL = load_queries("windlass.store.sqlite", "queries.sql")
@@ -148,16 +148,19 @@ def claim(db: Connection, now: int, runner: str, seq: int, demand: Demand) -> tu
     if demand.slots <= 0 or not any(lane.slots > 0 for lane in demand.lanes):
         return [], False
     lines = [row[0] for row in db.execute(SQL.lines)]
-    choice = choose(lines, demand, now, lambda line, n: db.execute(SQL.heads, (line, n)).fetchall(), BATCH)
-    for id in choice.expired:
+    claiming = Claiming(demand, now, lambda line, n: db.execute(SQL.heads, (line, n)).fetchall(), BATCH)
+    claiming.choose(lines)
+    for id in claiming.expired:
         db.execute(SQL.expire_one, (now, id))
-    if choice.ids:
-        db.execute(SQL.claim, (runner, seq, now, json.dumps(choice.ids)))
-    return choice.ids, choice.more or bool(choice.expired)
+    if claiming.ids:
+        db.execute(SQL.claim, (runner, seq, now, json.dumps(claiming.ids)))
+    return claiming.ids, bool(claiming.expired)
 
 
 def settle(db: Connection, now: int, runner: str, outcomes: Sequence[Outcome]) -> list[str]:
     """Apply outcomes of claims of `runner` under their fences; the ids of those that do not stand."""
+    if len({o.id for o in outcomes}) < len(outcomes):  # two of one job: only one after the other tells which stands
+        return [id for o in outcomes for id in settle(db, now, runner, [o])]
     plain = [o for o in outcomes if o.ending is Ending.SUCCEEDED]
     refused: list[str] = []
     for piece in pieces(plain, ROWS):
@@ -178,6 +181,7 @@ def settle_one(db: Connection, now: int, runner: str, outcome: Outcome) -> bool:
             "fence": outcome.fence,
             "seq": outcome.seq,
             "runner": runner,
+            "ending": outcome.ending,
             "state": outcome.ending.state,
             "final": outcome.ending.state in FINAL,
             "attempt": outcome.attempt,
@@ -196,7 +200,7 @@ def settle_one(db: Connection, now: int, runner: str, outcome: Outcome) -> bool:
 
 def stands(db: Connection, runner: str, outcome: Outcome) -> bool:
     """Whether an outcome of this very claim was applied before."""
-    return one(db, SQL.stands, (outcome.id, outcome.fence, outcome.seq, runner)) is not None
+    return one(db, SQL.stands, (outcome.id, outcome.fence, outcome.seq, runner, outcome.ending)) is not None
 
 
 def add_attempt(db: Connection, now: int, job: str, attempt: int, ending: Ending, failure: str | None) -> None:
@@ -234,9 +238,9 @@ def depart_worker(db: Connection, now: int, worker: str, ending: Ending) -> int:
 
 
 def refuse_known(db: Connection, id: str) -> None:
-    """Raise `Evicted` for the id of a worker or runner that is gone."""
-    if one(db, SQL.departed, (id,)) is not None:
-        raise Evicted(f"{id} was registered before and is gone; start under a new id")
+    """Raise `Evicted` for the id of a worker or runner that is, or was, registered."""
+    if one(db, SQL.known, {"id": id}) is not None:
+        raise Evicted(f"{id} was registered before; start under a new id")
 
 
 def note(db: Connection, runner: str, patch: Patch) -> bool:

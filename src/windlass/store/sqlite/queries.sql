@@ -21,6 +21,10 @@ ON CONFLICT (key) DO UPDATE SET job = excluded.job, until = excluded.until WHERE
 -- name: mark_holder
 SELECT job FROM marks WHERE key = ?;
 
+-- name: held_by_another
+-- Within a statement about jobs: whether the unique key of that job is another's.
+SELECT 1 FROM marks WHERE marks.key = jobs.unique_key AND marks.job <> jobs.id AND marks.until IS NULL;
+
 -- name: runner_seq
 SELECT seq FROM runners WHERE id = ?;
 
@@ -31,7 +35,7 @@ UPDATE runners SET seq = ? WHERE id = ?;
 -- The plain case of settling, alone in a statement because it is nearly all of the traffic.
 WITH batch (id, fence, seq, attempt, result) AS (VALUES {rows})
 UPDATE jobs SET
-    state = 'succeeded', finished_at = ?, attempt = batch.attempt, lost = 0, reason = NULL, result = batch.result
+    state = 'succeeded', ending = 'succeeded', finished_at = ?, attempt = batch.attempt, lost = 0, reason = NULL, result = batch.result
 FROM batch
 WHERE jobs.id = batch.id AND jobs.fence = batch.fence AND jobs.seq = batch.seq AND jobs.runner = ?
     AND jobs.state = 'running';
@@ -40,7 +44,7 @@ WHERE jobs.id = batch.id AND jobs.fence = batch.fence AND jobs.seq = batch.seq A
 -- One outcome of any other kind. A job marked for cancelling does not come back.
 UPDATE jobs SET
     state = CASE WHEN cancelling AND NOT :final THEN 'cancelled' ELSE :state END,
-    finished_at = CASE WHEN cancelling OR :final THEN :now END,
+    ending = :ending, finished_at = CASE WHEN cancelling OR :final THEN :now END,
     attempt = :attempt, lost = :lost, reason = :reason,
     line = queue || '/' || task || CASE WHEN :lost > 0 THEN '!' ELSE '' END,
     run_at = CASE WHEN :state = 'scheduled' THEN :run_at ELSE run_at END,
@@ -52,8 +56,8 @@ INSERT OR IGNORE INTO attempts (job, fence, attempt, ending, runner, started_at,
 SELECT id, fence, :attempt, :ending, runner, started_at, :now, :failure FROM jobs WHERE id = :id;
 
 -- name: stands
--- Whether an outcome of this fence was applied before.
-SELECT 1 FROM jobs WHERE id = ? AND fence = ? AND seq = ? AND runner = ? AND state <> 'running';
+-- Whether this very outcome of this fence was applied before.
+SELECT 1 FROM jobs WHERE id = ? AND fence = ? AND seq = ? AND runner = ? AND ending = ? AND state <> 'running';
 
 -- name: next_run
 SELECT min(run_at) FROM jobs WHERE state = 'scheduled';
@@ -89,6 +93,12 @@ SELECT line FROM present WHERE line IS NOT NULL;
 SELECT -priority, rank, id, expires_at FROM jobs INDEXED BY ready
 WHERE state = 'ready' AND line = ? ORDER BY priority DESC, rank, id LIMIT ?;
 
+-- name: heads_after
+SELECT -priority, rank, id FROM jobs INDEXED BY ready
+WHERE state = 'ready' AND line = ? AND (-priority, rank, id) > (?, ?, ?)
+    AND (? IS NULL OR id IN (SELECT job FROM tags WHERE tag = ?))
+ORDER BY priority DESC, rank, id LIMIT ?;
+
 -- name: claim
 UPDATE jobs SET state = 'running', fence = fence + 1, runner = ?, seq = ?, started_at = ?, progress = NULL
 WHERE id IN (SELECT value FROM json_each(?));
@@ -119,8 +129,10 @@ DELETE FROM workers WHERE id = ?;
 -- name: depart
 INSERT OR IGNORE INTO departed (id, left_at) VALUES (?, ?);
 
--- name: departed
-SELECT 1 FROM departed WHERE id = ?;
+-- name: known
+SELECT id FROM departed WHERE id = :id
+UNION ALL SELECT id FROM workers WHERE id = :id
+UNION ALL SELECT id FROM runners WHERE id = :id;
 
 -- name: enlist
 INSERT INTO workers (id, host, pid, version, lease, queues, concurrency, started_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?);

@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -13,17 +14,16 @@ from windlass.store.sqlite.rows import COLUMNS, MICRO, one, read_attempt, read_j
 Connection = sqlite3.Connection
 
 ORDERS = {
-    State.WAITING: ("id",),
+    State.WAITING: ("-rowid",),
     State.SCHEDULED: ("run_at", "id"),
-    State.READY: ("line", "-priority", "rank", "id"),
-    State.RUNNING: ("started_at", "id"),
+    State.RUNNING: ("-started_at", "id"),
     State.SUCCEEDED: ("-finished_at", "id"),
     State.FAILED: ("-finished_at", "id"),
     State.CANCELLED: ("-finished_at", "id"),
 }
 """How jobs of a state are listed: by an index that has them in that order anyway."""
 
-SORTED = {"-priority": "priority DESC", "-finished_at": "finished_at DESC"}
+SORTED = {"-finished_at": "finished_at DESC", "-started_at": "started_at DESC", "-rowid": "rowid DESC"}
 
 
 def get(db: Connection, ids: Sequence[str]) -> list[JobRecord]:
@@ -65,12 +65,14 @@ def where(filter: Filter) -> tuple[str, list[Any]]:
 
 def find(db: Connection, filter: Filter, limit: int, after: str | None) -> Page:
     """`Store.find`: one page by key, never by offset."""
+    if filter.state is State.READY:
+        return find_ready(db, filter, limit, after)
     keys = ORDERS[filter.state] if filter.state else ("-rowid",)
     condition, parameters = where(filter)
     if after is not None:
         condition += f" AND ({', '.join(keys)}) > ({', '.join('?' * len(keys))})"
         parameters += json.loads(after)
-    order = ", ".join(SORTED.get(key, key) for key in keys).replace("-rowid", "rowid DESC")
+    order = ", ".join(SORTED.get(key, key) for key in keys)
     sql = f"SELECT {COLUMNS}, {', '.join(keys)} FROM jobs WHERE {condition} ORDER BY {order} LIMIT ?"  # noqa: S608
     rows = db.execute(sql, [*parameters, limit + 1]).fetchall()
     more = len(rows) > limit
@@ -78,6 +80,21 @@ def find(db: Connection, filter: Filter, limit: int, after: str | None) -> Page:
     width = len(keys)
     cursor = json.dumps(rows[-1][-width:]) if more else None
     return Page(jobs=tuple(complete(db, [row[:-width] for row in rows])), after=cursor)
+
+
+def find_ready(db: Connection, filter: Filter, limit: int, after: str | None) -> Page:
+    """A page of ready jobs in the order of claiming: the lines that match, merged."""
+    lines = [row[0] for row in db.execute(SQL.lines)]
+    cursor = json.loads(after) if after else [-sys.maxsize, -sys.maxsize, ""]
+    heads: list[tuple[int, int, str]] = []
+    for line in lines:
+        queue, _, task = line.partition("/")
+        if filter.queue in (None, queue) and filter.task in (None, task.removesuffix("!")):
+            heads += db.execute(SQL.heads_after, (line, *cursor, filter.tag, filter.tag, limit + 1))
+    heads.sort()
+    page = heads[:limit]
+    rows = get(db, [head[2] for head in page])
+    return Page(jobs=tuple(rows), after=json.dumps(page[-1]) if len(heads) > limit else None)
 
 
 def count(db: Connection, filter: Filter) -> int:
@@ -90,7 +107,7 @@ def targets(db: Connection, filter: Filter, verb: Verb, limit: int) -> list[str]
     """Ids of jobs that match and that `verb` fits."""
     fits = {
         Verb.CANCEL: "finished_at IS NULL AND NOT cancelling",
-        Verb.RETRY: "(finished_at IS NOT NULL OR state = 'scheduled')",
+        Verb.RETRY: f"(finished_at IS NOT NULL OR state = 'scheduled') AND NOT EXISTS ({SQL.held_by_another})",
         Verb.DELETE: "state <> 'running'",
     }[verb]
     condition, parameters = where(filter)

@@ -154,7 +154,7 @@ def filled(sql: str, width: int, count: int) -> str:
     return sql.replace("{rows}", ", ".join([row] * count))
 
 
-def one(connection: sqlite3.Connection, sql: str, parameters: Sequence[Any] = ()) -> Any:
+def one(connection: sqlite3.Connection, sql: str, parameters: Sequence[Any] | dict[str, Any] = ()) -> Any:
     """The first value of the first row, or None."""
     row = connection.execute(sql, parameters).fetchone()
     return None if row is None else row[0]

@@ -108,7 +108,12 @@ class SQLiteStore:
             self._writer = self._shared = self._readers = self._pulse = None
 
     async def migrate(self) -> Sequence[str]:
-        return await asyncio.to_thread(lambda: apply_migrations(self._connect()))
+        if self._shared:
+            return []
+        try:
+            return await asyncio.to_thread(lambda: apply_migrations(self._connect()))
+        except sqlite3.Error as error:
+            raise StoreUnavailable(f"{self.path} cannot be brought up to date: {error}") from error
 
     def _connect(self) -> sqlite3.Connection:
         db = sqlite3.connect(
@@ -198,6 +203,7 @@ class SQLiteStore:
     async def enlist(self, worker: WorkerInfo) -> None:
         def work(db: sqlite3.Connection, now: int) -> None:
             moves.refuse_known(db, worker.id)
+            self._sidecar.beat(worker.id)
             db.execute(
                 SQL.enlist,
                 (
@@ -212,7 +218,6 @@ class SQLiteStore:
                 ),
             )
 
-        self._sidecar.beat(worker.id)
         await self._write(work)
 
     async def join(self, runner: RunnerInfo) -> None:

@@ -17,6 +17,7 @@ CREATE TABLE jobs (
     fence       INTEGER NOT NULL DEFAULT 0,
     runner      TEXT,                       -- who holds it, or held it last unless it was handed back
     seq         INTEGER,
+    ending      TEXT,                       -- how its last attempt ended that was settled
     cancelling  INTEGER NOT NULL DEFAULT 0,
     reason      TEXT,
     result      TEXT,

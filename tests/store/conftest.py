@@ -1,0 +1,65 @@
+"""Runs `async def` tests on one event loop per test, and gives each a world for every kind of store."""
+
+import asyncio
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.store.world import KINDS, World
+from windlass.clock import SystemClock
+
+
+@pytest.fixture
+def loop() -> Iterator[asyncio.Runner]:
+    """The event loop of one test and of its fixtures."""
+    with asyncio.Runner() as runner:
+        yield runner
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run a coroutine function on the test's loop."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    given: dict[str, Any] = pyfuncitem.funcargs
+    wanted = {name: given[name] for name in inspect.signature(pyfuncitem.obj).parameters}
+    with asyncio.Runner() as spare:
+        given.get("loop", spare).run(pyfuncitem.obj(**wanted))
+    return True
+
+
+@pytest.fixture(params=sorted(KINDS))
+def kind(request: pytest.FixtureRequest) -> str:
+    """The name of a kind of store."""
+    return str(request.param)
+
+
+@pytest.fixture
+def world(kind: str, tmp_path: Path, loop: asyncio.Runner) -> Iterator[World]:
+    """An open, empty store of each kind."""
+    world = KINDS[kind](tmp_path)
+    loop.run(world.open())
+    yield world
+    loop.run(world.close())
+
+
+@pytest.fixture
+def real(kind: str, tmp_path: Path, loop: asyncio.Runner) -> Iterator[World]:
+    """The same on the real clock, for tests with several processes."""
+    world = KINDS[kind](tmp_path, SystemClock())
+    if not world.shared:
+        pytest.skip(f"{kind} lives in one process")
+    loop.run(world.open())
+    yield world
+    loop.run(world.close())
+
+
+@pytest.fixture
+def shared(world: World) -> World:
+    """A world whose data several store objects can see; other kinds are skipped."""
+    if not world.shared:
+        pytest.skip(f"{world.kind} lives in one store object")
+    return world

@@ -1,0 +1,391 @@
+"""The whole contract against the model, in any order that Hypothesis can think of.
+
+`WINDLASS_MACHINE=20000x120` runs that many examples of that many steps, on every kind of store.
+"""
+
+import asyncio
+import os
+import tempfile
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import pytest
+from hypothesis import HealthCheck, Phase, assume, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+
+from tests.store.model import Model, ideal, seen
+from tests.store.world import KINDS, ends, new, new_id, worker_info
+from windlass.errors import Evicted
+from windlass.model import (
+    Claim,
+    Demand,
+    Ending,
+    Held,
+    Lane,
+    Outcome,
+    Patch,
+    Progress,
+    Quota,
+    RunnerInfo,
+    State,
+    Verb,
+)
+
+T = TypeVar("T")
+BUDGET = {"memory": (500, 50), "sqlite": (20, 40)}
+LEASES = (10.3, 20.3)
+TASKS, QUEUES, KEYS = ("a", "b", "c"), ("x", "y"), (None, None, None, "k", "l")
+PICK = st.integers(0, 1_000)
+
+
+@dataclass
+class Call:
+    """An exchange that was made."""
+
+    seq: int
+    outcomes: list[Outcome]
+    demand: Demand
+
+
+@dataclass
+class Runner:
+    """A runner as its own process remembers it, gone or not."""
+
+    id: str
+    seq: int = 0
+    claims: list[Claim] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)
+
+
+lanes = st.builds(
+    Lane,
+    slots=st.integers(0, 4),
+    tasks=st.frozensets(st.sampled_from(TASKS)),
+    suspects=st.frozensets(st.sampled_from(TASKS)),
+)
+quotas = st.lists(st.builds(Quota, queue=st.sampled_from(QUEUES), share=st.integers(0, 4)), unique_by=lambda q: q.queue)
+demands = st.builds(
+    Demand,
+    slots=st.integers(0, 6),
+    lanes=st.lists(lanes, max_size=2).map(tuple),
+    quotas=st.none() | quotas.map(tuple),
+).filter(
+    lambda demand: not any(one.tasks & other.tasks or one.suspects & other.suspects for one, other in pairs(demand))
+)
+jobs = st.fixed_dictionaries(
+    {
+        "task": st.sampled_from(TASKS),
+        "queue": st.sampled_from(QUEUES),
+        "priority": st.integers(-1, 1),
+        "delay": st.sampled_from([0, 0, 0, 1.2, 4.2]),
+        "expires_in": st.sampled_from([None, None, None, 3.3]),
+        "unique": st.sampled_from(KEYS),
+    }
+)
+
+
+def pairs(demand: Demand) -> list[tuple[Lane, Lane]]:
+    """Two lanes that share a task are no demand that a runner makes."""
+    return [(one, other) for n, one in enumerate(demand.lanes) for other in demand.lanes[n + 1 :]]
+
+
+class Machine(RuleBasedStateMachine):
+    """One store and its model."""
+
+    kind: ClassVar[str] = "memory"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._loop = asyncio.new_event_loop()
+        self._folder = tempfile.TemporaryDirectory()
+        self._world = KINDS[self.kind](Path(self._folder.name))
+        self._run(self._world.open())
+        self._model = Model(self._run(self._world.now()))
+        self._workers: list[str] = []
+        self._runners: list[Runner] = []
+        self._ids: list[str] = []
+        self._add_worker(0)
+
+    def teardown(self) -> None:
+        self._run(self._world.close())
+        self._loop.close()
+        self._folder.cleanup()
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        return self._loop.run_until_complete(work)
+
+    @property
+    def _store(self) -> Any:
+        return self._world.store
+
+    # Jobs in
+
+    @rule(given=st.lists(jobs, min_size=1, max_size=3))
+    def put(self, given: list[dict[str, Any]]) -> None:
+        self._put([new(**more, id=new_id()) for more in given])
+
+    @rule(at=PICK, given=jobs)
+    @precondition(lambda self: self._ids)
+    def put_again(self, at: int, given: dict[str, Any]) -> None:
+        self._put([new(**given, id=self._ids[at % len(self._ids)])])
+
+    def _put(self, fresh: list[Any]) -> None:
+        placed = self._run(self._store.put(fresh))
+        self._ids += [job.id for job in fresh if job.id not in self._ids]
+        assert [(entry.id, entry.state, entry.new) for entry in placed] == [self._model.put(job) for job in fresh]
+
+    # Workers
+
+    def _add_worker(self, at: int) -> None:
+        worker = new_id()
+        lease = LEASES[at % len(LEASES)]
+        self._run(self._store.enlist(worker_info(worker, lease)))
+        self._model.leases[worker] = (self._model.boot, lease)
+        self._workers.append(worker)
+        self._join(worker)
+
+    @rule(at=PICK)
+    @precondition(lambda self: len(self._model.leases) < 3)
+    def enlist(self, at: int) -> None:
+        self._add_worker(at)
+
+    @rule(at=PICK)
+    @precondition(lambda self: len(self._model.runners) < 4)
+    def join(self, at: int) -> None:
+        self._join(self._workers[at % len(self._workers)])
+
+    def _join(self, worker: str) -> None:
+        runner = Runner(new_id())
+        info = RunnerInfo(id=runner.id, worker=worker, pid=2)
+        if worker not in self._model.leases:
+            with pytest.raises(Evicted):
+                self._run(self._store.join(info))
+            return
+        self._run(self._store.join(info))
+        self._model.runners[runner.id] = worker
+        self._runners.append(runner)
+
+    @rule(at=PICK, ending=st.sampled_from([Ending.LOST, Ending.INTERRUPTED]), claims=st.lists(PICK, max_size=2))
+    def release(self, at: int, ending: Ending, claims: list[int]) -> None:
+        runner = self._runner(at)
+        outcomes = self._outcomes(runner, claims)
+        back = self._run(self._store.release([runner.id], ending, outcomes))
+        assert back == self._model.release(runner.id, ending, outcomes)
+
+    @rule(at=PICK)
+    def retire(self, at: int) -> None:
+        worker = self._workers[at % len(self._workers)]
+        self._run(self._store.retire(worker))
+        self._model.depart(worker, Ending.INTERRUPTED)
+
+    @rule(at=PICK, word=st.sampled_from(["none", "true", "empty", "old"]))
+    def beat(self, at: int, word: str) -> None:
+        worker = self._workers[at % len(self._workers)]
+        held = (
+            {}
+            if word == "none"
+            else {
+                runner.id: self._word(runner, word)
+                for runner in self._runners
+                if self._model.runners.get(runner.id) == worker
+            }
+        )
+        orders = self._run(self._store.beat(worker, held))
+        expected = self._orders(worker)
+        due = self._due()
+        assert orders.evicted == (not self._model.beat(worker, held))
+        if not orders.evicted:
+            assert {(order.runner, order.id, order.fence) for order in orders.cancel} == expected
+            assert orders.dead == bool(self._model.overdue())
+            assert orders.due == pytest.approx(due, abs=0.001)
+
+    def _word(self, runner: Runner, word: str) -> Held:
+        claims = frozenset((job.id, job.fence) for job in self._model.held_by(runner.id))
+        seq = max(0, runner.seq - 1) if word == "old" else runner.seq
+        return Held(seq=seq, claims=claims if word == "true" else frozenset())
+
+    def _orders(self, worker: str) -> set[tuple[str, str, int]]:
+        runners = [runner for runner, owner in self._model.runners.items() if owner == worker]
+        return {(id, job.id, job.fence) for id in runners for job in self._model.held_by(id) if job.cancelling}
+
+    def _due(self) -> float | None:
+        ready = any(job.state is State.READY for job in self._model.jobs.values())
+        return 0 if ready else self._model.next_run()
+
+    @rule()
+    def reap(self) -> None:
+        overdue = self._model.overdue()
+        assert set(self._run(self._store.reap())) == overdue
+        for worker in overdue:
+            self._model.depart(worker, Ending.LOST)
+
+    # Attempts
+
+    def _runner(self, at: int) -> Runner:
+        assume(self._runners)
+        return self._runners[-1 - at % len(self._runners)]
+
+    def _outcomes(self, runner: Runner, picks: list[int]) -> list[Outcome]:
+        """Outcomes of any claims that the runner ever got, one per job."""
+        if not runner.claims:
+            return []
+        chosen = {}
+        for pick in picks:
+            claim = runner.claims[-1 - pick % min(6, len(runner.claims))]
+            chosen[claim.id] = ends(claim, list(Ending)[pick % 7], delay=(2.23, 6.23, 0)[pick % 3])
+        return list(chosen.values())
+
+    @rule(at=PICK, picks=st.lists(PICK, max_size=3), demand=demands)
+    def exchange(self, at: int, picks: list[int], demand: Demand) -> None:
+        runner = self._runner(at)
+        runner.seq += 1
+        call = Call(runner.seq, self._outcomes(runner, picks), demand)
+        self._exchange(runner, call)
+
+    @rule(at=PICK, slots=st.integers(1, 4))
+    def claim(self, at: int, slots: int) -> None:
+        """An exchange that is likely to find something."""
+        runner = self._runner(at)
+        runner.seq += 1
+        lane = Lane(slots=slots, tasks=frozenset(TASKS), suspects=frozenset(TASKS))
+        self._exchange(runner, Call(runner.seq, [], Demand(slots=slots, lanes=(lane,))))
+
+    def _exchange(self, runner: Runner, call: Call) -> None:
+        work = self._store.exchange(runner.id, call.seq, call.outcomes, call.demand)
+        if runner.id not in self._model.runners:
+            with pytest.raises(Evicted):
+                self._run(work)
+            return
+        answer = self._run(work)
+        self._check_refused(runner, call, answer.refused)
+        self._model.turn()
+        best = ideal(self._model.jobs.values(), call.demand)
+        got = [claim.id for claim in answer.claimed]
+        assert sorted(got) == sorted(best[: len(got)])
+        assert len(got) == len(best) or answer.next_due == 0
+        self._check_claims(answer.claimed)
+        self._model.claimed(runner.id, answer.claimed)
+        if answer.next_due != 0 or not (got or best or call.demand.slots == 0):
+            assert answer.next_due == pytest.approx(self._model.next_run(), abs=0.001)
+        runner.claims += answer.claimed
+        if got or call.outcomes:
+            runner.calls.append(call)
+
+    def _check_refused(self, runner: Runner, call: Call, refused: tuple[str, ...]) -> None:
+        for outcome in call.outcomes:
+            stands = self._model.settle(runner.id, outcome)
+            assert stands is None or (outcome.id in refused) == (not stands)
+        assert set(refused) <= {outcome.id for outcome in call.outcomes}
+
+    def _check_claims(self, claims: tuple[Claim, ...]) -> None:
+        for claim in claims:
+            job = self._model.jobs[claim.id]
+            assert (claim.fence, claim.attempt, claim.lost) == (job.fence + 1, job.attempt, job.lost)
+            assert (claim.task, claim.queue, claim.priority) == (job.new.task, job.new.queue, job.new.priority)
+
+    @rule(at=PICK, which=PICK)
+    def repeat(self, at: int, which: int) -> None:
+        """The same exchange again: its reply was lost, or a copy of it arrives late."""
+        runner = self._runner(at)
+        assume(runner.calls)
+        call = runner.calls[-1 - which % min(3, len(runner.calls))]
+        work = self._store.exchange(runner.id, call.seq, call.outcomes, call.demand)
+        if runner.id not in self._model.runners:
+            with pytest.raises(Evicted):
+                self._run(work)
+            return
+        answer = self._run(work)
+        self._check_refused(runner, call, answer.refused)
+        held = {(job.id, job.fence) for job in self._model.held_by(runner.id) if job.seq == call.seq}
+        assert {(claim.id, claim.fence) for claim in answer.claimed} == held
+        assert {claim.seq for claim in answer.claimed} <= {call.seq}
+
+    @rule(at=PICK, pick=PICK)
+    def settle(self, at: int, pick: int) -> None:
+        runner = self._runner(at)
+        for outcome in self._outcomes(runner, [pick]):
+            stands = self._model.settle(runner.id, outcome)
+            assert self._run(self._store.settle(runner.id, outcome)) == stands or stands is None
+
+    @rule(at=PICK, pick=PICK)
+    def note(self, at: int, pick: int) -> None:
+        runner = self._runner(at)
+        assume(runner.claims)
+        claim = runner.claims[pick % len(runner.claims)]
+        patch = Patch(id=claim.id, fence=claim.fence, seq=claim.seq, progress=Progress(done=pick))
+        job = self._model.jobs.get(claim.id)
+        held = job is not None and job.state is State.RUNNING
+        held = held and (job.fence, job.runner) == (claim.fence, runner.id) if job else False
+        assert list(self._run(self._store.note(runner.id, [patch]))) == ([] if held else [claim.id])
+        if job and held:
+            job.progress = pick
+
+    # Operators and time
+
+    @rule(picks=st.lists(PICK, min_size=1, max_size=3), verb=st.sampled_from(list(Verb)))
+    @precondition(lambda self: self._ids)
+    def act(self, picks: list[int], verb: Verb) -> None:
+        ids = list(dict.fromkeys(self._ids[pick % len(self._ids)] for pick in picks))
+        done = self._run(self._store.act(ids, verb))
+        assert list(done) == [id for id in ids if self._model.act(id, verb)]
+
+    @rule(age=st.sampled_from([0.1, 5.0, 60.0]), state=st.sampled_from(list(State)))
+    def prune(self, age: float, state: State) -> None:
+        old = [
+            job.id
+            for job in self._model.jobs.values()
+            if job.state is state and job.finished_at is not None and job.finished_at <= self._model.now - age
+        ]
+        assert self._run(self._store.prune({state: age})) == len(old)
+        for id in old:
+            del self._model.jobs[id]
+
+    @rule(seconds=st.sampled_from([0.5, 1, 3, 5, 10.5]))
+    def advance(self, seconds: float) -> None:
+        self._run(self._world.advance(seconds))
+        self._model.now += seconds
+        self._model.boot += seconds
+
+    @rule(seconds=st.sampled_from([-1000, -2, 2, 1000]))
+    def shift(self, seconds: float) -> None:
+        self._run(self._world.shift(seconds))
+        self._model.now += seconds
+
+    @rule()
+    @precondition(lambda self: self._world.shared)
+    def reopen(self) -> None:
+        self._run(self._world.reopen())
+
+    # What must hold after every step
+
+    @invariant()
+    def same_jobs(self) -> None:
+        found = {job.id: seen(job) for job in self._run(self._store.get(self._ids))}
+        assert found == {job.id: job.view() for job in self._model.jobs.values()}
+
+    @invariant()
+    def same_workers(self) -> None:
+        workers = self._run(self._store.workers())
+        assert {worker.id for worker in workers} == set(self._model.leases)
+        running = {runner.id: runner.running for worker in workers for runner in worker.runners}
+        assert running == {id: len(self._model.held_by(id)) for id in self._model.runners}
+
+
+@pytest.mark.timeout(0)
+def test_machine(kind: str) -> None:
+    wanted = os.environ.get("WINDLASS_MACHINE")
+    examples, steps = map(int, wanted.split("x")) if wanted else BUDGET.get(kind, (100, 40))
+    machine = type("Machine", (Machine,), {"kind": kind})
+    quick = settings(
+        max_examples=examples,
+        stateful_step_count=steps,
+        deadline=None,
+        print_blob=True,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+        phases=[Phase.explicit, Phase.generate, Phase.shrink],
+    )
+    run_state_machine_as_test(machine, settings=quick)  # type: ignore[no-untyped-call]

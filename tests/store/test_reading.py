@@ -1,0 +1,299 @@
+"""What people and programs read: get, find, count, stats; and documents and retention."""
+
+import pytest
+
+from tests.store.world import World, doc, ends, new, new_id
+from windlass.errors import Conflict
+from windlass.model import Ending, Filter, Line, Mark, State, Verb
+from windlass.store.contract import BATCH
+
+
+async def listed(world: World, filter: Filter, limit: int = 3) -> list[str]:
+    """All ids that `find` gives, page by page."""
+    ids: list[str] = []
+    after: str | None = None
+    while True:
+        page = await world.store.find(filter, limit, after)
+        assert len(page.jobs) <= limit
+        ids += [job.id for job in page.jobs]
+        if page.after is None:
+            return ids
+        assert len(page.jobs) == limit
+        after = page.after
+
+
+async def test_get_keeps_the_order_asked_for(world: World) -> None:
+    jobs = [new() for _ in range(5)]
+    await world.put(*jobs)
+    wanted = [jobs[3].id, new_id(), jobs[0].id, jobs[4].id]
+    assert [job.id for job in await world.store.get(wanted)] == [jobs[3].id, jobs[0].id, jobs[4].id]
+    assert await world.store.get([]) == []
+
+
+async def test_get_of_thousands(world: World) -> None:
+    jobs = [new(tags=("t",)) for _ in range(2_500)]
+    await world.put(*jobs)
+    assert [job.id for job in await world.store.get([job.id for job in jobs])] == [job.id for job in jobs]
+
+
+async def populated(world: World) -> None:
+    """Jobs of two tasks in two queues in every state, several ending in one moment."""
+    crew = await world.crew()
+    for n in range(40):
+        await world.put(
+            new("ab"[n % 2], queue="xy"[n // 2 % 2], tags=("even",) if n % 4 == 0 else (), delay=n % 5 // 4)
+        )
+    claims = await crew.claim(25, "a", "b")
+    await world.advance(0.5)
+    for n, claim in enumerate(claims):
+        await world.advance(n % 3 // 2)
+        if n % 5:
+            ending = [Ending.SUCCEEDED, Ending.FAILED, Ending.CANCELLED, Ending.RETRY][n % 4]
+            await crew.settle(ends(claim, ending, delay=n + 100))
+
+
+FILTERS = [
+    Filter(),
+    *(Filter(state=state) for state in State),
+    Filter(task="a"),
+    Filter(queue="y"),
+    Filter(tag="even"),
+    Filter(task="b", queue="x"),
+    Filter(state=State.SUCCEEDED, tag="even"),
+    Filter(state=State.READY, task="a", queue="y"),
+    Filter(task="none"),
+]
+
+
+def label(filter: Filter) -> str:
+    return "-".join(value for value in (filter.state, filter.task, filter.queue, filter.tag) if value) or "all"
+
+
+@pytest.mark.parametrize("filter", FILTERS, ids=label)
+async def test_pages_have_no_gaps_and_no_doubles(world: World, filter: Filter) -> None:
+    await populated(world)
+    everything = (await world.store.find(Filter(), 1_000)).jobs
+    assert len(everything) == 40
+    wanted = {
+        job.id
+        for job in everything
+        if (filter.state in (None, job.state))
+        and (filter.task in (None, job.task))
+        and (filter.queue in (None, job.queue))
+        and (filter.tag is None or filter.tag in job.tags)
+    }
+    for limit in (1, 3, 7, 1_000):
+        ids = await listed(world, filter, limit)
+        assert len(ids) == len(set(ids))
+        assert set(ids) == wanted
+    assert await listed(world, filter, 2) == await listed(world, filter, 1_000)
+    assert await world.store.count(filter) == len(wanted)
+
+
+async def test_pages_while_jobs_come_and_go(world: World) -> None:
+    """What stays as it is, is listed exactly once."""
+    jobs = [new(delay=100 + n) for n in range(30)]
+    await world.put(*jobs)
+    page = await world.store.find(Filter(state=State.SCHEDULED), 10)
+    await world.put(*(new(delay=n) for n in range(90, 130)))
+    await world.store.act([job.id for job in jobs[::7]], Verb.CANCEL)
+    ids = [job.id for job in page.jobs]
+    while page.after is not None:
+        page = await world.store.find(Filter(state=State.SCHEDULED), 10, page.after)
+        ids += [job.id for job in page.jobs]
+    assert len(ids) == len(set(ids))
+    assert {job.id for n, job in enumerate(jobs) if n % 7} <= set(ids)
+
+
+async def test_what_is_to_come_next_is_first(world: World) -> None:
+    ready = [
+        new(task, queue=queue, priority=n % 3) for n, (task, queue) in enumerate(["ax", "by", "ay", "bx", "ax"] * 3)
+    ]
+    await world.put(*ready)
+    expected = [job.id for job in sorted(ready, key=lambda job: (-job.priority, job.id))]
+    assert await listed(world, Filter(state=State.READY)) == expected
+    scheduled = [new(delay=60 - n) for n in range(8)]
+    await world.put(*scheduled)
+    assert await listed(world, Filter(state=State.SCHEDULED)) == [job.id for job in reversed(scheduled)]
+
+
+async def test_what_is_over_comes_newest_first(world: World) -> None:
+    await world.put(*(new() for _ in range(8)))
+    crew = await world.crew()
+    claims = await crew.claim(8)
+    for claim in reversed(claims):
+        await world.advance(1)
+        await crew.settle(ends(claim, Ending.FAILED))
+    assert await listed(world, Filter(state=State.FAILED)) == [claim.id for claim in claims]
+
+
+async def test_all_else_comes_newest_first(world: World) -> None:
+    jobs = [new(delay=n % 2) for n in range(9)]
+    for job in jobs:
+        await world.put(job)
+        await world.advance(1)
+    assert await listed(world, Filter()) == [job.id for job in reversed(jobs)]
+    crew = await world.crew()
+    started = []
+    for _ in range(4):
+        started.append((await crew.take()).id)
+        await world.advance(1)
+    assert await listed(world, Filter(state=State.RUNNING)) == started[::-1]
+
+
+async def test_find_tells_all_of_a_job(world: World) -> None:
+    await world.put(new(tags=("b", "a")))
+    crew = await world.crew()
+    await crew.settle(ends(await crew.take(), Ending.FAILED))
+    (found,) = (await world.store.find(Filter(state=State.FAILED))).jobs
+    assert [found] == await world.store.get([found.id])
+    assert found.attempts[0].failure is not None
+
+
+async def test_stats_count_live_jobs_by_line(world: World) -> None:
+    await world.put(new("a", queue="x"), new("a", queue="x"), new("b", queue="x", delay=30), new("a", queue="y"))
+    crew = await world.crew()
+    await world.advance(4)
+    claim = await crew.take("a")
+    lines = {(line.queue, line.task, line.state): line for line in await world.store.stats()}
+    assert {key: line.count for key, line in lines.items()} == {
+        ("x", "a", State.READY): 1,
+        ("x", "a", State.RUNNING): 1,
+        ("x", "b", State.SCHEDULED): 1,
+        ("y", "a", State.READY): 1,
+    }
+    assert lines["x", "a", State.READY].oldest == pytest.approx(4)
+    assert lines["x", "b", State.SCHEDULED].oldest == 0
+    await crew.settle(ends(claim, Ending.SUCCEEDED))
+    assert ("x", "a", State.RUNNING) not in {(line.queue, line.task, line.state) for line in await world.store.stats()}
+    assert isinstance((await world.store.stats())[0], Line)
+
+
+async def test_probe_tells_the_engine(world: World) -> None:
+    assert (await world.store.probe())["engine"]
+
+
+async def test_migrating_an_open_store_takes_no_step(world: World) -> None:
+    await world.put(job := new())
+    assert list(await world.store.migrate()) == []
+    assert await world.state(job.id) is State.READY
+
+
+# Documents
+
+
+async def test_documents_are_versioned(world: World) -> None:
+    await world.store.save([doc("a", body=b'{"n":1}')])
+    (saved,) = await world.store.load("thing")
+    assert saved == doc("a", 1, b'{"n":1}')
+    await world.store.save([doc("a", 1, b"2", due=5.5)])
+    assert await world.store.load("thing") == [doc("a", 2, b"2", due=5.5)]
+    for version in (0, 1, 3):
+        with pytest.raises(Conflict):
+            await world.store.save([doc("a", version, b"9")])
+    assert await world.store.load("thing") == [doc("a", 2, b"2", due=5.5)]
+
+
+async def test_a_conflict_fails_the_whole_save(world: World) -> None:
+    await world.store.save([doc("a")])
+    with pytest.raises(Conflict):
+        await world.store.save([doc("b"), doc("a")], drop=[("thing", "a")])
+    assert [entry.name for entry in await world.store.load("thing")] == ["a"]
+
+
+async def test_dropped_documents_start_anew(world: World) -> None:
+    await world.store.save([doc("a"), doc("b")])
+    await world.store.save([doc("c")], drop=[("thing", "a"), ("thing", "never"), ("other", "b")])
+    assert [entry.name for entry in await world.store.load("thing")] == ["b", "c"]
+    await world.store.save([doc("a")])
+    assert [(entry.name, entry.version) for entry in await world.store.load("thing")] == [("a", 1), ("b", 1), ("c", 1)]
+
+
+async def test_documents_are_loaded_by_kind_and_due(world: World) -> None:
+    now = await world.now()
+    await world.store.save([doc("late", due=now + 50), doc("b", due=now + 5), doc("a", due=now + 6), doc("none")])
+    assert [entry.name for entry in await world.store.load("thing")] == ["a", "b", "late", "none"]
+    assert await world.store.load("other") == []
+    assert await world.store.load("thing", due=True) == []
+    await world.advance(6.001)
+    assert [entry.name for entry in await world.store.load("thing", due=True)] == ["b", "a"]
+
+
+async def test_bytes_of_a_document_are_kept(world: World) -> None:
+    body = bytes(range(256))
+    await world.store.save([doc("a", body=body)])
+    assert (await world.store.load("thing"))[0].body == body
+
+
+# Retention
+
+
+async def over(world: World, ending: Ending) -> str:
+    await world.put(new())
+    crew = await world.crew()
+    claim = await crew.take()
+    await crew.settle(ends(claim, ending))
+    await world.store.retire(crew.worker)
+    return claim.id
+
+
+async def test_prune_drops_by_state_and_age(world: World) -> None:
+    old = {ending: await over(world, ending) for ending in (Ending.SUCCEEDED, Ending.FAILED, Ending.CANCELLED)}
+    await world.advance(100)
+    young = await over(world, Ending.SUCCEEDED)
+    live = [job.id for job in (new(), new(delay=9_999))]
+    await world.put(*(new(id=id) for id in live))
+    keep = {State.SUCCEEDED: 50.0, State.CANCELLED: 500.0}
+    assert await world.store.prune(keep) == 1
+    left = {job.id for job in (await world.store.find(Filter())).jobs}
+    assert left == {old[Ending.FAILED], old[Ending.CANCELLED], young, *live}
+    assert await world.store.prune(keep) == 0
+    await world.advance(450)
+    assert await world.store.prune(keep) == 2
+    assert {job.id for job in (await world.store.find(Filter())).jobs} == {old[Ending.FAILED], *live}
+
+
+async def test_prune_leaves_live_jobs_whatever_it_is_told(world: World) -> None:
+    await world.put(new(), new(delay=5))
+    crew = await world.crew()
+    await world.put(new())
+    await crew.take()
+    await world.advance(1_000)
+    assert await world.store.prune(dict.fromkeys(State, 0.0)) == 0
+    assert await world.store.count(Filter()) == 3
+
+
+async def test_a_job_retried_after_its_end_is_live(world: World) -> None:
+    id = await over(world, Ending.FAILED)
+    await world.advance(100)
+    await world.store.act([id], Verb.RETRY)
+    assert await world.store.prune(dict.fromkeys(State, 0.0)) == 0
+    assert await world.state(id) is State.READY
+
+
+async def test_prune_works_in_batches(world: World) -> None:
+    jobs = [new(unique=f"k{n}", tags=("t",)) for n in range(BATCH + 50)]
+    await world.put(*jobs)
+    for part in (jobs[:BATCH], jobs[BATCH:]):
+        await world.store.act([job.id for job in part], Verb.CANCEL)
+    await world.advance(10)
+    assert [await world.store.prune({State.CANCELLED: 5}) for _ in range(3)] == [BATCH, 50, 0]
+    assert await world.store.count(Filter(tag="t")) == 0
+    assert (await world.put(new(unique="k0"), jobs[1]))[1].new
+
+
+async def test_prune_drops_marks_past_their_time(world: World) -> None:
+    job, second = new(), new()
+    await world.store.put([job], [Mark(key="m", job=job.id, ttl=10)])
+    await world.advance(9)
+    assert await world.store.prune({}) == 0
+    assert not (await world.store.put([second], [Mark(key="m", job=second.id, ttl=10)]))[0].new
+    await world.advance(2)
+    assert await world.store.prune({}) == 1
+
+
+async def test_prune_leaves_unique_keys_of_live_jobs(world: World) -> None:
+    await world.put(new(unique="k", delay=10_000))
+    await world.advance(5_000)
+    await world.store.prune(dict.fromkeys(State, 0.0))
+    assert not (await world.put(new(unique="k")))[0].new

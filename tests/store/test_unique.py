@@ -1,0 +1,237 @@
+"""Unique keys, marks and the documents that are written with jobs."""
+
+import pytest
+
+from tests.store.world import Crew, World, doc, ends, new, new_id
+from windlass.errors import Conflict
+from windlass.model import Ending, Mark, NewJob, Placed, State, Verb
+
+KEY = "order:42"
+FINAL = [Ending.SUCCEEDED, Ending.FAILED, Ending.CANCELLED]
+NOT_FINAL = [Ending.RETRY, Ending.SNOOZED, Ending.INTERRUPTED, Ending.LOST]
+
+
+async def held(world: World, **more: object) -> NewJob:
+    """A live job that holds KEY."""
+    job = new(unique=KEY, **more)
+    assert (await world.put(job))[0].new
+    return job
+
+
+async def free(world: World) -> bool:
+    """Whether KEY is free. Takes it if it is."""
+    return (await world.put(new(unique=KEY)))[0].new
+
+
+async def started(world: World) -> tuple[Crew, NewJob]:
+    job = await held(world)
+    crew = await world.crew()
+    return crew, job
+
+
+async def test_a_held_key_answers_its_holder(world: World) -> None:
+    job = await held(world)
+    assert await world.put(new(unique=KEY)) == [Placed(id=job.id, state=State.READY, new=False)]
+    assert sum(line.count for line in await world.store.stats()) == 1
+    assert (await world.put(new(unique="another")))[0].new
+
+
+@pytest.mark.parametrize("delay", [0, 60])
+async def test_a_key_is_held_while_waiting_and_while_running(world: World, delay: float) -> None:
+    job = await held(world, delay=delay)
+    assert not await free(world)
+    await world.advance(delay)
+    crew = await world.crew()
+    assert (await crew.take()).id == job.id
+    assert (await world.put(new(unique=KEY)))[0] == Placed(id=job.id, state=State.RUNNING, new=False)
+
+
+@pytest.mark.parametrize("ending", FINAL)
+async def test_a_key_is_freed_when_its_job_is_over(world: World, ending: Ending) -> None:
+    crew, _ = await started(world)
+    await crew.exchange(ends(await crew.take(), ending))
+    assert await free(world)
+    assert not await free(world)
+
+
+@pytest.mark.parametrize("ending", NOT_FINAL)
+async def test_a_key_is_kept_when_its_job_goes_on(world: World, ending: Ending) -> None:
+    crew, _ = await started(world)
+    assert await crew.settle(ends(await crew.take(), ending))
+    assert not await free(world)
+
+
+async def test_a_key_is_kept_when_its_job_is_handed_back(world: World) -> None:
+    crew, _ = await started(world)
+    await crew.take()
+    await crew.release()
+    assert not await free(world)
+
+
+async def test_a_key_is_freed_when_its_job_is_cancelled_before_it_ran(world: World) -> None:
+    job = await held(world)
+    await world.store.act([job.id], Verb.CANCEL)
+    assert await free(world)
+
+
+async def test_a_key_is_freed_when_a_marked_job_comes_back(world: World) -> None:
+    crew, job = await started(world)
+    await crew.take()
+    await world.store.act([job.id], Verb.CANCEL)
+    assert not await free(world)
+    await crew.release()
+    assert await free(world)
+
+
+async def test_a_key_is_freed_when_its_job_is_deleted(world: World) -> None:
+    job = await held(world)
+    await world.store.act([job.id], Verb.DELETE)
+    assert await free(world)
+
+
+async def test_a_key_is_freed_when_its_job_expires(world: World) -> None:
+    await held(world, expires_in=5)
+    await world.advance(6)
+    await (await world.crew()).exchange()
+    assert await free(world)
+
+
+async def test_a_key_is_freed_when_its_job_is_found_expired_by_a_claim(world: World) -> None:
+    await held(world, expires_in=5)
+    await world.advance(6)
+    assert await (await world.crew()).claim() == []
+    assert await free(world)
+
+
+async def test_deleting_an_old_holder_leaves_the_key_of_the_new_one(world: World) -> None:
+    crew, job = await started(world)
+    await crew.exchange(ends(await crew.take(), Ending.SUCCEEDED))
+    await held(world)
+    await world.store.act([job.id], Verb.DELETE)
+    assert not await free(world)
+
+
+async def test_two_jobs_of_one_put_with_one_key(world: World) -> None:
+    first, second = new(unique=KEY), new(unique=KEY)
+    placed = await world.put(first, new(), second)
+    assert placed[2] == Placed(id=first.id, state=State.READY, new=False)
+    assert [entry.new for entry in placed] == [True, True, False]
+    assert not await world.store.get([second.id])
+
+
+async def test_repeated_put_of_a_unique_job(world: World) -> None:
+    job = await held(world)
+    assert await world.put(job) == [Placed(id=job.id, state=State.READY, new=False)]
+    await world.store.act([job.id], Verb.CANCEL)
+    assert await world.put(job) == [Placed(id=job.id, state=State.CANCELLED, new=False)]
+    assert await free(world)
+
+
+async def test_retry_takes_the_key_again(world: World) -> None:
+    job = await held(world)
+    await world.store.act([job.id], Verb.CANCEL)
+    assert await world.store.act([job.id], Verb.RETRY) == [job.id]
+    assert not await free(world)
+
+
+async def test_retry_is_refused_while_another_holds_the_key(world: World) -> None:
+    job = await held(world)
+    await world.store.act([job.id], Verb.CANCEL)
+    other = await held(world)
+    assert await world.store.act([job.id], Verb.RETRY) == []
+    assert await world.state(job.id) is State.CANCELLED
+    await world.store.act([other.id], Verb.CANCEL)
+    assert await world.store.act([job.id], Verb.RETRY) == [job.id]
+
+
+# Marks
+
+
+def mark(job: NewJob, key: str = KEY, ttl: float = 100) -> Mark:
+    return Mark(key=key, job=job.id, ttl=ttl)
+
+
+async def test_a_taken_mark_drops_the_job_it_names(world: World) -> None:
+    first, second, other = new(), new(), new()
+    assert (await world.store.put([first], [mark(first)]))[0].new
+    placed = await world.store.put([second, other], [mark(second)])
+    assert placed[0] == Placed(id=first.id, state=State.READY, new=False)
+    assert placed[1].new
+    assert not await world.store.get([second.id])
+
+
+async def test_a_repeated_put_with_its_mark_answers_its_own_job(world: World) -> None:
+    job = new()
+    await world.store.put([job], [mark(job)])
+    assert await world.store.put([job], [mark(job)]) == [Placed(id=job.id, state=State.READY, new=False)]
+
+
+async def test_a_mark_outlives_its_job_and_ends_by_time(world: World) -> None:
+    job, second, third = new(), new(), new()
+    await world.store.put([job], [mark(job)])
+    await world.store.act([job.id], Verb.DELETE)
+    assert (await world.store.put([second], [mark(second)])) == [Placed(id=job.id, state=None, new=False)]
+    await world.advance(101)
+    assert (await world.store.put([third], [mark(third)]))[0].new
+    assert (await world.store.put([second], [mark(second)]))[0].id == third.id
+
+
+async def test_a_mark_outlives_the_end_of_its_job(world: World) -> None:
+    job, second = new(), new()
+    await world.store.put([job], [mark(job)])
+    await world.store.act([job.id], Verb.CANCEL)
+    assert (await world.store.put([second], [mark(second)])) == [Placed(id=job.id, state=State.CANCELLED, new=False)]
+
+
+async def test_marks_of_several_jobs_in_one_put(world: World) -> None:
+    taken = new()
+    await world.store.put([taken], [mark(taken, "m1")])
+    jobs = [new() for _ in range(3)]
+    placed = await world.store.put(jobs, [mark(job, f"m{n}") for n, job in enumerate(jobs)])
+    assert [entry.new for entry in placed] == [True, False, True]
+    assert placed[1].id == taken.id
+
+
+async def test_a_job_with_a_mark_and_a_unique_key(world: World) -> None:
+    holder = await held(world)
+    job = new(unique=KEY)
+    assert (await world.store.put([job], [mark(job, "m")]))[0].id == holder.id
+    other = new(unique="free")
+    assert (await world.store.put([other], [mark(other, "m2")]))[0].new
+
+
+# Documents
+
+
+async def test_documents_are_written_with_jobs(world: World) -> None:
+    job = new()
+    await world.store.put([job], docs=[doc("cursor", body=b"1")])
+    (saved,) = await world.store.load("thing")
+    assert (saved.version, saved.body) == (1, b"1")
+    assert await world.state(job.id) is State.READY
+
+
+async def test_a_conflict_fails_the_whole_put(world: World) -> None:
+    await world.store.save([doc("cursor")])
+    job, unique = new(), new(unique=KEY)
+    with pytest.raises(Conflict):
+        await world.store.put([job, unique], [mark(job, "m")], [doc("fresh"), doc("cursor")])
+    assert await world.store.get([job.id, unique.id]) == []
+    assert [entry.name for entry in await world.store.load("thing")] == ["cursor"]
+    assert await free(world)
+    assert (await world.store.put([job], [mark(job, "m")]))[0].new
+
+
+async def test_only_one_of_two_racing_fires_gets_in(world: World) -> None:
+    await world.store.save([doc("schedule")])
+    first, second = new(), new()
+    await world.store.put([first], [mark(first, "fire:1")], [doc("schedule", 1)])
+    with pytest.raises(Conflict):
+        await world.store.put([second], [mark(second, "fire:1")], [doc("schedule", 1)])
+    assert (await world.store.put([second], [mark(second, "fire:1")], [doc("schedule", 2)]))[0].id == first.id
+
+
+async def test_ids_are_not_keys(world: World) -> None:
+    """A unique key that looks like a job's id has nothing to do with that job."""
+    id = new_id()
+    assert (await world.put(new(unique=id), new(id=id)))[1].new
