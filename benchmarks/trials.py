@@ -33,11 +33,10 @@ class Trial:
         os.environ |= {"WINDLASS_URL": f"sqlite:///{self.path}", "EFFECTS": str(self.effects), "LEASE": str(LEASE)}
         self.log = Path(folder) / "log"
 
-    def start(
-        self, processes: int, concurrency: int, app: str = "benchmarks.trial_tasks:app"
-    ) -> subprocess.Popen[bytes]:
+    def start(self, processes: int, concurrency: int) -> subprocess.Popen[bytes]:
         """A worker."""
-        command = [sys.executable, "-m", "windlass", "worker", app, "-p", str(processes), "-c", str(concurrency)]
+        command = [sys.executable, "-m", "windlass", "worker", "benchmarks.trial_tasks:app"]
+        command += ["-p", str(processes), "-c", str(concurrency)]
         with self.log.open("ab") as log:
             return subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
 
@@ -56,7 +55,7 @@ def runners(worker: subprocess.Popen[bytes]) -> list[psutil.Process]:
 
 
 def kill(trial: Trial, seconds: float) -> bool:
-        command = [sys.executable, "-m", "windlass", "worker", "benchmarks.trial_tasks:app"]
+    """Jobs of 20 ms on -p 2 -c 8; every second a random runner, or the whole worker, is killed and comes back."""
     from benchmarks.trial_tasks import app, work
 
     jobs = app.enqueue_many([work.bind(0.02) for _ in range(10_000)])

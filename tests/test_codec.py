@@ -348,6 +348,40 @@ def test_long_digits_in_texts_are_fine() -> None:
     assert through(anything, ["9" * 40, {"9" * 40: None}]) == ["9" * 40, {"9" * 40: None}]
 
 
+@dataclass
+class Special(Line):
+    extra: int = 0
+
+
+def test_what_the_annotation_would_lose_is_refused() -> None:
+    def task(line: Line | None = None, box: Box | None = None, lines: list[Line] | None = None) -> None: ...
+
+    codec = shape(task)
+    assert codec.encode_call((Line("a", Decimal(1)), {"size": 1}, [{"sku": "a", "price": "1"}]), {}, LIMIT)
+    for kwargs, path, key in (
+        ({"line": Special("a", Decimal(1))}, "args.line", "extra"),
+        ({"lines": [Line("a", Decimal(1)), {"sku": "a", "price": "1", "prize": 1}]}, "args.lines[1]", "prize"),
+        ({"box": {"size": 1, "colour": "red"}}, "args.box", "colour"),
+    ):
+        with pytest.raises(EncodeError, match=f"'{key}' would be lost") as found:
+            codec.encode_call((), kwargs, LIMIT)
+        assert found.value.path == path
+
+
+class Renamed(msgspec.Struct, rename="camel", omit_defaults=True):
+    order_id: int
+    table: dict[int, str] = {}
+
+
+def test_renamed_fields_are_fine() -> None:
+    def task(one: Renamed, other: Renamed | None = None) -> Any:
+        return one, other
+
+    assert through(task, Renamed(1, {2: "x"}), {"orderId": 2}) == (Renamed(1, {2: "x"}), Renamed(2))
+    with pytest.raises(EncodeError, match="order_di"):
+        shape(task).encode_call(({"orderId": 1, "order_di": 2},), {}, LIMIT)
+
+
 def test_too_large() -> None:
     codec = shape(anything)
     assert len(codec.encode_call(("x" * 88,), {}, 100)) == 100

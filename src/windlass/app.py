@@ -97,7 +97,7 @@ class App:
         names = (task.name, *task.aliases)
         for name in names:
             other = self._tasks.get(name)
-            if other is not None and place_of(other.fn) != place_of(fn):
+            if other is not None and not is_same(other.fn, fn):
                 raise ConfigError(
                     f"two tasks are called {name}: {place_of(other.fn)} and {place_of(fn)}. Give one another name="
                 )
@@ -186,6 +186,12 @@ class App:
                 if value is self and not name.startswith("windlass."):
                     return f"{name}:{attribute}"
         return ""
+
+
+def is_same(old: Callable[..., Any], new: Callable[..., Any]) -> bool:
+    """Whether `new` is `old` again: reloaded from its place, or redefined by hand in a notebook or a shell."""
+    by_hand = new.__module__ == "__main__" and not hasattr(sys.modules["__main__"], "__file__")
+    return place_of(old) == place_of(new) or (by_hand and old.__qualname__ == new.__qualname__)
 
 
 def place_of(fn: Callable[..., Any]) -> str:

@@ -170,17 +170,31 @@ def check_key(key: object, path: str) -> None:
 
 
 def check_kept(value: object, back: object, path: str) -> None:
-    """Raise `EncodeError` where `value` has keys that are no texts and `back`, its rebuilt form, has others."""
-    if isinstance(value, Mapping):
-        lost = [key for key in value if not isinstance(key, str)]
-        if lost and not (isinstance(back, Mapping) and value.keys() == back.keys()):
-            raise EncodeError(
-                f"the key {reprlib.repr(lost[0])} would come back as a text. "
-                "Annotate the parameter, as in dict[int, str], or use texts as keys",
-                path,
-            )
+    """Raise `EncodeError` where `back`, the rebuilt form of `value`, has lost keys or fields."""
+    names = value.keys() if isinstance(value, Mapping) else fields(value)
+    if names is not None:
+        kept = back.keys() if isinstance(back, Mapping) and isinstance(value, Mapping) else stored_fields(back)
+        lost = [] if kept is None else [name for name in names if name not in kept]
+        if lost:
+            raise EncodeError(why_lost(lost[0], back), path)
     for key, part in parts(value) or ():
         check_kept(part, part_of(back, key), path + step(value, key))
+
+
+def why_lost(key: object, back: object) -> str:
+    """Why a key or field is refused."""
+    if not isinstance(key, str):
+        return (
+            f"the key {reprlib.repr(key)} would come back as a text. "
+            "Annotate the parameter, as in dict[int, str], or use texts as keys"
+        )
+    kind = "the annotation" if isinstance(back, Mapping) else type(back).__name__
+    return f"{reprlib.repr(key)} would be lost, because {kind} has no field of that name. Leave it out, or add it there"
+
+
+def stored_fields(value: object) -> Collection[str] | None:
+    """The names under which the fields of an object are stored; None for anything else."""
+    return value.__struct_encode_fields__ if isinstance(value, msgspec.Struct) else fields(value)
 
 
 def parts(value: object) -> Iterator[tuple[Any, object]] | None:

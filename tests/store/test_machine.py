@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import pytest
-from hypothesis import HealthCheck, Phase, assume, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
@@ -123,7 +123,7 @@ class Machine(RuleBasedStateMachine):
 
     # Jobs in
 
-    @rule(given=st.lists(jobs, min_size=1, max_size=3))
+    @rule(given=st.lists(jobs, min_size=1, max_size=5))
     def put(self, given: list[dict[str, Any]]) -> None:
         self._put([new(**more, id=new_id()) for more in given])
 
@@ -176,6 +176,7 @@ class Machine(RuleBasedStateMachine):
         assert back == self._model.release(runner.id, ending, outcomes)
 
     @rule(at=PICK)
+    @precondition(lambda self: len(self._model.leases) > 1)
     def retire(self, at: int) -> None:
         worker = self._workers[at % len(self._workers)]
         self._run(self._store.retire(worker))
@@ -225,18 +226,29 @@ class Machine(RuleBasedStateMachine):
     # Attempts
 
     def _runner(self, at: int) -> Runner:
-        assume(self._runners)
-        return self._runners[-1 - at % len(self._runners)]
+        """A runner: mostly one that lives, now and then one that is gone."""
+        if at % 8 == 0:
+            return self._runners[at % len(self._runners)]
+        if not self._model.runners:
+            self._add_worker(at)
+        alive = [runner for runner in self._runners if runner.id in self._model.runners]
+        return alive[at % len(alive)]
 
     def _outcomes(self, runner: Runner, picks: list[int]) -> list[Outcome]:
-        """Outcomes of any claims that the runner ever got, one per job."""
-        if not runner.claims:
-            return []
+        """Outcomes of claims of the runner, mostly of those that it holds, at most one per job."""
+        held = [claim for claim in runner.claims if self._holds(runner, claim)]
         chosen = {}
         for pick in picks:
-            claim = runner.claims[-1 - pick % min(6, len(runner.claims))]
-            chosen[claim.id] = ends(claim, list(Ending)[pick % 7], delay=(2.23, 6.23, 0)[pick % 3])
+            claims = held if held and pick % 4 else runner.claims
+            if claims:
+                claim = claims[-1 - pick % min(6, len(claims))]
+                chosen[claim.id] = ends(claim, list(Ending)[pick % 7], delay=(2.23, 6.23, 0)[pick % 3])
         return list(chosen.values())
+
+    def _holds(self, runner: Runner, claim: Claim) -> bool:
+        job = self._model.jobs.get(claim.id)
+        running = job is not None and job.state is State.RUNNING
+        return job is not None and running and (job.fence, job.runner) == (claim.fence, runner.id)
 
     @rule(at=PICK, picks=st.lists(PICK, max_size=3), demand=demands)
     def exchange(self, at: int, picks: list[int], demand: Demand) -> None:
@@ -246,12 +258,25 @@ class Machine(RuleBasedStateMachine):
         self._exchange(runner, call)
 
     @rule(at=PICK, slots=st.integers(1, 4))
+    @precondition(lambda self: any(not job.state.final for job in self._model.jobs.values()))
     def claim(self, at: int, slots: int) -> None:
         """An exchange that is likely to find something."""
         runner = self._runner(at)
         runner.seq += 1
         lane = Lane(slots=slots, tasks=frozenset(TASKS), suspects=frozenset(TASKS))
         self._exchange(runner, Call(runner.seq, [], Demand(slots=slots, lanes=(lane,))))
+
+    @rule(at=PICK, picks=st.lists(PICK, min_size=1, max_size=3))
+    @precondition(lambda self: self._busy())
+    def hand_in(self, at: int, picks: list[int]) -> None:
+        """An exchange that takes nothing."""
+        runner = self._busy()[at % len(self._busy())]
+        runner.seq += 1
+        self._exchange(runner, Call(runner.seq, self._outcomes(runner, picks), Demand(slots=0)))
+
+    def _busy(self) -> list[Runner]:
+        """Runners that hold, or held, a claim."""
+        return [runner for runner in self._runners if runner.claims]
 
     def _exchange(self, runner: Runner, call: Call) -> None:
         work = self._store.exchange(runner.id, call.seq, call.outcomes, call.demand)
@@ -287,10 +312,11 @@ class Machine(RuleBasedStateMachine):
             assert (claim.task, claim.queue, claim.priority) == (job.new.task, job.new.queue, job.new.priority)
 
     @rule(at=PICK, which=PICK)
+    @precondition(lambda self: any(runner.calls for runner in self._runners))
     def repeat(self, at: int, which: int) -> None:
         """The same exchange again: its reply was lost, or a copy of it arrives late."""
-        runner = self._runner(at)
-        assume(runner.calls)
+        callers = [runner for runner in self._runners if runner.calls]
+        runner = callers[at % len(callers)]
         call = runner.calls[-1 - which % min(3, len(runner.calls))]
         work = self._store.exchange(runner.id, call.seq, call.outcomes, call.demand)
         if runner.id not in self._model.runners:
@@ -304,24 +330,23 @@ class Machine(RuleBasedStateMachine):
         assert {claim.seq for claim in answer.claimed} <= {call.seq}
 
     @rule(at=PICK, pick=PICK)
+    @precondition(lambda self: self._busy())
     def settle(self, at: int, pick: int) -> None:
-        runner = self._runner(at)
+        runner = self._busy()[at % len(self._busy())]
         for outcome in self._outcomes(runner, [pick]):
             stands = self._model.settle(runner.id, outcome)
             assert self._run(self._store.settle(runner.id, outcome)) == stands or stands is None
 
     @rule(at=PICK, pick=PICK)
+    @precondition(lambda self: self._busy())
     def note(self, at: int, pick: int) -> None:
-        runner = self._runner(at)
-        assume(runner.claims)
+        runner = self._busy()[at % len(self._busy())]
         claim = runner.claims[pick % len(runner.claims)]
         patch = Patch(id=claim.id, fence=claim.fence, seq=claim.seq, progress=Progress(done=pick))
-        job = self._model.jobs.get(claim.id)
-        held = job is not None and job.state is State.RUNNING
-        held = held and (job.fence, job.runner) == (claim.fence, runner.id) if job else False
+        held = self._holds(runner, claim)
         assert list(self._run(self._store.note(runner.id, [patch]))) == ([] if held else [claim.id])
-        if job and held:
-            job.progress = pick
+        if held:
+            self._model.jobs[claim.id].progress = pick
 
     # Operators and time
 

@@ -20,6 +20,7 @@ from windlass.model import Claim, Ending, Outcome, Progress
 from windlass.policy import Retry
 from windlass.worker import children as lane
 from windlass.worker.children import Children
+from windlass.worker.hosting import fast_loop
 from windlass.worker.pipeline import Stop
 
 ROOT = Path(__file__).parent.parent.parent
@@ -89,8 +90,10 @@ async def crew(size: int = 1, app: str = "children_app", **env: str) -> AsyncIte
         assert not any(exists(pid) for pid, _ in crew.pids)
 
 
-def go(work: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(work)
+def go(work: Coroutine[Any, Any, None], loop: Callable[[], asyncio.AbstractEventLoop] | None = fast_loop()) -> None:
+    """Run a test on the loop that runners use."""
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(work)
 
 
 def exists(pid: int) -> bool:
@@ -117,7 +120,8 @@ def message(outcome: Outcome) -> str:
     return outcome.failure.message
 
 
-def test_result_and_failure() -> None:
+@pytest.mark.parametrize("loop", [fast_loop(), asyncio.new_event_loop])
+def test_result_and_failure(loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
     async def work() -> None:
         async with crew() as c:
             assert await c.result("add", 2, 3) == 5
@@ -130,8 +134,9 @@ def test_result_and_failure() -> None:
             unstorable = await c.run("give_unstorable")
             assert unstorable.ending is Ending.FAILED
             assert "result.inner[0]" in message(unstorable) or "result['inner'][0]" in message(unstorable)
+            assert (await c.run("exit_at_once", 1)).ending is Ending.LOST
 
-    go(work())
+    go(work(), loop)
 
 
 def test_one_warm_child_runs_fifty_jobs() -> None:

@@ -6,7 +6,6 @@ signals, C code and `asyncio.run` behave. Log lines go to the inherited stderr, 
 
 import asyncio
 import contextvars
-import inspect
 import logging
 import os
 import socket
@@ -23,6 +22,7 @@ from windlass.errors import UnknownTask
 from windlass.loader import load
 from windlass.model import Outcome, Progress
 from windlass.policy import Retry
+from windlass.task import is_coroutine
 from windlass.worker.errands import Broken, Did, Do, End, FromRunner, Leave, Moved, Ready
 from windlass.worker.hosting import die_with_parent, end_group, fast_loop, lifespan, stand_alone, why
 from windlass.worker.logs import set_up
@@ -146,7 +146,7 @@ class Child:
             return policy.raised(claim, error, Retry())
         if context.stop is not None:
             return stopped(claim, context.stop, *task.options_for(claim))
-        if inspect.iscoroutinefunction(task.fn):
+        if is_coroutine(task.fn):
             job.work = self._loop.create_task(perform(task, claim, context, limit=app.config.max_payload))
             try:
                 return self._run(job.work)
