@@ -175,13 +175,14 @@ def report(jobs: Jobs, elapsed: float, row: float, continued: bool) -> None:
             f"{len(ran):,} jobs in [bold]{elapsed:.1f} s[/] ({len(ran) / elapsed:,.0f}/s). One after another, without "
             f"a queue, the same work takes about {row:.0f} s (from a sample): [bold]{row - elapsed:.0f} s saved[/]."
         )
-    console.print("\nTry next:")
+    retried = next((job.id for job in done["fetch"] if job.attempt > 1), jobs["fetch"][0])
+    console.print(f"\nTry next:\n  [bold cyan]export WINDLASS_URL={app.config.url}[/]", soft_wrap=True)
     for command, what in (
-        ("windlass jobs list --state failed", "what went wrong, and where"),
-        (f"windlass jobs show {jobs['fetch'][6]}", "one job's whole life, with its retries"),
+        ("windlass jobs list --limit 10", "the newest jobs"),
+        (f"windlass jobs show {retried}", "one job's whole life, with its retries"),
         ("windlass queues", "what waits, and for how long"),
     ):
-        console.print(f"  [bold cyan].demo/env/bin/{command}[/]\n      {what}", highlight=False, soft_wrap=True)
+        console.print(f"  [bold cyan].demo/env/bin/{command}[/]  [dim]{what}[/]", highlight=False, soft_wrap=True)
 
 
 def findings(modules: list[Module], packed: list[Packed]) -> Table:

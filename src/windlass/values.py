@@ -171,7 +171,7 @@ def check_key(key: object, path: str) -> None:
 
 def check_kept(value: object, back: object, path: str) -> None:
     """Raise `EncodeError` where `back`, the rebuilt form of `value`, has lost keys or fields."""
-    names = value.keys() if isinstance(value, Mapping) else fields(value)
+    names = value.keys() if isinstance(value, Mapping) else stored_fields(value)
     if names is not None:
         kept = back.keys() if isinstance(back, Mapping) and isinstance(value, Mapping) else stored_fields(back)
         lost = [] if kept is None else [name for name in names if name not in kept]

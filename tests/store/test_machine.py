@@ -14,7 +14,14 @@ from typing import Any, ClassVar, TypeVar
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from tests.store.model import Model, ideal, seen
 from tests.store.world import KINDS, ends, new, new_id, worker_info
@@ -24,6 +31,7 @@ from windlass.model import (
     Demand,
     Ending,
     Held,
+    JobRecord,
     Lane,
     Outcome,
     Patch,
@@ -32,10 +40,11 @@ from windlass.model import (
     RunnerInfo,
     State,
     Verb,
+    WorkerInfo,
 )
 
 T = TypeVar("T")
-BUDGET = {"memory": (500, 50), "sqlite": (20, 40)}
+BUDGET = {"memory": (750, 50), "sqlite": (20, 40)}
 LEASES = (10.3, 20.3)
 TASKS, QUEUES, KEYS = ("a", "b", "c"), ("x", "y"), (None, None, None, "k", "l")
 PICK = st.integers(0, 1_000)
@@ -60,20 +69,28 @@ class Runner:
     calls: list[Call] = field(default_factory=list)
 
 
-lanes = st.builds(
-    Lane,
-    slots=st.integers(0, 4),
-    tasks=st.frozensets(st.sampled_from(TASKS)),
-    suspects=st.frozensets(st.sampled_from(TASKS)),
-)
-quotas = st.lists(st.builds(Quota, queue=st.sampled_from(QUEUES), share=st.integers(0, 4)), unique_by=lambda q: q.queue)
+ALL, MOST, LAST, NONE = frozenset(TASKS), frozenset(TASKS[:2]), frozenset(TASKS[2:]), frozenset[str]()
+SPLITS = [
+    ((ALL, NONE),),
+    ((ALL, ALL),),
+    ((MOST, NONE), (LAST, ALL)),
+    ((LAST, NONE), (MOST, MOST)),
+    ((ALL, NONE), (NONE, ALL)),
+]
 demands = st.builds(
-    Demand,
+    lambda split, free, slots, quotas: Demand(
+        slots=slots,
+        lanes=tuple(Lane(slots=n, tasks=tasks, suspects=odd) for n, (tasks, odd) in zip(free, split, strict=False)),
+        quotas=quotas,
+    ),
+    split=st.sampled_from(SPLITS),
+    free=st.tuples(st.integers(0, 4), st.integers(0, 4)),
     slots=st.integers(0, 6),
-    lanes=st.lists(lanes, max_size=2).map(tuple),
-    quotas=st.none() | quotas.map(tuple),
-).filter(
-    lambda demand: not any(one.tasks & other.tasks or one.suspects & other.suspects for one, other in pairs(demand))
+    quotas=st.none()
+    | st.tuples(
+        st.builds(Quota, queue=st.just("x"), share=st.integers(0, 4)),
+        st.builds(Quota, queue=st.just("y"), share=st.integers(0, 4)),
+    ),
 )
 jobs = st.fixed_dictionaries(
     {
@@ -85,11 +102,6 @@ jobs = st.fixed_dictionaries(
         "unique": st.sampled_from(KEYS),
     }
 )
-
-
-def pairs(demand: Demand) -> list[tuple[Lane, Lane]]:
-    """Two lanes that share a task are no demand that a runner makes."""
-    return [(one, other) for n, one in enumerate(demand.lanes) for other in demand.lanes[n + 1 :]]
 
 
 class Machine(RuleBasedStateMachine):
@@ -123,14 +135,17 @@ class Machine(RuleBasedStateMachine):
 
     # Jobs in
 
-    @rule(given=st.lists(jobs, min_size=1, max_size=5))
-    def put(self, given: list[dict[str, Any]]) -> None:
-        self._put([new(**more, id=new_id()) for more in given])
+    @initialize(given=st.lists(jobs, min_size=3, max_size=6))
+    def begin(self, given: list[dict[str, Any]]) -> None:
+        self._put([new(**more) for more in given])
 
-    @rule(at=PICK, given=jobs)
-    @precondition(lambda self: self._ids)
-    def put_again(self, at: int, given: dict[str, Any]) -> None:
-        self._put([new(**given, id=self._ids[at % len(self._ids)])])
+    @rule(given=st.lists(jobs, min_size=1, max_size=5), again=st.none() | PICK)
+    def put(self, given: list[dict[str, Any]], again: int | None) -> None:
+        """New jobs, and maybe one whose id is known."""
+        ids = [new_id() for _ in given]
+        if again is not None and self._ids:
+            ids[again % len(ids)] = self._ids[again % len(self._ids)]
+        self._put([new(**more, id=id) for id, more in zip(ids, given, strict=True)])
 
     def _put(self, fresh: list[Any]) -> None:
         placed = self._run(self._store.put(fresh))
@@ -148,14 +163,12 @@ class Machine(RuleBasedStateMachine):
         self._join(worker)
 
     @rule(at=PICK)
-    @precondition(lambda self: len(self._model.leases) < 3)
-    def enlist(self, at: int) -> None:
-        self._add_worker(at)
-
-    @rule(at=PICK)
     @precondition(lambda self: len(self._model.runners) < 4)
-    def join(self, at: int) -> None:
-        self._join(self._workers[at % len(self._workers)])
+    def enrol(self, at: int) -> None:
+        if at % 2 and len(self._model.leases) < 3:
+            self._add_worker(at)
+        else:
+            self._join(self._workers[at % len(self._workers)])
 
     def _join(self, worker: str) -> None:
         runner = Runner(new_id())
@@ -368,16 +381,13 @@ class Machine(RuleBasedStateMachine):
         for id in old:
             del self._model.jobs[id]
 
-    @rule(seconds=st.sampled_from([0.5, 1, 3, 5, 10.5]))
-    def advance(self, seconds: float) -> None:
+    @rule(seconds=st.sampled_from([0.5, 1, 3, 5, 10.5]), jump=st.sampled_from([0, 0, 0, -1000, -2, 2, 1000]))
+    def advance(self, seconds: float, jump: float) -> None:
+        """Time passes, and now and then somebody sets the wall clock."""
         self._run(self._world.advance(seconds))
-        self._model.now += seconds
+        self._run(self._world.shift(jump))
+        self._model.now += seconds + jump
         self._model.boot += seconds
-
-    @rule(seconds=st.sampled_from([-1000, -2, 2, 1000]))
-    def shift(self, seconds: float) -> None:
-        self._run(self._world.shift(seconds))
-        self._model.now += seconds
 
     @rule()
     @precondition(lambda self: self._world.shared)
@@ -387,16 +397,15 @@ class Machine(RuleBasedStateMachine):
     # What must hold after every step
 
     @invariant()
-    def same_jobs(self) -> None:
-        found = {job.id: seen(job) for job in self._run(self._store.get(self._ids))}
-        assert found == {job.id: job.view() for job in self._model.jobs.values()}
-
-    @invariant()
-    def same_workers(self) -> None:
-        workers = self._run(self._store.workers())
+    def same(self) -> None:
+        jobs, workers = self._run(self._look())
+        assert {job.id: seen(job) for job in jobs} == {job.id: job.view() for job in self._model.jobs.values()}
         assert {worker.id for worker in workers} == set(self._model.leases)
         running = {runner.id: runner.running for worker in workers for runner in worker.runners}
         assert running == {id: len(self._model.held_by(id)) for id in self._model.runners}
+
+    async def _look(self) -> tuple[list[JobRecord], list[WorkerInfo]]:
+        return await self._store.get(self._ids), await self._store.workers()
 
 
 @pytest.mark.timeout(0)
