@@ -1,6 +1,7 @@
 """Run the demo: a worker on SQLite, a real pipeline over the standard library's own sources, and a report."""
 
 import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -37,14 +38,14 @@ def main() -> int:
     run_file.write_text(str(run))
     sources = standard_library()
     log = home / "worker.log"
-    with server() as port, worker(log) as work:
-        jobs = enqueue(run, sources, port, continued)
+    with server() as url, worker(log, url) as work:
+        jobs = enqueue(run, sources, continued)
         started = time.monotonic()
         if not watch(jobs, work):
             console.print(f"\nThe worker ended before its jobs did; see {log}", style="bold red")
             return 1
         elapsed = time.monotonic() - started
-        row = in_a_row(sources, f"http://127.0.0.1:{port}/item/0")
+        row = in_a_row(sources, f"{url}/item/0")
     report(jobs, elapsed, row, continued)
     run_file.unlink()
     return 0
@@ -74,25 +75,26 @@ def in_a_row(sources: list[str], url: str) -> float:
 
 
 @contextmanager
-def server() -> Iterator[int]:
-    """The HTTP server; its port."""
+def server() -> Iterator[str]:
+    """The HTTP server; its URL."""
     process = subprocess.Popen(
         [sys.executable, "-m", "demo.server"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
     )
     assert process.stdout
     try:
-        yield int(process.stdout.readline())
+        yield f"http://127.0.0.1:{int(process.stdout.readline())}"
     finally:
         process.kill()
         process.wait()
 
 
 @contextmanager
-def worker(log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def worker(log: Path, url: str) -> Iterator[subprocess.Popen[bytes]]:
     """A worker of two runners, as anybody would start it. Ctrl-C reaches us alone; we stop it in its own way."""
     command = [sys.executable, "-m", "windlass", "worker", "demo.tasks:app", "-p", "2", "-c", "16"]
     with log.open("ab") as lines:
-        process = subprocess.Popen(command, start_new_session=True, stdout=lines, stderr=lines)
+        environment = os.environ | {"DEMO_SERVER": url}
+        process = subprocess.Popen(command, start_new_session=True, stdout=lines, stderr=lines, env=environment)
     try:
         yield process
     finally:
@@ -100,7 +102,7 @@ def worker(log: Path) -> Iterator[subprocess.Popen[bytes]]:
         process.wait()
 
 
-def enqueue(run: uuid.UUID, sources: list[str], port: int, continued: bool) -> Jobs:
+def enqueue(run: uuid.UUID, sources: list[str], continued: bool) -> Jobs:
     """Enqueue everything under ids made from the run, so that doing it again after Ctrl-C doubles nothing."""
 
     def name(kind: str, what: str) -> str:
@@ -109,8 +111,7 @@ def enqueue(run: uuid.UUID, sources: list[str], port: int, continued: bool) -> J
     began = time.perf_counter()
     bounds: list[Bound[object]] = [parse.using(id=name("parse", path), tags=["demo"]).bind(path) for path in sources]
     bounds += [pack.using(id=name("pack", path), tags=["demo"]).bind(path) for path in sources]
-    urls = [f"http://127.0.0.1:{port}/item/{n}" for n in range(REQUESTS)]
-    bounds += [fetch.using(id=name("fetch", url.rpartition("/")[2]), tags=["demo"]).bind(url) for url in urls]
+    bounds += [fetch.using(id=name("fetch", str(n)), tags=["demo"]).bind(f"/item/{n}") for n in range(REQUESTS)]
     jobs: list[Job[object]] = app.enqueue_many(bounds)
     took = time.perf_counter() - began
     extra: list[Job[object]] = [

@@ -2,6 +2,7 @@
 
 import ast
 import hashlib
+import os
 import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,7 +17,7 @@ from windlass import App, Retry, current
 @asynccontextmanager
 async def lifespan(_: App) -> AsyncIterator[aiohttp.ClientSession]:
     """One HTTP client per runner, opened before its first job and closed after its last."""
-    async with aiohttp.ClientSession() as session:
+    async with aiohttp.ClientSession(os.environ["DEMO_SERVER"]) as session:
         yield session
 
 
@@ -83,12 +84,12 @@ class Unavailable(Exception):
 
 
 @app.task(retry=Retry(attempts=8, backoff=0.5), timeout=10)
-async def fetch(url: str) -> int:
+async def fetch(path: str) -> int:
     """Ask the demo's server, which fails now and then; the retries see to it that each answer comes."""
     session: aiohttp.ClientSession = current().state
-    async with session.get(url) as response:
+    async with session.get(path) as response:
         if response.status != 200:
-            raise Unavailable(f"{url} answered {response.status}")
+            raise Unavailable(f"{path} answered {response.status}")
         return len(await response.read())
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import ctypes
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -194,6 +195,13 @@ def fork_and_return() -> int:
     if not os.fork():
         current().progress(1)
     return os.getpid()
+
+
+@app.task
+def end_a_pool() -> str:
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        assert pool.apply(os.getpid) != os.getpid()
+    return "ended"  # leaving the block ends the pool's process by SIGTERM and waits for it
 
 
 @app.task

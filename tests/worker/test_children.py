@@ -29,6 +29,7 @@ COMMAND = [sys.executable, "-m", "windlass.worker.child"]
 LONG = 60.0
 """Seconds until a test that hangs gives up."""
 
+OUR_LOOP = fast_loop()
 numbers = itertools.count(1)
 
 
@@ -90,7 +91,7 @@ async def crew(size: int = 1, app: str = "children_app", **env: str) -> AsyncIte
         assert not any(exists(pid) for pid, _ in crew.pids)
 
 
-def go(work: Coroutine[Any, Any, None], loop: Callable[[], asyncio.AbstractEventLoop] | None = fast_loop()) -> None:
+def go(work: Coroutine[Any, Any, None], loop: Callable[[], asyncio.AbstractEventLoop] | None = OUR_LOOP) -> None:
     """Run a test on the loop that runners use."""
     with asyncio.Runner(loop_factory=loop) as runner:
         runner.run(work)
@@ -120,7 +121,7 @@ def message(outcome: Outcome) -> str:
     return outcome.failure.message
 
 
-@pytest.mark.parametrize("loop", [fast_loop(), asyncio.new_event_loop])
+@pytest.mark.parametrize("loop", [OUR_LOOP, asyncio.new_event_loop])
 def test_result_and_failure(loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
     async def work() -> None:
         async with crew() as c:
@@ -210,6 +211,14 @@ def test_plain_function_may_run_a_loop_of_its_own() -> None:
         async with crew() as c:
             assert await c.result("run_a_loop") == "looped"
             assert await c.result("async_pid") == c.children.pids[0]
+
+    go(work())
+
+
+def test_a_pool_of_forked_processes_ends_when_told_to() -> None:
+    async def work() -> None:
+        async with crew() as c:
+            assert await c.result("end_a_pool") == "ended"
 
     go(work())
 

@@ -341,7 +341,7 @@ class Children:
                     self.on_progress(claim, said.progress)
             child.kill()
             death = await asyncio.shield(child.gone)
-        except asyncio.CancelledError:
+        except BaseException:
             child.kill()
             await asyncio.shield(child.gone)
             raise

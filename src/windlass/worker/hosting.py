@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import ctypes
 import faulthandler
+import io
 import os
 import signal
 import sys
@@ -41,11 +42,20 @@ def why(error: BaseException, spec: str) -> str:
 
 
 def stand_alone() -> None:
-    """Leave it to our parent when we end; should we crash, say where."""
+    """Leave it to our parent when we end; show at once what tasks print; should we crash, say where."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)  # a handler, because what tasks start would inherit "ignore"
+    os.register_at_fork(after_in_child=obey_signals)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)
     if not faulthandler.is_enabled() and sys.stderr is not None:
         faulthandler.enable()
+
+
+def obey_signals() -> None:
+    """In what a task forks, as `multiprocessing` does: end when told to, or its pool waits for ever."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def die_with_parent() -> None:
