@@ -5,6 +5,6 @@ from windlass import App
 app = App()
 
 
-@app.task
+@app.task(aliases=["tests.worker.other.older"])
 def newer() -> str:
     return "new"

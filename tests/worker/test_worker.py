@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from importlib import import_module
@@ -233,9 +234,55 @@ def test_priority_and_strict_queues(rig: Rig, tasks: ModuleType) -> None:
     assert order == [high[2].id, high[0].id, high[1].id, *(job.id for job in low)]
 
 
-def test_progress_and_embedded_worker(rig: Rig, tasks: ModuleType) -> None:
+def test_a_frozen_worker_comes_back_to_nothing(rig: Rig, tasks: ModuleType) -> None:
+    rig = Rig(rig.log.parent, lease=2)
+    frozen = rig.start("-p", "1", "-c", "1")
+    job = tasks.nap.enqueue(3)
+    until(lambda: rig.effects("nap"), "the job runs")
+    everyone = [frozen.pid, *(one.pid for one in rig.runners(frozen))]
+    for pid in everyone:
+        os.kill(pid, signal.SIGSTOP)
+    with rig.worker("-p", "1", "-c", "1"):
+        until(lambda: len(rig.effects("nap 3")) == 2, "another worker takes the job over")
+        for pid in everyone:
+            os.kill(pid, signal.SIGCONT)
+        job.result(timeout=60)
+        assert job.refresh().attempt == 1
+        until(lambda: len(rig.effects("lifespan opened")) >= 3, "the frozen worker starts over")
+    assert rig.stop(frozen) == 0
+    assert "starting over" in rig.text() or "ending runner" in rig.text() or "not registered" in rig.text()
+    assert len(rig.effects("napped")) == 1, "the first attempt was ended before it could finish"
+    rig.close()
+
+
+def test_expired_jobs_do_not_start(rig: Rig, tasks: ModuleType) -> None:
+    job = tasks.on_loop.using(expires_in=0.05).enqueue(1)
+    later = tasks.on_loop.using(expires_in=60).enqueue(2)
+    until(lambda: job.enqueued_at.timestamp() + 0.1 < time.time(), "the job expires")
+    with rig.worker("-p", "1"):
+        assert later.result(timeout=60) == 4
+        with pytest.raises(JobCancelled, match="expired"):
+            job.result(timeout=60)
+    assert [effect.job for effect in rig.effects("on_loop")] == [later.id]
+
+
+def test_an_alias_runs_jobs_of_the_old_name(rig: Rig, tasks: ModuleType) -> None:
+    app = App(rig.url)
+
+    @app.task(name="tests.worker.other.older")
+    def older() -> str:
+        return "old"
+
+    job = older.enqueue()
+    with rig.worker("-p", "1", app="tests.worker.other:app"):
+        assert job.result(timeout=60) == "new"
+    app.close()
+
+
+@pytest.mark.parametrize("url", ["sqlite:///:memory:", "file"])
+def test_a_worker_in_this_process(rig: Rig, url: str) -> None:
     async def main() -> None:
-        app = App("sqlite:///:memory:")
+        app = App(rig.url if url == "file" else url)
 
         @app.task
         async def double(n: int) -> int:
@@ -245,16 +292,29 @@ def test_progress_and_embedded_worker(rig: Rig, tasks: ModuleType) -> None:
         def triple(n: int) -> int:
             return n * 3
 
+        @app.task
+        async def endless() -> None:
+            await asyncio.sleep(3600)
+
         async with app.worker(concurrency=10):
             jobs = [await double.aenqueue(n) for n in range(50)]
             more = [await triple.aenqueue(n) for n in range(50)]
             assert [await job.aresult(timeout=30) for job in jobs] == [n * 2 for n in range(50)]
             assert [await job.aresult(timeout=30) for job in more] == [n * 3 for n in range(50)]
+            unwanted = await endless.aenqueue()
+            while (await unwanted.arefresh()).state != State.RUNNING:
+                await asyncio.sleep(0.01)
+            await unwanted.acancel()
+            with pytest.raises(JobCancelled):
+                await unwanted.aresult(timeout=30)
         await app.aclose()
 
     asyncio.run(main())
+
+
+def test_progress_is_stored_while_the_job_runs(rig: Rig, tasks: ModuleType) -> None:
     with rig.worker("-p", "1"):
         job = tasks.reports.enqueue()
-        until(lambda: (job.refresh().progress or None) is not None, "progress is stored while the job runs")
+        until(lambda: job.refresh().progress, "progress is there")
         job.result(timeout=60)
         assert job.refresh().progress.done == 3
