@@ -24,6 +24,7 @@ from windlass.jobs import Job
 from windlass.model import State
 from windlass.policy import Retry
 from windlass.task import Task
+from windlass.worker.pipeline import Hook
 
 __all__ = [
     "App",
@@ -34,6 +35,7 @@ __all__ = [
     "EncodeError",
     "EnqueueUnknown",
     "Fail",
+    "Hook",
     "Job",
     "JobCancelled",
     "JobFailed",

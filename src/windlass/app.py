@@ -18,6 +18,7 @@ from windlass.policy import Retry
 from windlass.store.contract import Store
 from windlass.task import AsyncTask, Bound, SyncTask, Task, Tx, is_coroutine
 from windlass.worker.embedded import embedded
+from windlass.worker.pipeline import Hook
 from windlass.worker.runner import Runner
 
 P = ParamSpec("P")
@@ -40,11 +41,16 @@ class App:
 
     `url` names the store (else WINDLASS_URL, `[tool.windlass] url`, or windlass.db beside the nearest
     pyproject.toml). `lifespan(app)` is an async context manager, opened once per runner and process child; what it
-    yields is `current().state`. Other settings are those of `Config`.
+    yields is `current().state`. `hooks` see every attempt. Other settings are those of `Config`.
     """
 
     def __init__(
-        self, url: str | None = None, *, lifespan: Lifespan | None = None, **settings: Unpack[Settings]
+        self,
+        url: str | None = None,
+        *,
+        lifespan: Lifespan | None = None,
+        hooks: Iterable[Hook] = (),
+        **settings: Unpack[Settings],
     ) -> None:
         if lifespan is not None and (not callable(lifespan) or inspect.isasyncgenfunction(lifespan)):
             raise ConfigError(
@@ -53,6 +59,7 @@ class App:
             )
         self.config = make_config(url=url, **settings)
         self.lifespan = lifespan
+        self.hooks = tuple(hooks)
         self.max_payload = self.config.max_payload
         self._access = Access(self.config)
         self._tasks: dict[str, Task[..., Any]] = {}
@@ -174,6 +181,7 @@ class App:
                 self.tasks,
                 self._spec(),
                 state,
+                hooks=self.hooks,
                 concurrency=self.config.concurrency if concurrency is None else concurrency,
                 queues=self.config.queues if queues is None else queues,
             )

@@ -1,16 +1,16 @@
 """A crash after every single store call of a life that passes through all states: what is left drains."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 
 from tests.store.world import KINDS, LEASE, Crew, World, doc, ends, new, wants
 from windlass import policy
 from windlass.model import Ending, Filter, NewJob, Outcome, Patch, Progress, State, Verb
 
-Story = Callable[[World, list[NewJob], list[Outcome]], AsyncIterator[None]]
+Story = Callable[[World, list[NewJob], list[Outcome]], AsyncGenerator[None, None]]
 
 
-async def story(world: World, known: list[NewJob], done: list[Outcome]) -> AsyncIterator[None]:
+async def story(world: World, known: list[NewJob], done: list[Outcome]) -> AsyncGenerator[None, None]:
     """One step per store call. `known` gets what was put, `done` each outcome that was accepted."""
 
     async def put(*jobs: NewJob) -> None:
@@ -27,8 +27,8 @@ async def story(world: World, known: list[NewJob], done: list[Outcome]) -> Async
     yield
     claims = await crew.claim(3)
     yield
-    assert await crew.settle(first := ends(claims[0], Ending.RETRY, delay=4))
-    done.append(first)
+    done.append(ends(claims[0], Ending.RETRY, delay=4))
+    assert await crew.settle(done[0])
     yield
     outcomes = [ends(claims[1], Ending.SUCCEEDED), ends(claims[2], Ending.SNOOZED, delay=2)]
     answer = await crew.exchange(*outcomes, demand=wants(1))

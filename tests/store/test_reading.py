@@ -106,9 +106,7 @@ async def test_pages_while_jobs_come_and_go(world: World) -> None:
 
 
 async def test_what_is_to_come_next_is_first(world: World) -> None:
-    ready = [
-        new(task, queue=queue, priority=n % 3) for n, (task, queue) in enumerate(["ax", "by", "ay", "bx", "ax"] * 3)
-    ]
+    ready = [new("ab"[n % 2], queue="xyz"[n % 3], priority=n % 4) for n in range(15)]
     await world.put(*ready)
     expected = [job.id for job in sorted(ready, key=lambda job: (-job.priority, job.id))]
     assert await listed(world, Filter(state=State.READY)) == expected

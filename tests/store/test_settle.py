@@ -13,9 +13,9 @@ GOES_ON = [ending for ending in Ending if not ending.state.final]
 OVER = [ending for ending in Ending if ending.state.final]
 
 
-async def started(world: World, **more: object) -> tuple[Crew, Claim]:
+async def started(world: World) -> tuple[Crew, Claim]:
     """A crew that holds the one job."""
-    await world.put(new(**more))
+    await world.put(new())
     crew = await world.crew()
     return crew, await crew.take()
 

@@ -1,5 +1,7 @@
 """Unique keys, marks and the documents that are written with jobs."""
 
+from typing import Any
+
 import pytest
 
 from tests.store.world import Crew, World, doc, ends, new, new_id
@@ -11,7 +13,7 @@ FINAL = [Ending.SUCCEEDED, Ending.FAILED, Ending.CANCELLED]
 NOT_FINAL = [Ending.RETRY, Ending.SNOOZED, Ending.INTERRUPTED, Ending.LOST]
 
 
-async def held(world: World, **more: object) -> NewJob:
+async def held(world: World, **more: Any) -> NewJob:
     """A live job that holds KEY."""
     job = new(unique=KEY, **more)
     assert (await world.put(job))[0].new

@@ -10,10 +10,10 @@ from windlass.model import Claim, Ending, Held, Order, RunnerInfo, State, Verb
 TICK = 0.001
 
 
-async def holding(world: World, jobs: int = 2, **more: float) -> tuple[Crew, list[Claim]]:
+async def holding(world: World, jobs: int = 2) -> tuple[Crew, list[Claim]]:
     """A crew that holds some jobs."""
     await world.put(*(new() for _ in range(jobs)))
-    crew = await world.crew(**more)
+    crew = await world.crew()
     return crew, await crew.claim(jobs)
 
 

@@ -9,7 +9,9 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from windlass import App, Cancel, Fail, Retry, Snooze, current
+from windlass import App, Cancel, Fail, Hook, Retry, Snooze, current
+from windlass.context import Context
+from windlass.model import Outcome
 
 
 @asynccontextmanager
@@ -19,7 +21,21 @@ async def lifespan(_: App) -> AsyncIterator[dict[str, str]]:
     effect("lifespan closed")
 
 
-app = App(lifespan=lifespan, lease=float(os.environ.get("SAMPLE_LEASE", "15")), grace=2.0)
+class Noting(Hook):
+    """Writes down what it sees, and then fails."""
+
+    def before(self, context: Context) -> None:
+        if context.job and context.job.task.endswith(("hooked_async", "hooked_thread", "hooked_process")):
+            effect("hook before")
+            raise RuntimeError("hooks may fail")
+
+    def after(self, context: Context, outcome: Outcome) -> None:
+        if context.job and context.job.task.endswith(("hooked_async", "hooked_thread", "hooked_process")):
+            effect(f"hook after {outcome.ending}")
+            raise RuntimeError("hooks may fail")
+
+
+app = App(lifespan=lifespan, hooks=[Noting()], lease=float(os.environ.get("SAMPLE_LEASE", "15")), grace=2.0)
 quick = Retry(attempts=3, backoff=0)
 
 
@@ -167,3 +183,30 @@ async def reports() -> str:
         await asyncio.sleep(0.6)
     current().log.info("reported")
     return str(current().state["pool"])
+
+
+@app.task
+async def hooked_async() -> None:
+    """Is watched."""
+
+
+@app.task
+def hooked_thread() -> None:
+    """Is watched."""
+
+
+@app.task(executor="process")
+def hooked_process() -> None:
+    """Is watched."""
+
+
+@app.task
+async def leaves_a_bomb() -> int:
+    """Start something in the background that ends the process, if it is let."""
+
+    async def explode() -> None:
+        sys.exit(1)
+
+    bomb = asyncio.create_task(explode())
+    await asyncio.wait({bomb})
+    return 1

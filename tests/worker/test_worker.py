@@ -1,6 +1,7 @@
 """Real workers on a real store: what people rely on, killed and blocked on purpose."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -318,3 +319,20 @@ def test_progress_is_stored_while_the_job_runs(rig: Rig, tasks: ModuleType) -> N
         until(lambda: job.refresh().progress, "progress is there")
         job.result(timeout=60)
         assert job.refresh().progress.done == 3
+
+
+@pytest.mark.parametrize("lane", ["async", "thread", "process"])
+def test_hooks_see_every_attempt_and_cannot_hurt_it(rig: Rig, tasks: ModuleType, lane: str) -> None:
+    with rig.worker("-p", "1"):
+        getattr(tasks, f"hooked_{lane}").enqueue().result(timeout=60)
+    assert [effect.text for effect in rig.effects("hook")] == ["hook before", "hook after succeeded"]
+
+
+def test_a_stray_exit_in_the_background_ends_nothing(rig: Rig, tasks: ModuleType) -> None:
+    with rig.worker("-p", "1") as worker:
+        until(lambda: rig.effects("lifespan opened"), "the runner is there")
+        before = [one.pid for one in rig.runners(worker)]
+        with contextlib.suppress(JobFailed):
+            tasks.leaves_a_bomb.enqueue().result(timeout=60)
+        assert tasks.on_loop.enqueue(1).result(timeout=60) == 2
+        assert [one.pid for one in rig.runners(worker)] == before

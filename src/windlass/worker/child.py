@@ -13,8 +13,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import Any
 
 from windlass import policy
 from windlass.app import App
@@ -24,14 +23,12 @@ from windlass.model import Outcome, Progress
 from windlass.policy import Retry
 from windlass.task import is_coroutine
 from windlass.worker.errands import Broken, Did, Do, End, FromRunner, Leave, Moved, Ready
-from windlass.worker.hosting import die_with_parent, end_group, fast_loop, lifespan, stand_alone, why
+from windlass.worker.hosting import die_with_parent, end_group, fast_loop, lifespan, run_through, stand_alone, why
 from windlass.worker.logs import set_up
 from windlass.worker.pipeline import Running, Stop, perform, perform_blocking, stopped
 from windlass.worker.wire import Pipe
 
 logger = logging.getLogger("windlass.worker")
-
-T = TypeVar("T")
 
 TELL_EVERY = 0.1
 """Seconds between two words of progress to the runner; the last one is always told."""
@@ -122,12 +119,12 @@ class Child:
             opened = self._loop.create_future()
             life = self._loop.create_task(self._live(app, opened))
             life.add_done_callback(lambda life: self._put(None))  # should it end by itself, so do we
-            self._state = self._run(first_of(opened, life))
+            self._state = run_through(self._loop, first_of(opened, life))
         except BaseException as error:
             tell(self._pipe, Broken(text=why(error, self._spec)))
             return 1
         tell(self._pipe, Ready())
-        while (job := self._run(self._next())) is not None:
+        while (job := run_through(self._loop, self._next())) is not None:
             outcome = self._attempt(app, job)
             if os.getpid() != self._pid:
                 os._exit(0)  # a copy that the task forked, and that came back here: the job is not its own
@@ -147,13 +144,13 @@ class Child:
         if context.stop is not None:
             return stopped(claim, context.stop, *task.options_for(claim))
         if is_coroutine(task.fn):
-            job.work = self._loop.create_task(perform(task, claim, context, limit=app.config.max_payload))
+            job.work = self._loop.create_task(perform(task, claim, context, app.hooks, app.config.max_payload))
             try:
-                return self._run(job.work)
+                return run_through(self._loop, job.work)
             except asyncio.CancelledError:  # before its first step
                 return stopped(claim, context.stop or Stop.INTERRUPTED, *task.options_for(claim))
         own = contextvars.copy_context()
-        return own.run(perform_blocking, task, claim, context, limit=app.config.max_payload)
+        return own.run(perform_blocking, task, claim, context, app.hooks, app.config.max_payload)
 
     async def _next(self) -> Job | None:
         """Let the event loop turn until there is a job; None: there will be no more."""
@@ -161,17 +158,6 @@ class Child:
             self._waiter = self._loop.create_future()
             await self._waiter
         return self._inbox.popleft()
-
-    def _run(self, work: Coroutine[Any, Any, T] | asyncio.Future[T]) -> T:
-        """Let the event loop turn until this is done. A stray `sys.exit()` in some task does not end the process."""
-        future = asyncio.ensure_future(work, loop=self._loop)
-        while True:
-            try:
-                return self._loop.run_until_complete(future)
-            except (SystemExit, KeyboardInterrupt) as error:
-                if future.done():
-                    raise
-                logger.error("a task in the background raised %s; nothing ends by that", type(error).__name__)
 
     # Orders
 
@@ -212,11 +198,11 @@ class Child:
     def _leave(self, life: asyncio.Task[None]) -> int:
         self._closing.set()
         try:
-            self._run(life)
+            run_through(self._loop, life)
         except BaseException:
             logger.exception("the lifespan of %s failed", self._spec)
             return 1
-        self._run(self._loop.shutdown_asyncgens())
+        run_through(self._loop, self._loop.shutdown_asyncgens())
         return 0
 
 

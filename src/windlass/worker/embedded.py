@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from windlass.clock import SystemClock
@@ -20,6 +20,7 @@ from windlass.worker.board import Board
 from windlass.worker.children import Children
 from windlass.worker.duties import Duties
 from windlass.worker.messages import Bye, Cancel, FromSupervisor, Holding, Wake, Welcome
+from windlass.worker.pipeline import Hook
 from windlass.worker.pulse import Pulse
 from windlass.worker.queues import Queues
 from windlass.worker.runner import AnyTask, Runner
@@ -37,6 +38,7 @@ async def embedded(
     spec: str,
     state: Any,
     *,
+    hooks: Sequence[Hook],
     concurrency: int,
     queues: str,
 ) -> AsyncIterator[Runner]:
@@ -60,6 +62,7 @@ async def embedded(
         clock=SystemClock(),
         lease=config.lease,
         state=state,
+        hooks=hooks,
         limit=config.max_payload,
     )
     beating = beat_here if config.url.endswith(":memory:") else beat_beside

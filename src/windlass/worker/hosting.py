@@ -5,15 +5,20 @@ import contextlib
 import ctypes
 import faulthandler
 import io
+import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from windlass.errors import WindlassError
 from windlass.policy import describe
+
+T = TypeVar("T")
+
+logger = logging.getLogger("windlass.worker")
 
 PR_SET_PDEATHSIG = 1
 
@@ -78,3 +83,15 @@ def fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
         return None
     make: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
     return make
+
+
+def run_through(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T] | asyncio.Future[T]) -> T:
+    """Let the event loop turn until this is done. A stray `sys.exit()` in some task does not end the process."""
+    future = asyncio.ensure_future(work, loop=loop)
+    while True:
+        try:
+            return loop.run_until_complete(future)
+        except (SystemExit, KeyboardInterrupt) as error:
+            if future.done():
+                raise
+            logger.error("a task in the background raised %s; nothing ends by that", type(error).__name__)

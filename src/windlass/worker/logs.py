@@ -6,12 +6,21 @@ import sys
 FORMAT = "%(asctime)s %(levelname)-7s %(message)s"
 
 
+class Lines(logging.Formatter):
+    """One line per record; what a task logs is followed by its job."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = super().format(record)
+        job = getattr(record, "job_id", None)
+        return f"{line}  [job {job} {getattr(record, 'task', '')}]" if job and record.name == "windlass.job" else line
+
+
 def set_up(level: int = logging.INFO) -> None:
     """Write the `windlass` loggers to stderr unless somebody configured them before."""
     logger = logging.getLogger("windlass")
     if not logger.handlers:
         handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(logging.Formatter(FORMAT, "%H:%M:%S"))
+        handler.setFormatter(Lines(FORMAT, "%H:%M:%S"))
         logger.addHandler(handler)
         logger.propagate = False
     if logger.level == logging.NOTSET:

@@ -19,7 +19,7 @@ from windlass.loader import load
 from windlass.model import RunnerInfo
 from windlass.worker.board import Board
 from windlass.worker.children import Children
-from windlass.worker.hosting import die_with_parent, end_group, fast_loop, lifespan, stand_alone, why
+from windlass.worker.hosting import die_with_parent, end_group, fast_loop, lifespan, run_through, stand_alone, why
 from windlass.worker.logs import set_up
 from windlass.worker.messages import (
     Broken,
@@ -56,14 +56,14 @@ EX_GONE = 70
 class Process:
     """One runner process."""
 
-    def __init__(self, given: dict[str, Any]) -> None:
+    def __init__(self, given: dict[str, Any], loop: asyncio.AbstractEventLoop) -> None:
         self._given = given
         self._id: str = given["id"]
         self._board = Board(given["board"])
         self._dump: int = given["dump"]
         self._parent = os.getppid()
         self._lease = 15.0
-        self._welcome: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._welcome: asyncio.Future[str] = loop.create_future()
         self._runner: Runner | None = None
         self._ended = False
         self._grace: asyncio.TimerHandle | None = None
@@ -118,6 +118,7 @@ class Process:
                     clock=SystemClock(),
                     lease=self._lease,
                     state=state,
+                    hooks=app.hooks,
                     limit=app.config.max_payload,
                 )
                 await store.join(RunnerInfo(id=self._id, worker=worker, pid=os.getpid(), tasks=tuple(app.tasks)))
@@ -202,14 +203,12 @@ def main() -> None:
     set_up(logging.WARNING if given["quiet"] else logging.INFO)
     sys.setswitchinterval(SWITCH)
 
-    async def run() -> int:
-        return await Process(given).main()
-
-    with asyncio.Runner(loop_factory=fast_loop()) as runner:
-        code = runner.run(run())
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)  # threads that still run user code do not keep us
+    loop = (fast_loop() or asyncio.new_event_loop)()
+    asyncio.set_event_loop(loop)
+    code = run_through(loop, Process(given, loop).main())
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # threads that still run user code do not keep us
 
 
 if __name__ == "__main__":

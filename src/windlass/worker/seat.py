@@ -151,7 +151,7 @@ class Seat:
         text = self._dump.read_text("utf-8", "replace")
         os.truncate(self._dump, 0)
         frames = _FRAME.findall(text.rpartition("hread 0x")[2])
-        library = (str(Path(os.__file__).parent), str(Path(__file__).parent.parent))
+        library = (str(Path(os.__file__).parent), str(Path(__file__).parent.parent), "<frozen ")
         shown = [f"{file}:{line} in {name}" for file, line, name in frames if not file.startswith(library)]
         return shown[:3] or [f"{file}:{line} in {name}" for file, line, name in frames[:3]]
 
