@@ -4,6 +4,7 @@ Each prints its figures and ends with exit code 1 if a promise was broken.
 """
 
 import argparse
+import itertools
 import multiprocessing
 import os
 import random
@@ -99,28 +100,33 @@ def judge_kills(trial: Trial, jobs: set[str], kills: list[tuple[float, str, list
     states = Counter(row[0] for row in db.execute("SELECT state FROM jobs"))
     charged = db.execute("SELECT count(*) FROM jobs WHERE attempt > 1").fetchone()[0]
     twice = sum(len({fence for _, fence, _ in runs}) < len(runs) for runs in starts.values())
-    waits = [
-        later[0] - earlier[0]
-        for runs in starts.values()
-        for earlier, later in zip(sorted(runs), sorted(runs)[1:], strict=False)
-    ]
-    after_runner: list[float] = []
-    after_worker: list[float] = []
-    for runs in starts.values():
-        for earlier, later in zip(sorted(runs), sorted(runs)[1:], strict=False):
-            for at, kind, pids in kills:
-                if earlier[0] <= at + 0.5 and earlier[2] in pids and later[0] > at - 0.5:
-                    (after_runner if kind == "runner" else after_worker).append(later[0] - at)
+    back = {
+        (job, fence): at / 1e6
+        for job, fence, at in db.execute(
+            "SELECT job, fence, ended_at FROM attempts WHERE ending IN ('lost', 'interrupted')"
+        )
+    }
+    killed_by = {pid: (at, kind) for at, kind, pids in kills for pid in pids}
+    ready: defaultdict[str, list[float]] = defaultdict(list)
+    again: defaultdict[str, list[float]] = defaultdict(list)
+    for job, runs in starts.items():
+        ordered = sorted(runs, key=lambda run: run[1])
+        for run, following in itertools.pairwise(ordered):
+            at, kind = killed_by.get(run[2], (0.0, ""))
+            if kind and (job, run[1]) in back:
+                ready[kind].append(back[job, run[1]] - at)
+                again[kind].append(following[0] - at)
     lost = jobs - set(starts)
     print(f"jobs {len(jobs):,}; states {dict(states)}; kills {Counter(kind for _, kind, _ in kills)}")
     print(
         f"lost {len(lost)}; ended twice in user code (killed after its work, before its settle) "
         f"{sum(count > 1 for count in ends.values())}; one attempt started twice {twice}; charged {charged}"
     )
-    print(
-        f"interrupted {len(waits)}; started again after a runner's death: {summary(after_runner)}; after a whole "
-        f"worker's death (lease {LEASE:g} s): {summary(after_worker)}"
-    )
+    for kind in ("runner", "worker"):
+        print(
+            f"after the death of a {kind} (lease {LEASE:g} s): claimable again {summary(ready[kind])}; "
+            f"started again {summary(again[kind])}"
+        )
     return not lost and not twice and states == Counter(succeeded=len(jobs)) and not charged
 
 

@@ -136,7 +136,7 @@ class Process:
         except WindlassError:
             raise
         except Exception as error:
-            self._channel.send(Broken(text=f"the app's lifespan failed\n{why(error, self._given['app'])}"))
+            self._channel.send(Broken(text=f"the runner cannot go on\n{why(error, self._given['app'])}"))
             await self._channel.flush()
             return 1
         await app.aclose()

@@ -1,0 +1,344 @@
+"""What was done to a store and what it answered, kept outside of it, and what must be true of that."""
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.store.stage import Process, Stage, finish
+from windlass.errors import Evicted
+from windlass.model import (
+    Claim,
+    Demand,
+    Ending,
+    Exchanged,
+    Held,
+    JobRecord,
+    NewJob,
+    Orders,
+    Outcome,
+    Placed,
+    RunnerInfo,
+    State,
+    Verb,
+    WorkerInfo,
+)
+from windlass.store.contract import Store
+
+Attempt = tuple[int, str, int]
+"""Fence, runner and seq: the name of an attempt within its job."""
+
+
+class Violation(Exception):
+    """The store did what it must not."""
+
+    def __init__(self, job: str, text: str) -> None:
+        super().__init__(text)
+        self.job = job
+
+
+@dataclass
+class Life:
+    """One job, as its history tells."""
+
+    new: NewJob
+    fence: int = 0
+    open: Attempt | None = None
+    over: State | None = None
+    cancelling: bool = False
+    attempt: int = 0
+    suspect: bool = False
+    settled: dict[Attempt, Ending] = field(default_factory=dict)
+    believers: dict[int, Process] = field(default_factory=dict)
+
+    def end(self, state: State) -> None:
+        self.over, self.open, self.cancelling = state, None, False
+
+
+class History:
+    """A store that writes down, at the moment of the deed, what it was asked and what it said; and judges it."""
+
+    def __init__(self, store: Store, stage: Stage) -> None:
+        self.lives: dict[str, Life] = {}
+        self.story: list[tuple[float, str, str, object]] = []
+        self._store = store
+        self._stage = stage
+        self._runners: dict[str, str] = {}
+        self._seqs: dict[str, int] = {}
+        self._beats: dict[str, tuple[float, float]] = {}
+
+    def tell(self, job: str, what: str, detail: object = "") -> None:
+        """Write down an event of a job, or of all ("")."""
+        self.story.append((self._stage.now, job, what, detail))
+
+    # Jobs in
+
+    async def put(self, jobs: Sequence[NewJob]) -> list[Placed]:
+        placed = await self._store.put(jobs)
+        for job, entry in zip(jobs, placed, strict=True):
+            self._placed(job, entry)
+        return placed
+
+    def _placed(self, job: NewJob, entry: Placed) -> None:
+        self.tell(job.id, "put", entry)
+        if entry.new:
+            if job.id in self.lives:
+                raise Violation(job.id, "stored twice under one id")
+            if other := self._holder(job.unique, job.id):
+                raise Violation(job.id, f"admitted although {other.new.id} holds its unique key {job.unique}")
+            self.lives[job.id] = Life(job)
+        elif entry.id not in self.lives:
+            raise Violation(entry.id, f"put of {job.id} was answered by a job that does not exist")
+        elif entry.id != job.id and self.lives[entry.id].new.unique != job.unique:
+            raise Violation(job.id, f"{entry.id} stands for it, but has another unique key")
+
+    def _holder(self, key: str | None, but: str) -> Life | None:
+        """The other live job that holds a unique key."""
+        for id, life in self.lives.items():
+            if key is not None and id != but and life.new.unique == key and not self._is_over(life):
+                return life
+        return None
+
+    def _is_over(self, life: Life) -> bool:
+        """Whether a job is over; nobody is told when it expires, so that is looked up."""
+        if life.over is None and life.open is None and life.new.expires_in is not None:
+            for job in finish(self._store.get([life.new.id])):
+                self._may_have_expired(life, job)
+        return life.over is not None
+
+    def _may_have_expired(self, life: Life, job: JobRecord) -> None:
+        if life.over is None and life.open is None and job.state is State.CANCELLED and job.reason == "expired":
+            if life.new.expires_in is None:
+                raise Violation(job.id, "expired without a limit")
+            self.tell(job.id, "expired")
+            life.end(State.CANCELLED)
+
+    # Workers
+
+    async def enlist(self, worker: WorkerInfo) -> None:
+        await self._store.enlist(worker)
+        self._beats[worker.id] = (self._stage.now, worker.lease)
+
+    async def join(self, runner: RunnerInfo) -> None:
+        await self._store.join(runner)
+        if runner.worker not in self._beats:
+            raise Violation("", f"runner {runner.id} joined worker {runner.worker}, which is gone")
+        self._runners[runner.id] = runner.worker
+
+    async def release(self, runners: Sequence[str], ending: Ending, outcomes: Sequence[Outcome] = ()) -> int:
+        back = await self._store.release(runners, ending, outcomes)
+        for outcome in outcomes:
+            life = self.lives.get(outcome.id)
+            if life and life.open and life.open[0] == outcome.fence and life.open[1] in runners:
+                self._apply(life, outcome)
+        expected = sum(self._depart(runner, ending) for runner in runners)
+        if back != expected:
+            raise Violation("", f"release of {runners} handed {back} jobs back, not {expected}")
+        return back
+
+    async def retire(self, worker: str) -> None:
+        await self._store.retire(worker)
+        self._depart_worker(worker, Ending.INTERRUPTED)
+
+    async def reap(self) -> list[str]:
+        dead = await self._store.reap()
+        for worker, (beat, lease) in tuple(self._beats.items()):
+            age = self._stage.now - beat
+            if (worker in dead) != (age > lease):
+                said = "reaped" if worker in dead else "not reaped"
+                raise Violation("", f"worker {worker} was {said} {age:.3f} s after its last beat; its lease is {lease}")
+        for worker in dead:
+            self._depart_worker(worker, Ending.LOST)
+        return dead
+
+    def _depart(self, runner: str, ending: Ending) -> int:
+        self._runners.pop(runner, None)
+        held = [life for life in self.lives.values() if life.open and life.open[1] == runner]
+        for life in held:
+            self._hand_back(life, ending)
+        return len(held)
+
+    def _depart_worker(self, worker: str, ending: Ending) -> None:
+        self._beats.pop(worker, None)
+        for runner in [runner for runner, owner in self._runners.items() if owner == worker]:
+            self._depart(runner, ending)
+
+    def _hand_back(self, life: Life, ending: Ending) -> None:
+        self.tell(life.new.id, "handed back", ending)
+        life.open = None
+        life.suspect = life.suspect or ending is Ending.LOST
+        if life.cancelling:
+            life.end(State.CANCELLED)
+
+    async def beat(self, worker: str, held: Mapping[str, Held]) -> Orders:
+        ordered = {(life.open[1], id, life.open[0]) for id, life in self._cancelling(worker).items() if life.open}
+        orders = await self._store.beat(worker, held)
+        if orders.evicted != (worker not in self._beats):
+            raise Violation("", f"worker {worker} was told evicted={orders.evicted}")
+        if orders.evicted:
+            return orders
+        if {(order.runner, order.id, order.fence) for order in orders.cancel} != ordered:
+            raise Violation("", f"worker {worker} got orders {orders.cancel}, not {ordered}")
+        self._beats[worker] = (self._stage.now, self._beats[worker][1])
+        for life in self.lives.values():
+            word = held.get(life.open[1]) if life.open else None
+            if life.open and word and life.open[2] <= word.seq and (life.new.id, life.open[0]) not in word.claims:
+                self._hand_back(life, Ending.INTERRUPTED)
+        return orders
+
+    def _cancelling(self, worker: str) -> dict[str, Life]:
+        mine = {id: life for id, life in self.lives.items() if life.open and life.cancelling}
+        return {id: life for id, life in mine.items() if life.open and self._runners.get(life.open[1]) == worker}
+
+    # Attempts
+
+    async def exchange(self, runner: str, seq: int, outcomes: Sequence[Outcome], demand: Demand) -> Exchanged:
+        try:
+            answer = await self._store.exchange(runner, seq, outcomes, demand)
+        except Evicted:
+            if runner in self._runners:
+                raise Violation("", f"runner {runner} was evicted although it is registered") from None
+            raise
+        if runner not in self._runners:
+            raise Violation("", f"runner {runner} exchanged although it is gone")
+        for outcome in outcomes:
+            self._answered(runner, outcome, outcome.id not in answer.refused)
+        fresh = [claim for claim in answer.claimed if claim.fence > self._life(claim.id).fence]
+        if fresh and seq <= self._seqs.get(runner, 0):
+            raise Violation(fresh[0].id, f"claimed by the repeated exchange {seq} of {runner}")
+        for claim in fresh:
+            self._claimed(runner, claim)
+        self._check_slots(fresh, demand)
+        self._check_held(runner, seq, answer.claimed)
+        if fresh or outcomes:
+            self._seqs[runner] = max(seq, self._seqs.get(runner, 0))
+        return answer
+
+    def _life(self, id: str) -> Life:
+        if id not in self.lives:
+            raise Violation(id, "claimed, but it was never put")
+        return self.lives[id]
+
+    def _claimed(self, runner: str, claim: Claim) -> None:
+        life = self.lives[claim.id]
+        self.tell(claim.id, "claimed", (runner, claim.seq, claim.fence))
+        if life.open:
+            raise Violation(claim.id, f"claimed by {runner} while {life.open[1]} holds it")
+        if life.over:
+            raise Violation(claim.id, f"claimed although it is {life.over}")
+        if claim.attempt != life.attempt or (claim.lost > 0) != life.suspect:
+            raise Violation(claim.id, f"attempt {claim.attempt} of {life.attempt}, lost {claim.lost}: {life.suspect}")
+        life.fence = claim.fence
+        life.open = (claim.fence, runner, claim.seq)
+
+    def _check_slots(self, claims: Sequence[Claim], demand: Demand) -> None:
+        if len(claims) > demand.slots:
+            raise Violation(claims[0].id, f"{len(claims)} jobs claimed for {demand.slots} free slots")
+        for lane in demand.lanes:
+            taken = [claim for claim in claims if claim.task in (lane.suspects if claim.lost else lane.tasks)]
+            if len(taken) > lane.slots:
+                raise Violation(taken[0].id, f"{len(taken)} jobs claimed for {lane.slots} free slots of a lane")
+
+    def _check_held(self, runner: str, seq: int, claims: Collection[Claim]) -> None:
+        got = {(claim.id, claim.fence) for claim in claims}
+        held = {(id, life.open[0]) for id, life in self.lives.items() if life.open and life.open[1:] == (runner, seq)}
+        for id, fence in got ^ held:
+            raise Violation(id, f"exchange {seq} of {runner}, fence {fence}: answered {sorted(got)}, holds {sorted(held)}")
+
+    def _answered(self, runner: str, outcome: Outcome, stands: bool) -> None:
+        life = self._life(outcome.id)
+        attempt = (outcome.fence, runner, outcome.seq)
+        self.tell(outcome.id, "accepted" if stands else "refused", (outcome.ending, *attempt))
+        if life.open == attempt:
+            if not stands:
+                raise Violation(outcome.id, f"the outcome of {runner}, which holds it, was refused")
+            self._apply(life, outcome)
+        elif stands and life.settled.get(attempt) is not outcome.ending:
+            raise Violation(outcome.id, f"the late outcome {outcome.ending} of attempt {attempt} was accepted")
+
+    def _apply(self, life: Life, outcome: Outcome) -> None:
+        assert life.open
+        life.settled[life.open] = outcome.ending
+        life.open = None
+        life.attempt, life.suspect = outcome.attempt, outcome.lost > 0
+        if outcome.ending.state.final or life.cancelling:
+            life.end(outcome.ending.state if outcome.ending.state.final else State.CANCELLED)
+
+    # Operators
+
+    async def act(self, ids: Sequence[str], verb: Verb) -> list[str]:
+        done = await self._store.act(ids, verb)
+        for id in ids:
+            life = self.lives.get(id)
+            self.tell(id, f"operator: {verb}", id in done)
+            if life is None:
+                if id in done:
+                    raise Violation(id, f"{verb} was done to a job that does not exist")
+            elif id in done:
+                self._done(life, verb)
+            elif verb is Verb.RETRY and self._is_over(life) and not self._holder(life.new.unique, id):
+                raise Violation(id, f"{life.over}, but not retried")
+        return done
+
+    def _done(self, life: Life, verb: Verb) -> None:
+        if verb is Verb.CANCEL and life.open:
+            life.cancelling = True
+        elif verb is Verb.CANCEL:
+            life.end(State.CANCELLED)
+        elif verb is Verb.DELETE:
+            del self.lives[life.new.id]
+        elif self._is_over(life):
+            if other := self._holder(life.new.unique, life.new.id):
+                raise Violation(life.new.id, f"retried although {other.new.id} holds its unique key")
+            life.over, life.attempt, life.suspect = None, 0, False
+            life.new = NewJob(id=life.new.id, task=life.new.task, args=b"", unique=life.new.unique)
+
+    # Who believes what
+
+    def begins(self, claim: Claim, process: Process) -> None:
+        """A process starts to run an attempt."""
+        life = self.lives.get(claim.id)
+        if life is None:
+            return
+        for fence, other in life.believers.items():
+            if fence != claim.fence and other.alive and other.thaw_at < self._stage.now:
+                raise Violation(claim.id, f"{process.name} starts it while {other.name} runs attempt {fence}")
+        life.believers[claim.fence] = process
+
+    def stops(self, claim: Claim) -> None:
+        """A process does not run an attempt any more."""
+        if claim.id in self.lives:
+            self.lives[claim.id].believers.pop(claim.fence, None)
+
+    # Looking at the store
+
+    def audit(self) -> None:
+        """Compare what the store holds with what was told."""
+        found = {job.id: job for job in finish(self._store.get(list(self.lives)))}
+        for id, life in self.lives.items():
+            if id not in found:
+                raise Violation(id, "lost: the store does not know it any more")
+            self._may_have_expired(life, found[id])
+            self._compare(life, found[id])
+        live = sum(line.count for line in finish(self._store.stats()))
+        if live != sum(life.over is None for life in self.lives.values()):
+            raise Violation("", f"{live} live jobs, of which this history does not know")
+
+    def _compare(self, life: Life, job: JobRecord) -> None:
+        if (life.over or job.state) is not job.state or job.state.final != (life.over is not None):
+            raise Violation(job.id, f"{job.state}, but its history says {life.over or 'live'}")
+        if (job.state is State.RUNNING) != (life.open is not None):
+            raise Violation(job.id, f"{job.state}, but held by {life.open}")
+        if life.open and (job.fence, job.runner) != life.open[:2]:
+            raise Violation(job.id, f"held by {job.runner} under fence {job.fence}, not by {life.open}")
+        if job.fence != life.fence:
+            raise Violation(job.id, f"fence {job.fence}, not {life.fence}")
+        if life.over is None and (job.attempt, job.lost > 0) != (life.attempt, life.suspect):
+            raise Violation(job.id, f"attempt {job.attempt}, not {life.attempt}; lost {job.lost}: {life.suspect}")
+
+    def all_over(self) -> bool:
+        return all(life.over for life in self.lives.values())
+
+    def counts(self) -> Counter[Any]:
+        """How many events of each kind there were."""
+        return Counter(what for _, _, what, _ in self.story)
