@@ -243,13 +243,18 @@ class History:
         got = {(claim.id, claim.fence) for claim in claims}
         held = {(id, life.open[0]) for id, life in self.lives.items() if life.open and life.open[1:] == (runner, seq)}
         for id, fence in got ^ held:
-            raise Violation(id, f"exchange {seq} of {runner}, fence {fence}: answered {sorted(got)}, holds {sorted(held)}")
+            raise Violation(
+                id, f"exchange {seq} of {runner}, fence {fence}: answered {sorted(got)}, holds {sorted(held)}"
+            )
 
     def _answered(self, runner: str, outcome: Outcome, stands: bool) -> None:
-        life = self._life(outcome.id)
+        life = self.lives.get(outcome.id)
         attempt = (outcome.fence, runner, outcome.seq)
-        self.tell(outcome.id, "accepted" if stands else "refused", (outcome.ending, *attempt))
-        if life.open == attempt:
+        self.tell(outcome.id, "accepted" if stands else "refused", (str(outcome.ending), *attempt))
+        if life is None:
+            if stands:
+                raise Violation(outcome.id, "the outcome of a job that does not exist was accepted")
+        elif life.open == attempt:
             if not stands:
                 raise Violation(outcome.id, f"the outcome of {runner}, which holds it, was refused")
             self._apply(life, outcome)
@@ -267,6 +272,8 @@ class History:
     # Operators
 
     async def act(self, ids: Sequence[str], verb: Verb) -> list[str]:
+        for life in self.lives.values():
+            self._is_over(life)
         done = await self._store.act(ids, verb)
         for id in ids:
             life = self.lives.get(id)

@@ -20,6 +20,7 @@ from pathlib import Path
 from windlass import policy
 from windlass.model import Held, Outcome
 from windlass.worker.board import Board
+from windlass.worker.hosting import reap_group
 from windlass.worker.messages import Child, FromRunner, FromSupervisor, Holding
 from windlass.worker.wire import Channel
 
@@ -116,7 +117,8 @@ class Seat:
         code = await self.gone()
         self.kill_now()
         for _ in range(int(GONE_WITHIN / 0.01)):
-            if not any(alive(group) for group in (self.pid, *self._children)):
+            left = [group for group in (self.pid, *self._children) if reap_group(group)]
+            if not left:
                 return code
             await asyncio.sleep(0.01)
         logger.error("processes of runner %s do not die; its jobs go back anyway", self.id[:8])
@@ -174,12 +176,3 @@ def exit_of(process: subprocess.Popen[bytes]) -> asyncio.Future[int]:
 
     threading.Thread(target=wait, name=f"windlass-wait-{process.pid}", daemon=True).start()
     return ended
-
-
-def alive(group: int) -> bool:
-    """Whether a process of that group exists, unless it is a zombie that nobody reaps."""
-    try:
-        os.killpg(group, 0)
-    except (ProcessLookupError, PermissionError):
-        return False
-    return True

@@ -17,6 +17,7 @@ from windlass.store.contract import Store
 from windlass.store.dispatch import make_store
 from windlass.worker.children import died_of
 from windlass.worker.duties import Duties
+from windlass.worker.hosting import adopt_orphans, reap_strays
 from windlass.worker.messages import Broken, Cancel, Hello, Pause, Stop, Wake, Welcome
 from windlass.worker.pulse import Pulse
 from windlass.worker.seat import Seat, Spec
@@ -66,6 +67,7 @@ class Supervisor:
 
     async def run(self) -> int:
         """Work until stopped; the exit code of the process."""
+        adopt_orphans()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
@@ -245,6 +247,7 @@ class Supervisor:
         while True:
             await asyncio.sleep(TICK)
             now = self._clock.boot()
+            reap_strays({seat.pid for seat in self._seats})
             self._draw_line(now)
             for seat in tuple(self._seats):
                 if not seat.ready:

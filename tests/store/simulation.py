@@ -1,0 +1,213 @@
+"""A seeded simulation of several workers on one store, with everything going wrong that can.
+
+`python -m tests.store.simulation --seeds 100000 --start 0` runs as many as wanted. The same seed is the same run.
+"""
+
+import argparse
+import random
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from tests.store.cast import LEASE, Plot, Runner, Worker, operate, produce
+from tests.store.history import History, Violation
+from tests.store.stage import Process, Stage, Weather, finish
+from windlass.store.contract import Store
+from windlass.store.dispatch import make_store
+
+STORMY = 40.0
+"""Seconds in which things go wrong."""
+
+QUIET = 150.0
+"""Seconds after that in which every job must come to its end: two leases, the longest backoff, the longest job."""
+
+
+class Simulation:
+    """One run from one seed."""
+
+    def __init__(self, seed: int, connect: Callable[..., Store] = make_store) -> None:
+        self.seed = seed
+        self.rng = random.Random(seed)
+        self.stage = Stage(self.rng)
+        self.store = connect("sqlite:///:memory:", self.stage.clock)
+        self.history = History(self.store, self.stage)
+        self.plot = Plot(self.stage, self.history)
+        self._shifted = 0.0
+        self._outside = Process("outside")
+        self._over = False
+        count = self.rng.choice((2, 2, 3))
+        self.workers = [Worker(self.plot, self.rng.choice((1, 1, 2)), self.rng.choice((1, 2, 3))) for _ in range(count)]
+
+    def run(self) -> None:
+        """The whole run. Raises `Violation`."""
+        self.store.open_now()  # type: ignore[attr-defined]
+        try:
+            self._play()
+        finally:
+            self.stage.close()
+            finish_closing(self.store)
+
+    def _play(self) -> None:
+        self._set_weather()
+        for worker in self.workers:
+            worker.start()
+        jobs = self.rng.randrange(5, 14)
+        self.stage.spawn(self._outside, produce(self.plot, self._outside, jobs, STORMY * 0.8))
+        self.stage.spawn(self._outside, operate(self.plot, self._outside, STORMY))
+        self._plan_troubles()
+        for at in (STORMY / 3, STORMY * 2 / 3):
+            self.stage.after(at, self.history.audit)
+        self.stage.after(STORMY, self._calm)
+        self.stage.run(STORMY + QUIET, lambda: self._over)
+        self.history.audit()
+        for id, life in self.history.lives.items():
+            if not life.over:
+                raise Violation(id, f"not over {QUIET:.0f} s after the last fault")
+
+    def _set_weather(self) -> None:
+        """Each run has a part of the faults, so that none hides another."""
+        rates = {"dropped": 0.06, "unanswered": 0.08, "late": 0.06, "doubled": 0.06, "fatal": 0.03, "slow": 0.1}
+        chosen = {name: rate * self.rng.uniform(0.5, 2.0) for name, rate in rates.items() if self.rng.random() < 0.5}
+        self.stage.weather = Weather(**chosen)
+
+    def _plan_troubles(self) -> None:
+        kinds = [
+            self._crash,
+            self._crash_runner,
+            self._pause,
+            self._pause_runner,
+            self._stop,
+            self._overrun,
+            self._step,
+        ]
+        active = self.rng.sample(kinds, self.rng.randrange(len(kinds) + 1))
+        for _ in range(self.rng.randrange(7) if active else 0):
+            self.stage.after(self.rng.uniform(0.0, STORMY), self.rng.choice(active))
+
+    # Troubles
+
+    def _alive(self) -> list[Worker]:
+        return [worker for worker in self.workers if worker.process.alive]
+
+    def _a_runner(self) -> Runner | None:
+        runners = [runner for worker in self._alive() for runner in worker.runners if runner.process.alive]
+        return self.rng.choice(runners) if runners else None
+
+    def _crash(self) -> None:
+        """A whole worker dies; another takes its place after a while."""
+        if workers := self._alive():
+            self._restart(self.rng.choice(workers), self.rng.uniform(0.0, 20.0))
+
+    def _restart(self, worker: Worker, pause: float) -> None:
+        worker.process.kill()
+        process = worker.process
+        self.stage.after(pause, lambda: worker.start() if worker.process is process else None)
+
+    def _crash_runner(self) -> None:
+        if runner := self._a_runner():
+            runner.process.kill()
+
+    def _pause(self) -> None:
+        """A worker is frozen with all its runners, for longer than its lease or not."""
+        if workers := self._alive():
+            worker = self.rng.choice(workers)
+            thaw_at = self.stage.now + self.rng.uniform(1.0, self.rng.choice((10.0, 40.0, 120.0)))
+            for process in (worker.process, *(runner.process for runner in worker.runners)):
+                process.thaw_at = max(process.thaw_at, thaw_at)
+
+    def _pause_runner(self) -> None:
+        if runner := self._a_runner():
+            runner.process.thaw_at = self.stage.now + self.rng.uniform(1.0, 30.0)
+
+    def _stop(self) -> None:
+        """A worker is told to stop, and started again."""
+        if workers := self._alive():
+            worker = self.rng.choice(workers)
+            if not worker.stopping and worker.id:
+                self.stage.spawn(worker.process, worker.stop())
+                process = worker.process
+                self.stage.after(25.0, lambda: self._restart(worker, 0.0) if worker.process is process else None)
+
+    def _overrun(self) -> None:
+        if runner := self._a_runner():
+            runner.overrun()
+
+    def _step(self) -> None:
+        """Somebody sets the wall clock."""
+        jump = self.rng.choice((-20.0, -5.0, 5.0, 20.0))
+        self._shifted += jump
+        self.stage.clock.shift(jump)
+
+    # The quiet time
+
+    def _calm(self) -> None:
+        self.stage.weather = Weather()
+        self.stage.clock.shift(-self._shifted)
+        for worker in self.workers:
+            for process in (worker.process, *(runner.process for runner in worker.runners)):
+                process.thaw_at = min(process.thaw_at, self.stage.now)
+            if not worker.process.alive:
+                worker.start()
+        self._look()
+
+    def _look(self) -> None:
+        self.history.audit()
+        self._over = self.history.all_over() and self.stage.now > STORMY + LEASE
+        self.stage.after(3.0, self._look)
+        for worker in self.workers:
+            if not worker.process.alive:
+                worker.start()
+
+
+def finish_closing(store: Store) -> None:
+    store.close_now()  # type: ignore[attr-defined]
+
+
+def story(simulation: Simulation, job: str) -> Iterable[str]:
+    """What happened to one job, line by line."""
+    for at, id, what, detail in simulation.history.story:
+        if id in (job, ""):
+            yield f"{at:9.3f}  {what:<18} {detail}"
+
+
+def failing(seeds: Iterable[int], connect: Callable[..., Store] = make_store) -> tuple[Simulation, Violation] | None:
+    """The first run that violates something."""
+    for seed in seeds:
+        simulation = Simulation(seed, connect)
+        try:
+            simulation.run()
+        except Violation as violation:
+            return simulation, violation
+    return None
+
+
+def report(simulation: Simulation, violation: Violation) -> str:
+    """The seed, what was violated, and the story of that job."""
+    lines = [f"seed {simulation.seed}, {simulation.stage.now:.3f} s: {violation.job or 'store'}: {violation}"]
+    return "\n".join([*lines, *story(simulation, violation.job)])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.store.simulation", description=__doc__)
+    parser.add_argument("--seeds", type=int, default=2_000, help="how many")
+    parser.add_argument("--start", type=int, default=0, help="the first")
+    given = parser.parse_args()
+    began, events = time.monotonic(), Counter[Any]()
+    for seed in range(given.start, given.start + given.seeds):
+        simulation = Simulation(seed)
+        try:
+            simulation.run()
+        except Violation as violation:
+            print(report(simulation, violation))
+            return 1
+        events += simulation.history.counts()
+    taken = time.monotonic() - began
+    print(f"{given.seeds} seeds without a violation in {taken:.1f} s ({given.seeds / taken:.0f} seeds/s)")
+    print(", ".join(f"{count} {what}" for what, count in events.most_common()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
