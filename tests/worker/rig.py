@@ -25,6 +25,14 @@ def until(condition: Callable[[], object], what: str) -> None:
         time.sleep(0.02)
 
 
+def runs(process: psutil.Process) -> bool:
+    """Whether a process still does something; a zombie that nobody reaps does not."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 @dataclass
 class Effect:
     """One line that a job wrote."""

@@ -13,7 +13,7 @@ from types import ModuleType
 
 import pytest
 
-from tests.worker.rig import Rig, until
+from tests.worker.rig import Rig, runs, until
 from windlass import App, JobCancelled, JobFailed, Retry, State
 
 
@@ -162,7 +162,7 @@ def test_kill_9_of_a_whole_worker_waits_for_the_lease_and_no_longer(rig: Rig, ta
     runners = rig.runners(first)
     first.kill()
     first.wait()
-    until(lambda: not any(one.is_running() for one in runners), "the runner dies with its supervisor")
+    until(lambda: not any(map(runs, runners)), "the runner dies with its supervisor")
     assert not rig.effects("napped")
     with rig.worker("-p", "1"):
         job.result(timeout=60)
