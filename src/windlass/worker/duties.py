@@ -30,6 +30,8 @@ class Duties:
                 await self._prune()
             except StoreError as error:
                 logger.warning("finished jobs could not be pruned this time: %s", error)
+            except Exception:
+                logger.exception("finished jobs could not be pruned this time")
 
     async def _prune(self) -> None:
         while True:

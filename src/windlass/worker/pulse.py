@@ -81,6 +81,8 @@ class Pulse:
                 await self._beat(began)
             except (StoreError, TimeoutError) as error:
                 logger.warning("the lease could not be renewed: %s", error or "the store did not answer in time")
+            except Exception:
+                logger.exception("the lease could not be renewed")
             await asyncio.sleep(max(0.0, beat_every(self._lease) - (self._clock.boot() - began)))
 
     async def _beat(self, sent: float) -> None:

@@ -139,8 +139,12 @@ class Runner:
         self._handing_in = []
         for id in answer.refused:
             logger.warning("job %s: this attempt had been taken from us, so its outcome was dropped", id)
+        late = self._is_late()
         for claim in answer.claimed:
-            self._start(claim)
+            if late:
+                self._finished.append(policy.interrupted(claim))
+            else:
+                self._start(claim)
         self._plan(answer, demand)
 
     async def _ask(self, outcomes: Sequence[Outcome], demand: Demand) -> Exchanged:
@@ -171,9 +175,11 @@ class Runner:
             self._due = asyncio.get_running_loop().call_later(min(delay, 3600.0), self.wake)
 
     def _free(self) -> int:
-        if not self._claiming or self._clock.boot() - self._board.beat > self._lease / 2:
-            return 0
-        return self._slots - len(self._running)
+        return 0 if not self._claiming or self._is_late() else self._slots - len(self._running)
+
+    def _is_late(self) -> bool:
+        """Whether half the lease is over: too late to begin anything."""
+        return self._clock.boot() - self._board.beat > self._lease / 2
 
     def _demand(self) -> Demand:
         free = self._free()
@@ -189,7 +195,11 @@ class Runner:
 
     async def _listen(self) -> None:
         while True:
-            await self._store.wait("work", POLL)
+            try:
+                await self._store.wait("work", POLL)
+            except Exception as error:  # a hint less; looking again finds everything
+                logger.debug("waiting for hints failed: %s", error)
+                await asyncio.sleep(1)
             self.wake()
 
     # Orders
@@ -341,5 +351,5 @@ class Runner:
             if reports:
                 try:
                     await self._store.note(self.id, list(reports.values()))
-                except StoreError as error:
+                except Exception as error:  # the next word of progress replaces it
                     logger.debug("progress was not written this time: %s", error)

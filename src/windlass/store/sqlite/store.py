@@ -61,6 +61,7 @@ class SQLiteStore:
         self._readers: ThreadPoolExecutor | None = None
         self._pulse: ThreadPoolExecutor | None = None
         self._local = threading.local()
+        self._reading: list[sqlite3.Connection] = []
         self._shared: sqlite3.Connection | None = None
         self._inline = threading.RLock()
 
@@ -100,6 +101,10 @@ class SQLiteStore:
             for pool in (self._readers, self._pulse):
                 if pool:
                     pool.shutdown()
+            for connection in self._reading:
+                connection.close()
+            self._reading.clear()
+            self._local = threading.local()
             if self._writer:
                 self._writer.close()
             if self._shared:
@@ -164,6 +169,7 @@ class SQLiteStore:
         try:
             if db is None:
                 db = self._local.db = self._connect()
+                self._reading.append(db)
             return work(db)
         except sqlite3.Error as error:
             raise StoreUnavailable(f"{self.path} cannot be read: {error}") from error
@@ -265,7 +271,10 @@ class SQLiteStore:
         if worker not in leases:
             self._sidecar.forget(worker)
             return Orders(evicted=True)
-        self._sidecar.beat(worker)
+        try:
+            self._sidecar.beat(worker)
+        except OSError as error:
+            raise StoreUnavailable(f"the beat could not be written: {error}") from error
         ages = self._sidecar.ages(leases)
         cancel = [Order(runner=row[0], id=row[1], fence=row[2]) for row in db.execute(SQL.orders, (worker,))]
         due: float | None = 0.0

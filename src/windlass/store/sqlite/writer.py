@@ -29,6 +29,9 @@ WAL_LIMIT = 16 * 1024 * 1024
 COPY_PAUSE = 0.5
 """Seconds between two tries to copy it back, while readers are in the way."""
 
+CLOSE_WITHIN = 5.0
+"""Seconds that closing waits for what is queued."""
+
 LOCK_SLICE = 0.2
 """Seconds that SQLite itself waits for a foreign writer before we look at our deadlines again."""
 
@@ -81,6 +84,7 @@ class Writer:
 
         Raises `StoreUnavailable` if it did not start in time (nothing is written), `Unanswered` if it did not end.
         """
+        self._refuse_closed()
         deadline = time.monotonic() + timeout
         if not self._calls and self._mutex.acquire(blocking=False):
             try:
@@ -110,19 +114,24 @@ class Writer:
             return
         self._closing = True
         self._bell.release()
-        self._thread.join()
+        self._thread.join(CLOSE_WITHIN)
+        if self._thread.is_alive():  # a foreign program holds the lock; the end of the process lets go of all
+            return
         with self._mutex:
             self._connection.close()
             self._checkpointer.close()
             os.close(self._lock_file)
 
     def _submit(self, work: Work[T]) -> Call[T]:
-        if self._closing:
-            raise StoreUnavailable("the store is closed; open it again before using it")
+        self._refuse_closed()
         call = Call(work)
         self._calls.append(call)
         self._bell.release()
         return call
+
+    def _refuse_closed(self) -> None:
+        if self._closing:
+            raise StoreUnavailable("the store is closed; open it again before using it")
 
     def _serve(self) -> None:
         while not (self._closing and not self._calls):
@@ -138,10 +147,10 @@ class Writer:
             self._begin(None)
             while self._calls and len(group) < GROUP:
                 call = self._calls.popleft()
-                if call.claim():
+                if not call.future.cancelled() and call.claim():
                     group.append(call)
             answers = self._together(group)
-        except sqlite3.Error as error:
+        except Exception as error:  # whatever it is, this thread goes on, and those who wait are told
             answers = [(call, None, failure(error)) for call in group or self._drain()]
         finally:
             fcntl.flock(self._lock_file, fcntl.LOCK_UN)
@@ -201,7 +210,12 @@ class Writer:
                     value = call.work(self._connection)
                 except BaseException as error:
                     problem = failure(error) if isinstance(error, sqlite3.Error) else error
-                    self._connection.execute("ROLLBACK TO one" if len(group) > 1 else "ROLLBACK")
+                    if not self._connection.in_transaction:  # SQLite itself gave the whole group up, as on a full disk
+                        raise
+                    if len(group) > 1:
+                        self._connection.execute("ROLLBACK TO one")
+                    else:
+                        self._roll_back()
                 if len(group) > 1:
                     self._connection.execute("RELEASE one")
                 answers.append((call, value, problem))
@@ -252,6 +266,8 @@ def busy(seconds: float) -> StoreUnavailable:
 
 def failure(error: BaseException) -> StoreUnavailable:
     """An SQLite error as one of ours, with what can be done about it."""
+    if isinstance(error, StoreUnavailable):
+        return error
     text = str(error)
     if "full" in text:
         text += ": free some space; waiting work goes on by itself"
