@@ -140,9 +140,9 @@ async def test_a_running_job_does_not_expire(world: World) -> None:
 
 
 async def test_a_job_without_a_limit_does_not_expire(world: World) -> None:
-    await world.put(new())
+    await world.put(job := new())
     await world.advance(10_000_000)
-    await (await world.crew()).take()
+    assert (await (await world.crew()).take()).id == job.id
 
 
 async def test_an_expired_job_is_never_claimed_behind_a_head_of_thousands(world: World) -> None:
