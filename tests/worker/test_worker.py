@@ -5,6 +5,7 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -336,3 +337,31 @@ def test_a_stray_exit_in_the_background_ends_nothing(rig: Rig, tasks: ModuleType
             tasks.leaves_a_bomb.enqueue().result(timeout=60)
         assert tasks.on_loop.enqueue(1).result(timeout=60) == 2
         assert [one.pid for one in rig.runners(worker)] == before
+
+
+def test_a_deaf_thread_does_not_keep_others_from_their_timeouts(rig: Rig) -> None:
+    async def main() -> None:
+        app = App("sqlite:///:memory:")
+
+        @app.task(timeout=0.1, retry=1)
+        def deaf() -> None:
+            released.wait(60)
+
+        @app.task(timeout=0.2, retry=1)
+        async def slow() -> None:
+            await asyncio.sleep(3600)
+
+        async with app.worker(concurrency=4):
+            ignored = await deaf.aenqueue()
+            while (await ignored.arefresh()).state != State.RUNNING:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.2)
+            with pytest.raises(JobFailed, match="timeout"):
+                await (await slow.aenqueue()).aresult(timeout=30)
+            released.set()
+            with pytest.raises(JobFailed, match="timeout"):
+                await ignored.aresult(timeout=30)
+        await app.aclose()
+
+    released = threading.Event()
+    asyncio.run(main())

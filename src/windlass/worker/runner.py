@@ -26,6 +26,8 @@ AnyTask = Task[Any, Any]
 
 DEFAULT_RETRY = Retry()
 
+NEVER = float("inf")
+
 NOTE_EVERY = 0.5
 """Seconds between two writes of progress."""
 
@@ -99,7 +101,9 @@ class Runner:
         self._reports: dict[str, Patch] = {}
         self._deadlines: list[tuple[float, int, Run]] = []
         self._order = itertools.count()
+        self._overdue: list[tuple[float, Run]] = []
         self._alarm: asyncio.TimerHandle | None = None
+        self._alarm_at = NEVER
         self._due: asyncio.TimerHandle | None = None
         self._turn = asyncio.Event()
         self._hungry = True
@@ -283,7 +287,7 @@ class Runner:
         self._reports.pop(run.claim.id, None)
         self._finished.append(outcome)
         self._log(run.claim, outcome)
-        if self._deadlines and self._deadlines[0][2].over:
+        if (self._deadlines and self._deadlines[0][2].over) or (self._overdue and self._overdue[0][1].over):
             self._show_deadline()
         self._turn.set()
 
@@ -317,27 +321,38 @@ class Runner:
             self._show_deadline()
 
     def _show_deadline(self) -> None:
-        """Arm the alarm for the first deadline of a running attempt, and show it to the supervisor."""
+        """Show the supervisor the running attempt whose deadline comes, or was, first; have the alarm ring for it."""
+        while self._overdue and self._overdue[0][1].over:
+            self._overdue.pop(0)
         while self._deadlines and self._deadlines[0][2].over:
             heapq.heappop(self._deadlines)
-        if self._alarm:
-            self._alarm.cancel()
-            self._alarm = None
-        if not self._deadlines:
+        if self._overdue:
+            deadline, run = self._overdue[0]
+        elif self._deadlines:
+            deadline, _, run = self._deadlines[0]
+        else:
             self._board.unwatch()
             return
-        deadline, _, run = self._deadlines[0]
         self._board.watch(deadline, run.timeout or 0.0, run.claim, run.retry)
-        wait = max(0.0, deadline - self._clock.boot())
-        self._alarm = asyncio.get_running_loop().call_later(wait, self._ring_alarm)
+        if self._deadlines and self._deadlines[0][0] < self._alarm_at:
+            self._set_alarm(self._deadlines[0][0])
+
+    def _set_alarm(self, at: float) -> None:
+        """Ring then; an alarm for an attempt that ended is left to ring in vain, which costs less than moving it."""
+        if self._alarm:
+            self._alarm.cancel()
+        self._alarm_at = at
+        self._alarm = asyncio.get_running_loop().call_later(max(0.0, at - self._clock.boot()), self._ring_alarm)
 
     def _ring_alarm(self) -> None:
+        self._alarm, self._alarm_at = None, NEVER
         now = self._clock.boot()
-        late = [run for deadline, _, run in self._deadlines if deadline <= now and not run.over]
-        for run in late:
-            run.stop(Stop.TIMED_OUT)
-        if not late:
-            self._show_deadline()
+        while self._deadlines and self._deadlines[0][0] <= now:
+            deadline, _, run = heapq.heappop(self._deadlines)
+            if not run.over:
+                self._overdue.append((deadline, run))
+                run.stop(Stop.TIMED_OUT)
+        self._show_deadline()
 
     # Progress
 
