@@ -6,6 +6,7 @@ from contextvars import ContextVar
 from types import MappingProxyType
 from typing import Any
 
+from windlass import policy
 from windlass.model import Claim, Progress
 
 logger = logging.getLogger("windlass.job")
@@ -58,7 +59,11 @@ class Context:
     def progress(self, done: float, total: float | None = None, note: str = "") -> None:
         """Say how far the job is; as often as you like, the newest within a second is stored."""
         if self._report is not None:
-            self._report(Progress(done=done, total=total, note=note))
+            self._report(
+                Progress(
+                    done=float(done), total=None if total is None else float(total), note=policy.storable(str(note))
+                )
+            )
 
 
 _current: ContextVar[Context | None] = ContextVar("windlass_current", default=None)

@@ -1,5 +1,7 @@
 """The errors of Windlass. Each says what was expected, what came, and what to do."""
 
+from datetime import timedelta
+
 
 class WindlassError(Exception):
     """Base of all errors that Windlass raises at its callers."""
@@ -82,11 +84,11 @@ class Directive(Exception):
 
 
 class Snooze(Directive):
-    """Run again after `delay` seconds without charging an attempt."""
+    """Run again after `delay` (seconds, or a timedelta) without charging an attempt."""
 
-    def __init__(self, delay: float, reason: str = "") -> None:
-        super().__init__(reason or f"snoozed for {delay:g} s")
-        self.delay = delay
+    def __init__(self, delay: float | timedelta, reason: str = "") -> None:
+        self.delay = delay.total_seconds() if isinstance(delay, timedelta) else float(delay)
+        super().__init__(reason or f"snoozed for {self.delay:g} s")
 
 
 class Cancel(Directive):

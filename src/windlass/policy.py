@@ -13,6 +13,9 @@ from windlass.model import Claim, Ending, Failure, Outcome
 LOST_RUNS = 3
 """A job whose process died this often fails."""
 
+LONGEST = 100 * 366 * 86_400.0
+"""Seconds in a hundred years: the longest that a job is put off, whatever a backoff or a snooze says."""
+
 MAX_TEXT = 64 * 1024
 """The most characters kept of an error's message, and of its traceback (its end, where the cause stands)."""
 
@@ -51,10 +54,10 @@ class Retry:
         """Seconds until the try after number `attempt`. A broken backoff function falls back to the default."""
         if callable(self.backoff):
             try:
-                return max(0.0, float(self.backoff(attempt)))
+                return bounded(float(self.backoff(attempt)))
             except Exception:
                 return default_backoff(attempt)
-        return default_backoff(attempt) if self.backoff is None else max(0.0, float(self.backoff))
+        return default_backoff(attempt) if self.backoff is None else bounded(float(self.backoff))
 
 
 def is_one_of(error: BaseException, kinds: Kinds) -> bool:
@@ -68,6 +71,11 @@ def is_one_of(error: BaseException, kinds: Kinds) -> bool:
 def class_name(kind: type) -> str:
     """The full name of a class, as failures show it; without a module for a built-in one."""
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def bounded(delay: float) -> float:
+    """Seconds from 0 to LONGEST; what is no number waits longest."""
+    return max(0.0, delay) if delay <= LONGEST else LONGEST
 
 
 def default_backoff(attempt: int) -> float:
@@ -96,7 +104,7 @@ def succeeded(claim: Claim, result: bytes | None) -> Outcome:
 def raised(claim: Claim, error: BaseException, retry: Retry) -> Outcome:
     """The attempt ended by an exception: a directive, or a failure that may be tried again."""
     if isinstance(error, Snooze):
-        return outcome(claim, Ending.SNOOZED, delay=max(0.0, error.delay), reason=describe(error).message)
+        return outcome(claim, Ending.SNOOZED, delay=bounded(error.delay), reason=describe(error).message)
     if isinstance(error, Cancel):
         return cancelled(claim, describe(error).message or "cancelled by the task")
     attempt = claim.attempt + 1

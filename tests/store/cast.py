@@ -1,7 +1,9 @@
 """Who acts in the simulation: workers with their runners, as the protocol wants them, and those who give them work."""
 
 import random
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 from tests.store.history import History
 from tests.store.stage import Bell, Lost, Process, Stage
@@ -74,17 +76,15 @@ class Worker:
             self.plot.stage.spawn(self.process, self._keep_seat())
         while True:
             sent = self.plot.stage.now
-            try:
+            with suppress(Lost):
                 await self._beat(sent)
-            except Lost:
-                pass
             await self.plot.stage.sleep(max(0.0, BEAT - (self.plot.stage.now - sent)))
 
     async def _enlist(self) -> None:
         while True:
             id, sent = self.plot.name("w"), self.plot.stage.now
             try:
-                await self.plot.stage.call(self.process, lambda: self.plot.history.enlist(worker_info(id, LEASE)))  # noqa: B023
+                await self.plot.stage.call(self.process, partial(self.plot.history.enlist, worker_info(id, LEASE)))
             except Lost:
                 continue
             self.id, self.beat_at = id, sent
@@ -93,7 +93,7 @@ class Worker:
     async def _beat(self, sent: float) -> None:
         alive = [runner for runner in self.runners if runner.process.alive and runner.process.thaw_at <= sent]
         held = {runner.id: runner.held() for runner in alive if runner.joined}
-        orders = await self.plot.stage.call(self.process, lambda: self.plot.history.beat(self.id, held))
+        orders = await self.plot.stage.call(self.process, partial(self.plot.history.beat, self.id, held))
         if orders.evicted:
             for runner in self.runners:
                 runner.expected = True
@@ -108,7 +108,7 @@ class Worker:
         if orders.due is not None and orders.due < 1.0:
             self.plot.stage.after(orders.due, self._wake_all)
         if orders.dead:
-            await self.plot.stage.call(self.process, self.plot.history.reap)
+            await self.plot.stage.call(self.process, partial(self.plot.history.reap, self.id))
             self.plot.hint()
 
     def _wake_all(self) -> None:
@@ -130,7 +130,7 @@ class Worker:
     async def _release(self, runner: "Runner", ending: Ending) -> bool:
         work = [runner.overdue] if runner.overdue else []
         try:
-            await self.plot.stage.call(self.process, lambda: self.plot.history.release([runner.id], ending, work))
+            await self.plot.stage.call(self.process, partial(self.plot.history.release, [runner.id], ending, work))
         except Lost:
             return False
         return True
@@ -150,7 +150,7 @@ class Worker:
             await self.plot.stage.sleep(0.5)
         while True:
             try:
-                await self.plot.stage.call(self.process, lambda: self.plot.history.retire(self.id))
+                await self.plot.stage.call(self.process, partial(self.plot.history.retire, self.id))
                 break
             except Lost:
                 continue
@@ -174,6 +174,7 @@ class Runner:
         self._finished: list[Outcome] = []
         self._sending: list[Outcome] = []
         self._seq = 0
+        self._asking = False
         self._turn = Bell(self.stage)
         self._hungry = True
         self.plot.runners.append(self)
@@ -183,11 +184,14 @@ class Runner:
     def _watch(self) -> None:
         """The stop line: without a good beat the end comes before the lease is over."""
         left = self.worker.beat_at + LEASE * 5 / 6 - self.stage.now
-        asleep = min(self.process.thaw_at, self.worker.process.thaw_at) - self.stage.now
+        watchers = (self.process, self.worker.process)
         if not self.process.alive:
             return
-        if left > 0 or asleep > 0:
-            self.stage.after(max(left, asleep), self._watch)
+        if left > 0:
+            self.stage.after(left, self._watch)
+        elif all(process.thaw_at > self.stage.now for process in watchers):
+            for process in watchers:
+                process.waiting.append(self._watch)
         else:
             self.expected = True
             self.process.kill()
@@ -200,9 +204,7 @@ class Runner:
         """What it holds as of the last exchange that was answered."""
         claims = {(claim.id, claim.fence) for claim in self._running.values()}
         claims |= {(outcome.id, outcome.fence) for outcome in (*self._finished, *self._sending)}
-        return Held(seq=self._seq if not self._asking else self._seq - 1, claims=frozenset(claims))
-
-    _asking = False
+        return Held(seq=self._seq - self._asking, claims=frozenset(claims))
 
     async def _main(self) -> None:
         if not await self._join():
@@ -215,7 +217,10 @@ class Runner:
                 if not self._finished and self._free() <= 0:
                     continue
             try:
-                await self._exchange()
+                if self._finished and self.plot.rng.random() < 0.2:
+                    await self._settle()
+                else:
+                    await self._exchange()
             except Evicted:
                 break
         self.process.kill()
@@ -223,7 +228,7 @@ class Runner:
     async def _join(self) -> bool:
         info = RunnerInfo(id=self.id, worker=self.worker.id, pid=1, tasks=TASKS)
         try:
-            await self.stage.call(self.process, lambda: self.plot.history.join(info))
+            await self.stage.call(self.process, partial(self.plot.history.join, info))
         except (Lost, Evicted):
             return False
         self.joined = True
@@ -251,12 +256,13 @@ class Runner:
         while True:
             try:
                 answer = await self.stage.call(
-                    self.process, lambda: self.plot.history.exchange(self.id, seq, outcomes, demand)
+                    self.process, partial(self.plot.history.exchange, self.id, seq, outcomes, demand)
                 )
                 break
             except Lost:
                 await self.stage.sleep(0.1)
         self._asking = False
+        self.plot.history.rid(outcomes)
         self._sending = []
         for claim in answer.claimed:
             self._running[claim.id] = claim
@@ -264,13 +270,27 @@ class Runner:
         if answer.next_due is not None and demand.slots:
             self.stage.after(max(0.05, min(answer.next_due, POLL)), self.wake)
 
+    async def _settle(self) -> None:
+        """Hand in one outcome by itself."""
+        outcome = self._finished.pop(0)
+        self._sending = [outcome]
+        while True:
+            try:
+                await self.stage.call(self.process, partial(self.plot.history.settle, self.id, outcome))
+                break
+            except Lost:
+                continue
+        self.plot.history.rid([outcome])
+        self._sending = []
+        self._hungry = True
+
     # Jobs
 
     async def _run(self, claim: Claim) -> None:
         self.plot.history.begins(claim, self.process)
         scripts = self.plot.scripts.get(claim.id, [])
         act = scripts.pop(0) if len(scripts) > 1 else (scripts or ["ok"])[0]
-        await self.stage.sleep(self.plot.rng.uniform(17.0, 25.0) if act == "slow" else self.plot.rng.uniform(0.0, 2.0))
+        await self.stage.sleep(self.plot.rng.uniform(10.0, 25.0) if act == "slow" else self.plot.rng.uniform(0.0, 2.0))
         if self._running.get(claim.id) is not claim:
             return
         if act == "die" and not in_child(claim):
@@ -323,7 +343,7 @@ def perform(claim: Claim, act: str) -> Outcome:
     return policy.succeeded(claim, b"1")
 
 
-ACTS = ["ok"] * 10 + ["fail"] * 3 + ["snooze"] * 2 + ["die"] * 2 + ["slow", "cancel", "give up"]
+ACTS = ["ok"] * 10 + ["fail"] * 3 + ["snooze"] * 2 + ["die"] * 2 + ["slow"] * 3 + ["cancel", "give up"]
 
 
 async def produce(plot: Plot, process: Process, count: int, seconds: float) -> None:
@@ -334,10 +354,10 @@ async def produce(plot: Plot, process: Process, count: int, seconds: float) -> N
         jobs = [new_job(plot) for _ in range(min(count, rng.choice((1, 1, 1, 2, 4))))]
         count -= len(jobs)
         for job in jobs:
-            plot.scripts[job.id] = rng.choices(ACTS, k=3) + ["ok"]
+            plot.scripts[job.id] = [*rng.choices(ACTS, k=3), "ok"]
         while True:
             try:
-                await plot.stage.call(process, lambda: plot.history.put(jobs))  # noqa: B023
+                await plot.stage.call(process, partial(plot.history.put, jobs))
                 break
             except Lost:
                 continue
@@ -366,7 +386,7 @@ async def operate(plot: Plot, process: Process, seconds: float) -> None:
         ids = rng.sample(sorted(plot.scripts), min(len(plot.scripts), 2))
         verb = rng.choice((Verb.CANCEL, Verb.CANCEL, Verb.RETRY, Verb.RETRY, Verb.RETRY, Verb.DELETE))
         try:
-            await plot.stage.call(process, lambda: plot.history.act(ids, verb))  # noqa: B023
+            await plot.stage.call(process, partial(plot.history.act, ids, verb))
         except Lost:
             continue
         plot.hint()

@@ -1,7 +1,7 @@
 """What was done to a store and what it answered, kept outside of it, and what must be true of that."""
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,7 +49,8 @@ class Life:
     attempt: int = 0
     suspect: bool = False
     settled: dict[Attempt, Ending] = field(default_factory=dict)
-    believers: dict[int, Process] = field(default_factory=dict)
+    runs: dict[int, Process] = field(default_factory=dict)
+    has: dict[int, Process] = field(default_factory=dict)
 
     def end(self, state: State) -> None:
         self.over, self.open, self.cancelling = state, None, False
@@ -64,6 +65,7 @@ class History:
         self._store = store
         self._stage = stage
         self._runners: dict[str, str] = {}
+        self._gone: set[str] = set()
         self._seqs: dict[str, int] = {}
         self._beats: dict[str, tuple[float, float]] = {}
 
@@ -89,8 +91,8 @@ class History:
             self.lives[job.id] = Life(job)
         elif entry.id not in self.lives:
             raise Violation(entry.id, f"put of {job.id} was answered by a job that does not exist")
-        elif entry.id != job.id and self.lives[entry.id].new.unique != job.unique:
-            raise Violation(job.id, f"{entry.id} stands for it, but has another unique key")
+        elif entry.id != job.id and (self.lives[entry.id].new.unique != job.unique or self.lives[entry.id].over):
+            raise Violation(job.id, f"{entry.id} stands for it, but does not hold its unique key")
 
     def _holder(self, key: str | None, but: str) -> Life | None:
         """The other live job that holds a unique key."""
@@ -108,8 +110,8 @@ class History:
 
     def _may_have_expired(self, life: Life, job: JobRecord) -> None:
         if life.over is None and life.open is None and job.state is State.CANCELLED and job.reason == "expired":
-            if life.new.expires_in is None:
-                raise Violation(job.id, "expired without a limit")
+            if life.new.expires_in is None or life.fence:
+                raise Violation(job.id, "expired without a limit, or after it had started")
             self.tell(job.id, "expired")
             life.end(State.CANCELLED)
 
@@ -123,10 +125,13 @@ class History:
         await self._store.join(runner)
         if runner.worker not in self._beats:
             raise Violation("", f"runner {runner.id} joined worker {runner.worker}, which is gone")
+        if runner.id in self._gone or runner.id in self._runners:
+            raise Violation("", f"runner {runner.id} joined a second time")
         self._runners[runner.id] = runner.worker
 
     async def release(self, runners: Sequence[str], ending: Ending, outcomes: Sequence[Outcome] = ()) -> int:
         back = await self._store.release(runners, ending, outcomes)
+        self.tell("", "released", (*runners, ending))
         for outcome in outcomes:
             life = self.lives.get(outcome.id)
             if life and life.open and life.open[0] == outcome.fence and life.open[1] in runners:
@@ -140,19 +145,21 @@ class History:
         await self._store.retire(worker)
         self._depart_worker(worker, Ending.INTERRUPTED)
 
-    async def reap(self) -> list[str]:
-        dead = await self._store.reap()
+    async def reap(self, spare: str | None = None) -> list[str]:
+        dead = await self._store.reap(spare)
         for worker, (beat, lease) in tuple(self._beats.items()):
             age = self._stage.now - beat
-            if (worker in dead) != (age > lease):
+            if (worker in dead) != (age > lease and worker != spare):
                 said = "reaped" if worker in dead else "not reaped"
                 raise Violation("", f"worker {worker} was {said} {age:.3f} s after its last beat; its lease is {lease}")
         for worker in dead:
+            self.tell("", "reaped", worker)
             self._depart_worker(worker, Ending.LOST)
         return dead
 
     def _depart(self, runner: str, ending: Ending) -> int:
         self._runners.pop(runner, None)
+        self._gone.add(runner)
         held = [life for life in self.lives.values() if life.open and life.open[1] == runner]
         for life in held:
             self._hand_back(life, ending)
@@ -165,6 +172,10 @@ class History:
 
     def _hand_back(self, life: Life, ending: Ending) -> None:
         self.tell(life.new.id, "handed back", ending)
+        assert life.open
+        process = life.has.get(life.open[0])
+        if process and process.alive and process.thaw_at < self._stage.now:
+            raise Violation(life.new.id, f"handed back, {ending}, while {process.name} has it and lives")
         life.open = None
         life.suspect = life.suspect or ending is Ending.LOST
         if life.cancelling:
@@ -176,6 +187,7 @@ class History:
         if orders.evicted != (worker not in self._beats):
             raise Violation("", f"worker {worker} was told evicted={orders.evicted}")
         if orders.evicted:
+            self.tell("", "evicted", worker)
             return orders
         if {(order.runner, order.id, order.fence) for order in orders.cancel} != ordered:
             raise Violation("", f"worker {worker} got orders {orders.cancel}, not {ordered}")
@@ -196,6 +208,7 @@ class History:
         try:
             answer = await self._store.exchange(runner, seq, outcomes, demand)
         except Evicted:
+            self.tell("", "evicted", runner)
             if runner in self._runners:
                 raise Violation("", f"runner {runner} was evicted although it is registered") from None
             raise
@@ -213,6 +226,11 @@ class History:
         if fresh or outcomes:
             self._seqs[runner] = max(seq, self._seqs.get(runner, 0))
         return answer
+
+    async def settle(self, runner: str, outcome: Outcome) -> bool:
+        stands = await self._store.settle(runner, outcome)
+        self._answered(runner, outcome, stands)
+        return stands
 
     def _life(self, id: str) -> Life:
         if id not in self.lives:
@@ -276,16 +294,19 @@ class History:
             self._is_over(life)
         done = await self._store.act(ids, verb)
         for id in ids:
-            life = self.lives.get(id)
             self.tell(id, f"operator: {verb}", id in done)
-            if life is None:
-                if id in done:
-                    raise Violation(id, f"{verb} was done to a job that does not exist")
-            elif id in done:
-                self._done(life, verb)
-            elif verb is Verb.RETRY and self._is_over(life) and not self._holder(life.new.unique, id):
-                raise Violation(id, f"{life.over}, but not retried")
+            self._acted(id, verb, id in done)
         return done
+
+    def _acted(self, id: str, verb: Verb, done: bool) -> None:
+        life = self.lives.get(id)
+        if life is None:
+            if done:
+                raise Violation(id, f"{verb} was done to a job that does not exist")
+        elif done:
+            self._done(life, verb)
+        elif verb is Verb.RETRY and self._is_over(life) and not self._holder(life.new.unique, id):
+            raise Violation(id, f"{life.over}, but not retried")
 
     def _done(self, life: Life, verb: Verb) -> None:
         if verb is Verb.CANCEL and life.open:
@@ -303,19 +324,25 @@ class History:
     # Who believes what
 
     def begins(self, claim: Claim, process: Process) -> None:
-        """A process starts to run an attempt."""
+        """A process has an attempt, and starts to run it."""
         life = self.lives.get(claim.id)
         if life is None:
             return
-        for fence, other in life.believers.items():
+        for fence, other in life.runs.items():
             if fence != claim.fence and other.alive and other.thaw_at < self._stage.now:
                 raise Violation(claim.id, f"{process.name} starts it while {other.name} runs attempt {fence}")
-        life.believers[claim.fence] = process
+        life.runs[claim.fence] = life.has[claim.fence] = process
 
     def stops(self, claim: Claim) -> None:
-        """A process does not run an attempt any more."""
+        """A process runs an attempt no longer; it has its outcome."""
         if claim.id in self.lives:
-            self.lives[claim.id].believers.pop(claim.fence, None)
+            self.lives[claim.id].runs.pop(claim.fence, None)
+
+    def rid(self, outcomes: Iterable[Outcome]) -> None:
+        """A process was told what became of the outcomes of its attempts: it has them no longer."""
+        for outcome in outcomes:
+            if outcome.id in self.lives:
+                self.lives[outcome.id].has.pop(outcome.fence, None)
 
     # Looking at the store
 

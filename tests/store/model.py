@@ -45,8 +45,9 @@ class Job:
         return -self.new.priority, self.rank, self.id
 
     def expired_at(self, now: float) -> bool:
-        """Whether its time to start is over."""
-        return self.expires_at is not None and self.expires_at <= now and self.state in LIVE - {State.RUNNING}
+        """Whether its time to start is over; a job that was ever started does not expire."""
+        due = self.expires_at is not None and self.expires_at <= now
+        return due and not self.fence and self.state in LIVE - {State.RUNNING}
 
     def finish(self, state: State, now: float) -> None:
         self.state, self.finished_at, self.cancelling = state, now, False

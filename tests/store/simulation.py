@@ -13,7 +13,7 @@ from typing import Any
 
 from tests.store.cast import LEASE, Plot, Runner, Worker, operate, produce
 from tests.store.history import History, Violation
-from tests.store.stage import Process, Stage, Weather, finish
+from tests.store.stage import Process, Stage, Weather
 from windlass.store.contract import Store
 from windlass.store.dispatch import make_store
 
@@ -81,9 +81,10 @@ class Simulation:
             self._stop,
             self._overrun,
             self._step,
+            self._cut,
         ]
         active = self.rng.sample(kinds, self.rng.randrange(len(kinds) + 1))
-        for _ in range(self.rng.randrange(7) if active else 0):
+        for _ in range(self.rng.randrange(9) if active else 0):
             self.stage.after(self.rng.uniform(0.0, STORMY), self.rng.choice(active))
 
     # Troubles
@@ -110,16 +111,17 @@ class Simulation:
             runner.process.kill()
 
     def _pause(self) -> None:
-        """A worker is frozen with all its runners, for longer than its lease or not."""
+        """A supervisor is frozen, with its runners or alone, for longer than its lease or not."""
         if workers := self._alive():
             worker = self.rng.choice(workers)
-            thaw_at = self.stage.now + self.rng.uniform(1.0, self.rng.choice((10.0, 40.0, 120.0)))
-            for process in (worker.process, *(runner.process for runner in worker.runners)):
-                process.thaw_at = max(process.thaw_at, thaw_at)
+            seconds = self.rng.uniform(1.0, self.rng.choice((10.0, 40.0, 40.0, 120.0)))
+            runners = worker.runners if self.rng.random() < 0.5 else []
+            for process in (worker.process, *(runner.process for runner in runners)):
+                self.stage.freeze(process, seconds)
 
     def _pause_runner(self) -> None:
         if runner := self._a_runner():
-            runner.process.thaw_at = self.stage.now + self.rng.uniform(1.0, 30.0)
+            self.stage.freeze(runner.process, self.rng.uniform(1.0, 30.0))
 
     def _stop(self) -> None:
         """A worker is told to stop, and started again."""
@@ -129,6 +131,13 @@ class Simulation:
                 self.stage.spawn(worker.process, worker.stop())
                 process = worker.process
                 self.stage.after(25.0, lambda: self._restart(worker, 0.0) if worker.process is process else None)
+
+    def _cut(self) -> None:
+        """A supervisor cannot reach the store for a while, or only cannot hear it."""
+        if workers := self._alive():
+            process = self.rng.choice(workers).process
+            process.cut_until = self.stage.now + self.rng.uniform(5.0, 40.0)
+            process.cut_fate = self.rng.choice(("dropped", "dropped", "unanswered"))
 
     def _overrun(self) -> None:
         if runner := self._a_runner():
@@ -147,7 +156,8 @@ class Simulation:
         self.stage.clock.shift(-self._shifted)
         for worker in self.workers:
             for process in (worker.process, *(runner.process for runner in worker.runners)):
-                process.thaw_at = min(process.thaw_at, self.stage.now)
+                self.stage.thaw(process)
+                process.cut_until = 0.0
             if not worker.process.alive:
                 worker.start()
         self._look()

@@ -1,4 +1,4 @@
-"""Virtual time, processes that freeze and die, and a network that loses, delays and repeats calls. All from one seed."""
+"""Virtual time, processes that freeze and die, a network that loses, delays and repeats calls: all from a seed."""
 
 import heapq
 import random
@@ -39,7 +39,10 @@ class Process:
     name: str
     alive: bool = True
     thaw_at: float = 0.0
+    cut_until: float = 0.0
+    cut_fate: str = "dropped"
     on_death: Callable[[], None] = lambda: None
+    waiting: list[Callable[[], None]] = field(default_factory=list)
 
     def kill(self) -> None:
         if self.alive:
@@ -86,11 +89,11 @@ class Stage:
     clock: FakeClock = field(default_factory=FakeClock)
     weather: Weather = field(default_factory=Weather)
     now: float = 0.0
-    _agenda: list[tuple[float, int, Callable[[], None]]] = field(default_factory=list)
+    _agenda: list[tuple[float, int, Callable[[], object]]] = field(default_factory=list)
     _entries: int = 0
     _actors: set[Actor] = field(default_factory=set)
 
-    def after(self, seconds: float, work: Callable[[], None]) -> None:
+    def after(self, seconds: float, work: Callable[[], object]) -> None:
         """Do `work` when `seconds` have passed."""
         self._entries += 1
         heapq.heappush(self._agenda, (self.now + seconds, self._entries, work))
@@ -118,7 +121,7 @@ class Stage:
 
     def _go(self, process: Process, actor: Actor, value: Any, error: Exception | None) -> None:
         if process.alive and process.thaw_at > self.now:
-            self.after(process.thaw_at - self.now, lambda: self._go(process, actor, value, error))
+            process.waiting.append(lambda: self._go(process, actor, value, error))
             return
         if not process.alive:
             self._actors.discard(actor)
@@ -130,6 +133,18 @@ class Stage:
             self._actors.discard(actor)
             return
         arrange(lambda value, error: self._go(process, actor, value, error))
+
+    def freeze(self, process: Process, seconds: float) -> None:
+        """Stop a process; what happens to it meanwhile, it learns when it thaws."""
+        process.thaw_at = max(process.thaw_at, self.now + seconds)
+        self.after(seconds, lambda: self.thaw(process) if process.thaw_at <= self.now else None)
+
+    def thaw(self, process: Process) -> None:
+        """Let a frozen process go on."""
+        process.thaw_at = min(process.thaw_at, self.now)
+        waiting, process.waiting = process.waiting, []
+        for work in waiting:
+            self.after(0.0, work)
 
     async def sleep(self, seconds: float) -> None:
         """Let an actor wait."""
@@ -143,7 +158,7 @@ class Stage:
         return answer
 
     def _send(self, process: Process, work: Callable[[], Coroutine[Any, Any, Any]], resume: Resume) -> None:
-        fate = self.weather.fate(self.rng)
+        fate = process.cut_fate if process.cut_until > self.now else self.weather.fate(self.rng)
         delay = self.rng.uniform(0.3, 1.0) if fate == "slow" else self.rng.random() * 0.005
         if fate in ("dropped", "unanswered", "late"):
             self.after(TIMEOUT, lambda: resume(None, Lost(fate)))

@@ -139,6 +139,19 @@ async def test_a_running_job_does_not_expire(world: World) -> None:
     assert await world.state(job.id) is State.SUCCEEDED
 
 
+@pytest.mark.parametrize("ending", [Ending.RETRY, Ending.SNOOZED, Ending.INTERRUPTED, Ending.LOST])
+async def test_a_job_that_was_started_once_does_not_expire(world: World, ending: Ending) -> None:
+    await world.put(job := new(expires_in=5))
+    crew = await world.crew()
+    await crew.settle(ends(await crew.take(), ending, delay=9))
+    await world.advance(10)
+    assert (await crew.take("work", suspects=["work"])).id == job.id
+    await crew.release(Ending.INTERRUPTED)
+    await world.advance(10)
+    crew = await world.crew()
+    assert (await crew.take("work", suspects=["work"])).fence == 3
+
+
 async def test_a_job_without_a_limit_does_not_expire(world: World) -> None:
     await world.put(job := new())
     await world.advance(10_000_000)

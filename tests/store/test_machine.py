@@ -165,10 +165,21 @@ class Machine(RuleBasedStateMachine):
     @rule(at=PICK)
     @precondition(lambda self: len(self._model.runners) < 4)
     def enrol(self, at: int) -> None:
-        if at % 2 and len(self._model.leases) < 3:
+        if at % 5 == 4:
+            self._enrol_again(at)
+        elif at % 2 and len(self._model.leases) < 3:
             self._add_worker(at)
         else:
             self._join(self._workers[at % len(self._workers)])
+
+    def _enrol_again(self, at: int) -> None:
+        """No id is taken twice, whether it is still registered or gone."""
+        old = self._runners[at % len(self._runners)].id
+        worker = self._workers[at % len(self._workers)]
+        with pytest.raises(Evicted):
+            self._run(self._store.join(RunnerInfo(id=old, worker=worker, pid=2)))
+        with pytest.raises(Evicted):
+            self._run(self._store.enlist(worker_info(worker)))
 
     def _join(self, worker: str) -> None:
         runner = Runner(new_id())

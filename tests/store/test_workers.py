@@ -189,6 +189,16 @@ async def test_a_lease_is_over_exactly_after_its_time(world: World) -> None:
     assert await world.store.workers() == []
 
 
+async def test_whoever_asks_is_not_dead(world: World) -> None:
+    crew, claims = await holding(world)
+    other = await world.crew()
+    await world.advance(LEASE + TICK)
+    assert await world.store.reap(crew.worker) == [other.worker]
+    assert await states(world, claims) == [State.RUNNING] * 2
+    assert not (await crew.beat()).evicted
+    assert await world.store.reap() == []
+
+
 async def test_each_worker_has_its_own_lease(world: World) -> None:
     short, long = await world.crew(lease=2), await world.crew(lease=60)
     await world.advance(2 + TICK)

@@ -110,8 +110,11 @@ class Store(Protocol):
         before that `seq` which it does not list come back, as interrupted.
         """
 
-    async def reap(self) -> list[str]:
-        """Unregister the workers whose lease is over, their jobs handed back as lost; the ids of those workers."""
+    async def reap(self, spare: str | None = None) -> list[str]:
+        """Unregister the workers whose lease is over, their jobs handed back as lost; the ids of those workers.
+
+        `spare` is the worker that asks: whoever can ask is not dead, and finds out by its own beat.
+        """
 
     async def wait(self, topic: Topic, timeout: float) -> bool:
         """Wait until something may have changed ("work": jobs to claim; "done": jobs finished), or `timeout` seconds.

@@ -6,6 +6,7 @@ timeout that a thread ignores is not enforced.
 
 import asyncio
 import json
+import os
 import signal
 import socket
 import sys
@@ -29,6 +30,7 @@ class Beater:
     def __init__(self, given: dict[str, Any]) -> None:
         self._given = given
         self._board = Board(given["board"])
+        self._parent = os.getppid()
         self._store = make_store(given["url"])
         self._held: dict[str, Held] = {}
         self._pulse = Pulse(
@@ -60,13 +62,15 @@ class Beater:
             task.cancel()
         try:
             if not clean:
-                await self._store.release([self._given["id"]], Ending.LOST)
-        except StoreError:
+                await asyncio.wait_for(self._store.release([self._given["id"]], Ending.LOST), 10)
+        except (StoreError, TimeoutError):
             pass
         await self._pulse.leave()
         await self._store.close()
 
     def _follow(self, orders: Orders) -> None:
+        if os.getppid() != self._parent:  # a copy that the host forked keeps the channel open, but nobody works there
+            os.kill(os.getpid(), signal.SIGKILL)
         self._board.beat = self._pulse.last
         for order in orders.cancel:
             self._channel.send(Cancel(id=order.id, fence=order.fence))

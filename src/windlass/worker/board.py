@@ -10,7 +10,7 @@ from windlass.policy import Retry
 
 _BEAT = struct.Struct("d")
 _TICK = struct.Struct("d")
-_OLDEST = struct.Struct("dd36sqqqqqd")
+_OLDEST = struct.Struct("dd128sqqqqqd")
 _AT_BEAT, _AT_TICK, _AT_OLDEST = 0, 64, 128
 SIZE = 4096
 
@@ -66,12 +66,12 @@ class Board:
             _AT_OLDEST,
             deadline,
             timeout,
-            claim.id.encode()[:36],
+            claim.id.encode(),
             claim.fence,
             claim.seq,
             claim.attempt,
             claim.lost,
-            retry.attempts,
+            retry.attempts if retry.wants(TimeoutError(), 0) else 1,
             backoff,
         )
 

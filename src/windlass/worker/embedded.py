@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import socket
 import subprocess
@@ -11,13 +12,13 @@ import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
-from windlass.clock import SystemClock
+from windlass.clock import SystemClock, boot_time
 from windlass.config import Config, usable_cpus
 from windlass.errors import StoreError
 from windlass.model import Orders, RunnerInfo
 from windlass.store.contract import Store
 from windlass.worker.board import Board
-from windlass.worker.children import Children
+from windlass.worker.children import PATIENCE, Children
 from windlass.worker.duties import Duties
 from windlass.worker.messages import Bye, Cancel, FromSupervisor, Holding, Wake, Welcome
 from windlass.worker.pipeline import Hook
@@ -25,6 +26,8 @@ from windlass.worker.pulse import Pulse
 from windlass.worker.queues import Queues
 from windlass.worker.runner import AnyTask, Runner
 from windlass.worker.wire import Channel
+
+logger = logging.getLogger("windlass.worker")
 
 TELL_EVERY = 2.0
 """Seconds between two words to the helper of what is held."""
@@ -70,12 +73,15 @@ async def embedded(
         async with beating(store, config, runner, board, concurrency, queues) as worker:
             await store.join(RunnerInfo(id=id, worker=worker, pid=os.getpid(), tasks=tuple(tasks)))
             work = asyncio.create_task(runner.run())
+            work.add_done_callback(tell_end)
+            guard = asyncio.create_task(watch_lease(runner, board, config.lease))
             try:
                 yield runner
             finally:
+                guard.cancel()
                 await finish(runner, work, config.grace)
+                await children.close(grace=0)  # before the worker leaves: what it holds then goes to others
     finally:
-        await children.close()
         board.close()
 
 
@@ -85,10 +91,25 @@ async def finish(runner: Runner, work: asyncio.Task[None], grace: float) -> None
     _, late = await asyncio.wait({work}, timeout=grace)
     if late:
         runner.interrupt()
-        await asyncio.wait({work}, timeout=1.0)
+        await asyncio.wait({work}, timeout=PATIENCE + 1.0)
         work.cancel()
     with contextlib.suppress(asyncio.CancelledError, StoreError):
         await work
+
+
+def tell_end(work: asyncio.Task[None]) -> None:
+    """Say so when the runner ended by itself: nothing runs here any more."""
+    if not work.cancelled() and (error := work.exception()):
+        logger.critical("the worker in this process has ended and runs no more jobs; start it anew", exc_info=error)
+
+
+async def watch_lease(runner: Runner, board: Board, lease: float) -> None:
+    """End what runs, uncharged, when the lease is nearly over: somebody else may have the jobs soon."""
+    while True:
+        await asyncio.sleep(lease / 15)
+        if boot_time() - board.beat > lease * 2 / 3 and runner.running:
+            logger.error("no good beat for %.1f s: the jobs that run in this process are ended", lease * 2 / 3)
+            runner.interrupt()
 
 
 @contextlib.asynccontextmanager
@@ -150,6 +171,7 @@ async def beat_beside(
     channel = await Channel.open(ours, FromSupervisor)
     first = await channel.receive()
     if not isinstance(first, Welcome):
+        channel.close()
         raise StoreError("the helper that renews the lease did not start; its error stands above")
 
     async def obey() -> None:
@@ -158,6 +180,7 @@ async def beat_beside(
                 runner.cancel(message.id, message.fence)
             elif isinstance(message, Wake):
                 runner.wake()
+        logger.critical("the helper that renews the lease is gone: nothing new is started here; start the worker anew")
 
     async def tell() -> None:
         while True:
@@ -167,10 +190,10 @@ async def beat_beside(
     work = [asyncio.create_task(obey()), asyncio.create_task(tell())]
     try:
         yield first.worker
-        channel.send(Bye())
-        await channel.flush()
     finally:
         for task in work:
             task.cancel()
+        channel.send(Bye())
+        await channel.flush()
         channel.close()
         await asyncio.to_thread(helper.wait)

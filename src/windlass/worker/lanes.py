@@ -30,13 +30,16 @@ class Threads:
         self._ended: list[tuple[Done, Outcome]] = []
 
     def submit(self, work: Work, done: Done) -> None:
-        """Start `work` in a thread with contextvars of its own; `done` is called with its outcome in this loop."""
+        """Start `work` in a thread with contextvars of its own; `done` is called with its outcome in this loop.
+
+        Raises `RuntimeError` when the system has no more threads; then nothing is started.
+        """
         loop = asyncio.get_running_loop()
         with self._lock:
-            self._busy += 1
-            if self._busy > self._threads and self._threads < self._size:
-                self._threads += 1
+            if self._busy >= self._threads and self._threads < self._size:
                 threading.Thread(target=self._serve, args=(loop,), name="windlass-task", daemon=True).start()
+                self._threads += 1
+            self._busy += 1
             self._work.put((contextvars.copy_context(), work, done))
 
     def _serve(self, loop: asyncio.AbstractEventLoop) -> None:

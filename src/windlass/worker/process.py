@@ -65,7 +65,6 @@ class Process:
         self._lease = 15.0
         self._welcome: asyncio.Future[str] = loop.create_future()
         self._runner: Runner | None = None
-        self._ended = False
         self._grace: asyncio.TimerHandle | None = None
 
     async def main(self) -> int:
@@ -125,14 +124,12 @@ class Process:
                 self._runner = runner
                 threading.Thread(target=self._guard, name="windlass-guard", daemon=True).start()
                 ticking = asyncio.create_task(self._tick(runner))
-                if self._ended:
-                    runner.stop_claiming()
                 try:
                     await runner.run()
                 finally:
+                    await children.close()
                     ticking.cancel()
                     faulthandler.cancel_dump_traceback_later()
-                    await children.close()
         except WindlassError:
             raise
         except Exception as error:
@@ -159,7 +156,6 @@ class Process:
         end_group()
 
     def _stop(self, grace: float) -> None:
-        self._ended = True
         if self._runner is None:
             end_group()
             return
@@ -205,7 +201,11 @@ def main() -> None:
 
     loop = (fast_loop() or asyncio.new_event_loop)()
     asyncio.set_event_loop(loop)
-    code = run_through(loop, Process(given, loop).main())
+    try:
+        code = run_through(loop, Process(given, loop).main())
+    except BaseException:
+        logger.exception("this runner cannot go on")
+        code = 1
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)  # threads that still run user code do not keep us

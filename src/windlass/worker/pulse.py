@@ -44,6 +44,7 @@ class Pulse:
         held: Callable[[], Mapping[str, Held]],
         on_orders: Callable[[Orders], None],
         on_evicted: Callable[[], Awaitable[None]],
+        on_enlisted: Callable[[], object] = lambda: None,
     ) -> None:
         self.id = ""
         self.last = 0.0
@@ -55,6 +56,8 @@ class Pulse:
         self._held = held
         self._on_orders = on_orders
         self._on_evicted = on_evicted
+        self._on_enlisted = on_enlisted
+        self._aside: set[asyncio.Task[None]] = set()
 
     async def enlist(self) -> None:
         """Register under a new id. Raises `StoreError`."""
@@ -72,12 +75,15 @@ class Pulse:
             )
         )
         self.id, self.last = id, sent
+        self._on_enlisted()
 
     async def run(self) -> None:
         """Beat until cancelled."""
         while True:
             began = self._clock.boot()
             try:
+                if not self.id:
+                    await self.enlist()
                 await self._beat(began)
             except (StoreError, TimeoutError) as error:
                 logger.warning("the lease could not be renewed: %s", error or "the store did not answer in time")
@@ -86,17 +92,30 @@ class Pulse:
             await asyncio.sleep(max(0.0, beat_every(self._lease) - (self._clock.boot() - began)))
 
     async def _beat(self, sent: float) -> None:
-        orders = await asyncio.wait_for(self._store.beat(self.id, self._held()), beat_timeout(self._lease))
+        orders = await asyncio.wait_for(self._store.beat(self.id), beat_timeout(self._lease))
         if orders.evicted:
             logger.error("this worker was taken for dead and its jobs were handed to others; starting over")
+            self.id = ""
             await self._on_evicted()
             await self.enlist()
             return
         self.last = sent
         self._on_orders(orders)
-        if orders.dead:
-            for worker in await self._store.reap():
-                logger.warning("worker %s stopped beating; its jobs are ready again", worker[:8])
+        if not self._aside:
+            task = asyncio.create_task(self._look_after(orders))
+            self._aside.add(task)
+            task.add_done_callback(self._aside.discard)
+
+    async def _look_after(self, orders: Orders) -> None:
+        """What has to write, and so may have to wait for a writer, which a beat never does."""
+        try:
+            if held := self._held():
+                await self._store.beat(self.id, held)
+            if orders.dead:
+                for worker in await self._store.reap(spare=self.id):
+                    logger.warning("worker %s stopped beating; its jobs are ready again", worker[:8])
+        except Exception as error:
+            logger.warning("dead workers could not be looked after this time: %s", error)
 
     async def leave(self) -> None:
         """Unregister; what is still held goes back."""

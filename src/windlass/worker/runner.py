@@ -269,7 +269,10 @@ class Runner:
         def work() -> Outcome:
             return perform_blocking(task, run.claim, run.context, self._hooks, self._limit)
 
-        self._threads.submit(work, lambda outcome: self._end(run, outcome))
+        try:
+            self._threads.submit(work, lambda outcome: self._end(run, outcome))
+        except RuntimeError as error:  # the system has no more threads
+            self._end(run, policy.raised(run.claim, error, run.retry))
 
     def _done(self, run: Run, work: asyncio.Task[Outcome]) -> None:
         if not work.cancelled() and (error := work.exception()) is None:
@@ -316,6 +319,9 @@ class Runner:
     def _watch(self, run: Run, timeout: float) -> None:
         deadline = self._clock.boot() + timeout
         first = not self._deadlines or deadline < self._deadlines[0][0]
+        if len(self._deadlines) > 2 * len(self._running) + 64:  # mostly of attempts that are over
+            self._deadlines = [entry for entry in self._deadlines if not entry[2].over]
+            heapq.heapify(self._deadlines)
         heapq.heappush(self._deadlines, (deadline, next(self._order), run))
         if first:
             self._show_deadline()

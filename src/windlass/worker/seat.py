@@ -16,9 +16,10 @@ import uuid
 from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import IO
 
 from windlass import policy
-from windlass.model import Held, Outcome
+from windlass.model import Claim, Held, Outcome
 from windlass.worker.board import Board
 from windlass.worker.hosting import reap_group
 from windlass.worker.messages import Child, FromRunner, FromSupervisor, Holding
@@ -28,6 +29,9 @@ logger = logging.getLogger("windlass.worker")
 
 BLOCKED = 1.0
 """Seconds without a turn of a runner's event loop from which on it counts as blocked."""
+
+MOST_STACK = 256 * 1024
+"""The most bytes that are read of a dump of stacks."""
 
 GONE_WITHIN = 5.0
 """Seconds that a killed process group gets to vanish before we say so."""
@@ -50,7 +54,9 @@ class Spec:
 class Seat:
     """One runner process, from its start to the moment when nothing of it runs any more."""
 
-    def __init__(self, id: str, process: subprocess.Popen[bytes], channel: Channel, board: Board, dump: Path) -> None:
+    def __init__(
+        self, id: str, process: subprocess.Popen[bytes], channel: Channel, board: Board, dump: IO[bytes]
+    ) -> None:
         self.id = id
         self.pid = process.pid
         self.board = board
@@ -59,7 +65,8 @@ class Seat:
         self.ready = False
         self.held: Held | None = None
         self.held_at = 0.0
-        self.last_call: float | None = None
+        self.last_call = 0.0
+        self.late: Claim | None = None
         self._process = process
         self._channel = channel
         self._dump = dump
@@ -72,18 +79,17 @@ class Seat:
         """Start a runner under a new id, in a process group of its own."""
         id = str(uuid.uuid4())
         board = Board.make()
-        handle, dump = tempfile.mkstemp(prefix="windlass-stacks-")
+        dump = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the seat
         ours, theirs = socket.socketpair()
-        given = asdict(spec) | {"id": id, "channel": theirs.fileno(), "board": board.fd, "dump": handle}
+        given = asdict(spec) | {"id": id, "channel": theirs.fileno(), "board": board.fd, "dump": dump.fileno()}
         process = subprocess.Popen(  # noqa: ASYNC220 - exec of our own interpreter: a millisecond
             [sys.executable, "-m", "windlass.worker.process", json.dumps(given)],
-            pass_fds=(theirs.fileno(), board.fd, handle),
+            pass_fds=(theirs.fileno(), board.fd, dump.fileno()),
             start_new_session=True,
             stdin=subprocess.DEVNULL,
         )
         theirs.close()
-        os.close(handle)
-        return cls(id, process, await Channel.open(ours, FromRunner), board, Path(dump))
+        return cls(id, process, await Channel.open(ours, FromRunner), board, dump)
 
     def send(self, message: FromSupervisor) -> None:
         """Say something to the runner; nothing happens if it is gone."""
@@ -124,9 +130,14 @@ class Seat:
         logger.error("processes of runner %s do not die; its jobs go back anyway", self.id[:8])
         return code
 
+    @property
+    def is_overdue(self) -> bool:
+        """Whether the attempt for whose sake this runner takes no more jobs still runs."""
+        return self.late is not None and self.board.deadline > 0 and self.board.overdue()[0] == self.late
+
     def overdue_outcomes(self) -> list[Outcome]:
         """The outcome of the attempt for whose sake this runner was ended, if that was the reason."""
-        if self.last_call is None or not self.board.deadline:
+        if not self.is_overdue:
             return []
         claim, retry, timeout = self.board.overdue()
         return [policy.timed_out(claim, retry, timeout)]
@@ -150,8 +161,9 @@ class Seat:
 
     def _stacks(self) -> list[str]:
         """The innermost frames of the runner's main thread as faulthandler dumped them, user code first."""
-        text = self._dump.read_text("utf-8", "replace")
-        os.truncate(self._dump, 0)
+        text = os.pread(self._dump.fileno(), MOST_STACK, 0).decode("utf-8", "replace")
+        os.ftruncate(self._dump.fileno(), 0)
+        os.lseek(self._dump.fileno(), 0, os.SEEK_SET)  # the runner writes through the same open file
         frames = _FRAME.findall(text.rpartition("hread 0x")[2])
         library = (str(Path(os.__file__).parent), str(Path(__file__).parent.parent), "<frozen ")
         shown = [f"{file}:{line} in {name}" for file, line, name in frames if not file.startswith(library)]
@@ -161,7 +173,7 @@ class Seat:
         """Let go of the channel, the board and the file."""
         self._channel.close()
         self.board.close()
-        self._dump.unlink(missing_ok=True)
+        self._dump.close()
 
 
 def exit_of(process: subprocess.Popen[bytes]) -> asyncio.Future[int]:

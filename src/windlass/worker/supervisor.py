@@ -109,8 +109,16 @@ class Supervisor:
         """Keep one runner running: start it, wait for its end, clean up behind it, start the next."""
         pause = 0.0
         while not self._stopping.is_set():
-            seat = await Seat.start(self._spec)
+            try:
+                seat = await Seat.start(self._spec)
+            except OSError as error:
+                logger.error("a runner cannot be started, trying again: %s", error)
+                await asyncio.sleep(1)
+                continue
             self._seats.add(seat)
+            if self._stopping.is_set():
+                seat.expected = True
+                seat.send(Stop(grace=0))
             started = self._clock.boot()
             try:
                 await self._serve(seat)
@@ -152,7 +160,7 @@ class Supervisor:
     async def _enlist(self, hello: Hello) -> None:
         """Register this worker when its first runner has told where jobs live."""
         if self._hello is not None:
-            await self._enlisted.wait()
+            await self._wait_any(self._enlisted, self._stopping)
             return
         self._hello = hello
         self._store = make_store(hello.url)
@@ -165,12 +173,14 @@ class Supervisor:
             held=self._held,
             on_orders=self._follow,
             on_evicted=self._end_all,
+            on_enlisted=self._enlisted.set,
         )
         while not self._stopping.is_set():
             try:
                 await self._store.open()
                 await self._pulse.enlist()
-                break
+                self._say(hello.url)
+                return
             except ConfigError as error:
                 logger.error("%s", error)
                 self.exit_code = 1
@@ -179,8 +189,6 @@ class Supervisor:
             except StoreError as error:
                 logger.error("the store cannot be used yet, trying again: %s", error)
                 await asyncio.sleep(1)
-        self._enlisted.set()
-        self._say(hello.url)
 
     async def _bury(self, seat: Seat) -> None:
         """Make sure that no code of a runner runs any more, then hand its jobs back."""
@@ -194,12 +202,15 @@ class Supervisor:
             seat.close()
             return
         outcomes = seat.overdue_outcomes()
+        back = 0
         while True:
             try:
                 back = await asyncio.wait_for(store.release([seat.id], ending, outcomes), 10)
                 break
             except (StoreError, TimeoutError) as error:
                 logger.error("the jobs of runner %s could not be handed back yet: %s", seat.id[:8], error)
+                if self._stopping.is_set():  # the end of the lease gives them back
+                    break
                 await asyncio.sleep(1)
         if back:
             logger.warning("%d unfinished jobs of runner %s are ready again", back, seat.id[:8])
@@ -227,6 +238,7 @@ class Supervisor:
 
     async def _end_all(self) -> None:
         """End every runner: their jobs are others' now."""
+        self._enlisted.clear()
         for seat in tuple(self._seats):
             seat.ready = False
             seat.expected = True
@@ -252,16 +264,24 @@ class Supervisor:
             for seat in tuple(self._seats):
                 if not seat.ready:
                     continue
-                seat.report_blocked(now)
-                deadline = seat.board.deadline
-                if deadline and now > deadline + OVERTIME and seat.last_call is None:
-                    self._call_last(seat, now)
-                elif seat.last_call is not None and now > seat.last_call + LAST_CALL:
-                    seat.expected = True
-                    seat.kill_now()
+                try:
+                    self._watch(seat, now)
+                except Exception:  # a page that a dying runner has scribbled on
+                    logger.exception("the board of runner %s cannot be read", seat.id[:8])
+
+    def _watch(self, seat: Seat, now: float) -> None:
+        seat.report_blocked(now)
+        deadline = seat.board.deadline
+        if seat.late is None:
+            if deadline and now > deadline + OVERTIME:
+                self._call_last(seat, now)
+        elif now > seat.last_call + LAST_CALL and seat.is_overdue:
+            seat.kill_now()
 
     def _call_last(self, seat: Seat, now: float) -> None:
         claim, _, timeout = seat.board.overdue()
+        seat.late = claim
+        seat.expected = True
         logger.error(
             "job %s runs over its timeout of %g s and cannot be stopped; runner %s will be replaced",
             claim.id,
@@ -287,7 +307,7 @@ class Supervisor:
         hurry.cancel()
         for seat in tuple(self._seats):
             seat.kill_now()
-        await empty
+        await asyncio.wait({empty}, timeout=FLUSH + 10)
 
     async def _all(self, seats: list[asyncio.Task[None]]) -> None:
         await asyncio.gather(*seats, return_exceptions=True)

@@ -122,7 +122,7 @@ def exchange(
     if outcomes or claimed:
         db.execute(SQL.set_seq, (seq, runner))
     next_due = None if next_run is None else max(0.0, (next_run - now) / MICRO)
-    if more or len(claimed) >= demand.slots > 0:
+    if more or len(claimed) >= min(demand.slots, BATCH) > 0:
         next_due = 0.0
     return Exchanged(refused=tuple(refused), claimed=claimed, next_due=next_due), finished
 

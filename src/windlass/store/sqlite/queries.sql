@@ -10,9 +10,6 @@ INSERT OR IGNORE INTO tags (tag, job) VALUES (?, ?);
 -- name: state_of
 SELECT state FROM jobs WHERE id = ?;
 
--- name: states_of
-SELECT id, state FROM jobs WHERE id IN (SELECT value FROM json_each(?));
-
 -- name: take_mark
 -- A mark past its time is free.
 INSERT INTO marks (key, job, until) VALUES (?1, ?2, ?3)
@@ -68,12 +65,14 @@ UPDATE jobs SET state = 'ready' WHERE rowid IN (
 );
 
 -- name: next_expiry
-SELECT min(expires_at) FROM jobs WHERE expires_at IS NOT NULL AND state IN ('waiting', 'scheduled', 'ready');
+SELECT min(expires_at) FROM jobs INDEXED BY expiring
+WHERE expires_at IS NOT NULL AND started_at IS NULL AND state IN ('waiting', 'scheduled', 'ready');
 
 -- name: expire
 UPDATE jobs SET state = 'cancelled', finished_at = ?1, reason = 'expired' WHERE rowid IN (
     SELECT rowid FROM jobs INDEXED BY expiring
-    WHERE expires_at <= ?1 AND state IN ('waiting', 'scheduled', 'ready') ORDER BY expires_at LIMIT ?2
+    WHERE expires_at <= ?1 AND started_at IS NULL AND state IN ('waiting', 'scheduled', 'ready')
+    ORDER BY expires_at LIMIT ?2
 );
 
 -- name: expire_one
@@ -90,7 +89,7 @@ WITH RECURSIVE present (line) AS (
 SELECT line FROM present WHERE line IS NOT NULL;
 
 -- name: heads
-SELECT -priority, rank, id, expires_at FROM jobs INDEXED BY ready
+SELECT -priority, rank, id, CASE WHEN started_at IS NULL THEN expires_at END FROM jobs INDEXED BY ready
 WHERE state = 'ready' AND line = ? ORDER BY priority DESC, rank, id LIMIT ?;
 
 -- name: heads_after

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from windlass.clock import Clock
+from windlass.errors import StoreUnavailable
 from windlass.store.contract import Topic
 
 logger = logging.getLogger("windlass.store")
@@ -106,13 +107,16 @@ class FileSidecar:
         folder.mkdir(exist_ok=True)
 
     def beat(self, worker: str) -> None:
-        self._folder.mkdir(exist_ok=True)
-        handle = os.open(self._folder / f"beat-{worker}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            # In place and aligned: a full disk cannot refuse it, and no reader sees half of it.
-            os.pwrite(handle, BEAT.pack(self._clock.boot(), self._boot.encode()), 0)
-        finally:
-            os.close(handle)
+            self._folder.mkdir(exist_ok=True)
+            handle = os.open(self._folder / f"beat-{worker}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            try:
+                # In place and aligned: a full disk cannot refuse it, and no reader sees half of it.
+                os.pwrite(handle, BEAT.pack(self._clock.boot(), self._boot.encode()), 0)
+            finally:
+                os.close(handle)
+        except OSError as error:
+            raise StoreUnavailable(f"the beat of worker {worker} cannot be written: {error}") from error
 
     def ages(self, workers: Iterable[str]) -> dict[str, float]:
         now = self._clock.boot()
@@ -121,8 +125,10 @@ class FileSidecar:
     def _last(self, worker: str) -> float:
         try:
             at, boot = BEAT.unpack((self._folder / f"beat-{worker}").read_bytes())
-        except (OSError, struct.error):
+        except (FileNotFoundError, struct.error):
             return float("-inf")
+        except OSError as error:
+            raise StoreUnavailable(f"the beat of worker {worker} cannot be read: {error}") from error
         return float(at) if boot.rstrip(b"\0") == self._boot.encode() else float("-inf")
 
     def forget(self, worker: str) -> None:
@@ -141,7 +147,8 @@ class FileSidecar:
             pipe = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
         except OSError as error:
             if error.errno == errno.ENXIO:  # nobody has it open: its owner died
-                path.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    path.unlink()
             return
         with contextlib.suppress(OSError):
             os.write(pipe, b"!")
@@ -175,9 +182,13 @@ class FileSidecar:
     def _bell(self, topic: Topic) -> int:
         with self._lock:
             if topic not in self._bells:
+                self._folder.mkdir(exist_ok=True)
                 path = self._folder / f"bell-{topic}-{uuid.uuid4().hex}"
-                os.mkfifo(path, 0o622)
-                self._bells[topic] = (os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC), path)
+                fresh = path.with_name(f"new-{path.name}")  # under its own name only once it is open: see _ring_one
+                os.mkfifo(fresh, 0o622)
+                pipe = os.open(fresh, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+                fresh.rename(path)
+                self._bells[topic] = (pipe, path)
             return self._bells[topic][0]
 
     def close(self) -> None:

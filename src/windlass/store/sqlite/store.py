@@ -1,6 +1,7 @@
 """The SQLite store: the contract over one writer, a few readers and the sidecar."""
 
 import asyncio
+import contextlib
 import json
 import sqlite3
 import threading
@@ -83,7 +84,7 @@ class SQLiteStore:
             if not Path(self.path).parent.is_dir():
                 raise StoreUnavailable(f"the folder of {self.path} does not exist: make it, or set WINDLASS_URL")
             try:
-                apply_migrations(self._connect())
+                self._migrate()
                 sidecar = Path(f"{self.path}.d")
                 self._sidecar = FileSidecar(sidecar, self._clock)
                 self._writer = Writer(self._connect, self.path, str(sidecar / "lock"))
@@ -116,9 +117,13 @@ class SQLiteStore:
         if self._shared:
             return []
         try:
-            return await asyncio.to_thread(lambda: apply_migrations(self._connect()))
+            return await asyncio.to_thread(self._migrate)
         except sqlite3.Error as error:
             raise StoreUnavailable(f"{self.path} cannot be brought up to date: {error}") from error
+
+    def _migrate(self) -> list[str]:
+        with contextlib.closing(self._connect()) as db:
+            return apply_migrations(db)
 
     def _connect(self) -> sqlite3.Connection:
         db = sqlite3.connect(
@@ -271,10 +276,7 @@ class SQLiteStore:
         if worker not in leases:
             self._sidecar.forget(worker)
             return Orders(evicted=True)
-        try:
-            self._sidecar.beat(worker)
-        except OSError as error:
-            raise StoreUnavailable(f"the beat could not be written: {error}") from error
+        self._sidecar.beat(worker)
         ages = self._sidecar.ages(leases)
         cancel = [Order(runner=row[0], id=row[1], fence=row[2]) for row in db.execute(SQL.orders, (worker,))]
         due: float | None = 0.0
@@ -295,11 +297,11 @@ class SQLiteStore:
             await self._write(lambda db, now: moves.hand_back(db, now, runner, Ending.INTERRUPTED, keep))
             self._sidecar.ring("work")
 
-    async def reap(self) -> list[str]:
+    async def reap(self, spare: str | None = None) -> list[str]:
         def work(db: sqlite3.Connection, now: int) -> list[str]:
             leases = dict(db.execute(SQL.leases).fetchall())
             ages = self._sidecar.ages(leases)
-            dead = [worker for worker, lease in leases.items() if ages[worker] > lease]
+            dead = [worker for worker, lease in leases.items() if ages[worker] > lease and worker != spare]
             for worker in dead:
                 moves.depart_worker(db, now, worker, Ending.LOST)
             return dead

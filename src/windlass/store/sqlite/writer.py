@@ -29,6 +29,9 @@ WAL_LIMIT = 16 * 1024 * 1024
 COPY_PAUSE = 0.5
 """Seconds between two tries to copy it back, while readers are in the way."""
 
+WORRY_AFTER = 10.0
+"""Seconds of waiting for a lock from which on we say so."""
+
 CLOSE_WITHIN = 5.0
 """Seconds that closing waits for what is queued."""
 
@@ -90,8 +93,7 @@ class Writer:
             try:
                 if self._try_lock():
                     try:
-                        self._begin(deadline)
-                        return self._alone(work)
+                        return self._alone(work, deadline)
                     finally:
                         fcntl.flock(self._lock_file, fcntl.LOCK_UN)
             finally:
@@ -142,8 +144,8 @@ class Writer:
                     self._serve_group(group)
 
     def _serve_group(self, group: list[Call[Any]]) -> None:
-        fcntl.flock(self._lock_file, fcntl.LOCK_EX)
         try:
+            self._lock_patiently()
             self._begin(None)
             while self._calls and len(group) < GROUP:
                 call = self._calls.popleft()
@@ -162,6 +164,16 @@ class Writer:
         waiting = [self._calls.popleft() for _ in range(len(self._calls))]
         return [call for call in waiting if call.claim()]
 
+    def _lock_patiently(self) -> None:
+        if not self._try_lock():
+            what = "another process of ours has held the lock file of %s for over %g s; is it stopped or in a debugger?"
+            worry = threading.Timer(WORRY_AFTER, logger.warning, (what, self._wal[:-4], WORRY_AFTER))
+            worry.start()
+            try:
+                fcntl.flock(self._lock_file, fcntl.LOCK_EX)
+            finally:
+                worry.cancel()
+
     def _try_lock(self) -> bool:
         try:
             fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -171,6 +183,7 @@ class Writer:
 
     def _begin(self, deadline: float | None) -> None:
         """Take SQLite's write lock. Raises `StoreUnavailable` when `deadline` (monotonic) passes first."""
+        self._roll_back()  # what a signal may have left open
         started = time.monotonic()
         warned = False
         while True:
@@ -183,14 +196,15 @@ class Writer:
             now = time.monotonic()
             if deadline is not None and now >= deadline:
                 raise busy(now - started)
-            if now - started > 10 and not warned:
+            if now - started > WORRY_AFTER and not warned:
                 warned = True
                 logger.warning(
                     "another program has held the write lock of %s for over 10 s; waiting on", self._wal[:-4]
                 )
 
-    def _alone(self, work: Work[T]) -> T:
+    def _alone(self, work: Work[T], deadline: float) -> T:
         try:
+            self._begin(deadline)
             value = work(self._connection)
             self._commit()
         except BaseException:

@@ -32,7 +32,7 @@ CREATE INDEX due ON jobs (run_at, line) WHERE state = 'scheduled';
 CREATE INDEX held ON jobs (runner) WHERE state = 'running';
 CREATE INDEX cancelling ON jobs (runner) WHERE state = 'running' AND cancelling = 1;
 CREATE INDEX expiring ON jobs (expires_at)
-    WHERE expires_at IS NOT NULL AND state IN ('waiting', 'scheduled', 'ready');
+    WHERE expires_at IS NOT NULL AND started_at IS NULL AND state IN ('waiting', 'scheduled', 'ready');
 CREATE INDEX over ON jobs (state, finished_at) WHERE finished_at IS NOT NULL;
 
 CREATE TABLE attempts (

@@ -1,0 +1,50 @@
+"""Thousands of simulated lives of several workers, and the proof that planted bugs would have been seen in them.
+
+`WINDLASS_SEEDS=100000` runs that many; so does `python -m tests.store.simulation --seeds 100000`.
+"""
+
+import os
+
+import pytest
+
+from tests.store.mutants import MUTANTS
+from tests.store.simulation import Simulation, failing, report, story
+
+SEEDS = int(os.environ.get("WINDLASS_SEEDS", "2000"))
+PARTS = 4
+FOUND_WITHIN = 300
+
+
+@pytest.mark.timeout(0)
+@pytest.mark.parametrize("part", range(PARTS))
+def test_no_seed_violates_anything(part: int) -> None:
+    found = failing(range(part, SEEDS, PARTS))
+    if found:
+        pytest.fail(f"python -m tests.store.simulation --seeds 1 --start {found[0].seed}\n{report(*found)}")
+
+
+@pytest.mark.parametrize("name", sorted(MUTANTS))
+def test_a_planted_bug_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    MUTANTS[name](monkeypatch)
+    assert failing(range(FOUND_WITHIN)), f"{FOUND_WITHIN} seeds did not show that {MUTANTS[name].__doc__}"
+
+
+def test_the_same_seed_is_the_same_run() -> None:
+    def told(seed: int) -> list[object]:
+        simulation = Simulation(seed)
+        simulation.run()
+        return list(simulation.history.story)
+
+    assert told(7) == told(7)
+    assert told(7) != told(8)
+
+
+def test_a_report_tells_the_story_of_one_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    MUTANTS["no_fence"](monkeypatch)
+    found = failing(range(FOUND_WITHIN))
+    assert found
+    simulation, violation = found
+    text = report(simulation, violation)
+    assert text.startswith(f"seed {simulation.seed}, ")
+    assert violation.job in text
+    assert len(list(story(simulation, violation.job))) < len(simulation.history.story)
