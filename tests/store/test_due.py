@@ -83,7 +83,7 @@ async def test_many_due_in_one_moment_keep_their_order(world: World) -> None:
     await world.advance(5)
     crew = await world.crew()
     got: list[str] = []
-    while len(got) < len(jobs):
+    for _ in range(20):
         got += [claim.id for claim in await crew.claim(150)]
     assert sorted(got) == [job.id for job in jobs]
 
@@ -94,7 +94,7 @@ async def test_a_job_due_later_never_comes_before_one_due_earlier(world: World) 
     await world.advance(60)
     crew = await world.crew()
     got: list[str] = []
-    while len(got) < len(jobs):
+    for _ in range(20):
         got += [claim.id for claim in await crew.claim(90)]
     assert got == [job.id for job in jobs]
 

@@ -114,7 +114,13 @@ class Child:
             except BaseException:
                 channel.close()
                 raise
-        return cls(process, channel, floor)
+        try:
+            return cls(process, channel, floor)
+        except RuntimeError as error:  # the system has no thread to wait for it
+            process.kill()
+            process.wait()
+            channel.close()
+            raise OSError(str(error)) from error
 
     async def started(self) -> None:
         """Wait until it can take jobs. Raises `ChildNotStarted`."""
