@@ -210,3 +210,21 @@ async def leaves_a_bomb() -> int:
     bomb = asyncio.create_task(explode())
     await asyncio.wait({bomb})
     return 1
+
+
+@app.task(retry=quick)
+async def snoozes_for_ever() -> None:
+    effect("snoozes for ever")
+    raise Snooze(float("inf"))
+
+
+@app.task
+async def reports_oddly() -> int:
+    current().progress(True, None, note="half a \ud800 pair")
+    return 5
+
+
+@app.task(executor="process")
+def reports_oddly_in_process() -> int:
+    current().progress(1, 2, note="half a \ud800 pair")
+    return 5
