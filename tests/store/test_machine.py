@@ -44,7 +44,7 @@ from windlass.model import (
 )
 
 T = TypeVar("T")
-BUDGET = {"memory": (750, 50), "sqlite": (20, 40)}
+BUDGET = {"memory": (600, 50), "sqlite": (20, 40)}
 LEASES = (10.3, 20.3)
 TASKS, QUEUES, KEYS = ("a", "b", "c"), ("x", "y"), (None, None, None, "k", "l")
 PICK = st.integers(0, 1_000)
