@@ -126,6 +126,8 @@ class Worker:
                 await self.plot.stage.sleep(0.5)
             self.runners.remove(runner)
             self.plot.hint()
+            if not runner.joined:
+                await self.plot.stage.sleep(1.0)
 
     async def _release(self, runner: "Runner", ending: Ending) -> bool:
         work = [runner.overdue] if runner.overdue else []
