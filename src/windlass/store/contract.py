@@ -1,7 +1,8 @@
 """The store contract. These docstrings are the specification; the conformance suite proves it on every store.
 
 The store moves jobs between states atomically and knows no reasons. It knows no task, no retry rule, no schedule.
-Every method may be repeated after a lost reply. Every moment is read from the store's own clock.
+Every method may be repeated after a lost reply, but for `enlist` and `join`: ids are used once, so try again under a new
+one. Every moment is read from the store's own clock. Names of queues, tasks and tags are `[A-Za-z0-9_.-]{1,128}`.
 
 *Ready* jobs are claimed in the order (priority, higher first; rank; id). Rank is the moment a job became due.
 
@@ -82,7 +83,8 @@ class Store(Protocol):
         (at most BATCH each), and jobs claimed for `demand`: never more than `slots` in all nor a lane's slots, and
         of each queue with quotas first its share in order, then what is left in order. A job that was lost before is
         claimed only for a lane that lists its task in `suspects`, any other only for one that lists it in `tasks`.
-        A claim that takes fewer than it could sets `next_due` to 0.
+        A claim that takes fewer than it could takes the best of them and sets `next_due` to 0. A job that was ever
+        claimed does not expire.
 
         `seq` grows by one with each new exchange of a runner. The same (runner, seq) again applies nothing twice and
         answers the claims of that exchange that the runner still holds.
