@@ -1,8 +1,9 @@
 """The store contract. These docstrings are the specification; the conformance suite proves it on every store.
 
 The store moves jobs between states atomically and knows no reasons. It knows no task, no retry rule, no schedule.
-Every method may be repeated after a lost reply, but for `enlist` and `join`: ids are used once, so try again under a new
-one. Every moment is read from the store's own clock. Names of queues, tasks and tags are `[A-Za-z0-9_.-]{1,128}`.
+Every method may be repeated after a lost reply, but for `enlist` and `join`: ids are used once, so try again
+under a new one. Every moment is read from the store's own clock. Names of queues, tasks
+and tags are `[A-Za-z0-9_.-]{1,128}`.
 
 *Ready* jobs are claimed in the order (priority, higher first; rank; id). Rank is the moment a job became due.
 
