@@ -1,8 +1,11 @@
 """A rig per test, and the sample app on the rig's store."""
 
 import os
+import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -16,3 +19,12 @@ def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
     monkeypatch.setenv("EFFECTS", os.fspath(tmp_path / "effects"))
     yield rig
     rig.close()
+
+
+@pytest.fixture
+def tasks(rig: Rig) -> Iterator[ModuleType]:
+    """The sample tasks, imported anew, on this test's store."""
+    sys.modules.pop("tests.worker.sample", None)
+    sample = import_module("tests.worker.sample")
+    yield sample
+    sample.app.close()

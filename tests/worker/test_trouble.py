@@ -5,11 +5,8 @@ import contextlib
 import os
 import signal
 import sqlite3
-import sys
 import threading
 import time
-from collections.abc import Iterator
-from importlib import import_module
 from types import FrameType, ModuleType
 
 import pytest
@@ -20,15 +17,6 @@ from windlass import JobFailed, State
 from windlass.clock import SystemClock
 from windlass.model import NewJob
 from windlass.store.sqlite.store import SQLiteStore
-
-
-@pytest.fixture
-def tasks(rig: Rig) -> Iterator[ModuleType]:
-    """The sample tasks, imported anew, on this test's store."""
-    sys.modules.pop("tests.worker.sample", None)
-    sample = import_module("tests.worker.sample")
-    yield sample
-    sample.app.close()
 
 
 def test_overtime_that_ends_in_the_last_call_is_charged_to_nobody_else(rig: Rig, tasks: ModuleType) -> None:

@@ -4,27 +4,15 @@ import asyncio
 import contextlib
 import os
 import signal
-import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
-from importlib import import_module
 from types import ModuleType
 
 import pytest
 
 from tests.worker.rig import Rig, runs, until
 from windlass import App, JobCancelled, JobFailed, Retry, State
-
-
-@pytest.fixture
-def tasks(rig: Rig) -> Iterator[ModuleType]:
-    """The sample tasks, imported anew, on this test's store."""
-    sys.modules.pop("tests.worker.sample", None)
-    sample = import_module("tests.worker.sample")
-    yield sample
-    sample.app.close()
 
 
 def test_every_lane_runs_and_returns(rig: Rig, tasks: ModuleType) -> None:
