@@ -51,6 +51,11 @@ class EnqueueUnknown(StoreError):
         self.id = id
 
 
+class UniquePending(StoreError):
+    """Another transaction that is still open has taken the unique key: whether it stays is not known yet. Nothing was
+    written, and your own transaction is as it was: try again after that one ends."""
+
+
 class Conflict(StoreError):
     """A document was changed by somebody else since it was read; nothing was written."""
 

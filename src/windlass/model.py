@@ -64,7 +64,10 @@ class Failure(Struct, frozen=True, kw_only=True):
 
 
 class NewJob(Struct, frozen=True, kw_only=True, gc=False):
-    """One request to run a task, before a store has it. `delay` and `expires_in` are seconds from the store's now."""
+    """One request to run a task, before a store has it. `delay` and `expires_in` are seconds from the store's now.
+
+    `fresh`: the id was made for this very put, so a store need not look for it among finished jobs.
+    """
 
     id: str
     task: str
@@ -77,6 +80,21 @@ class NewJob(Struct, frozen=True, kw_only=True, gc=False):
     unique: str | None = None
     tags: tuple[str, ...] = ()
     options: bytes | None = None
+    fresh: bool = False
+    past: "Past | None" = None
+
+
+class Past(Struct, frozen=True, kw_only=True):
+    """What a job brings along that lived in another store: its counts, its fence, its attempts, when it was made.
+
+    With it, `run_at` is the moment that it was due there, and its rank.
+    """
+
+    enqueued_at: float
+    attempt: int = 0
+    lost: int = 0
+    fence: int = 0
+    attempts: tuple["Attempt", ...] = ()
 
 
 class Mark(Struct, frozen=True, kw_only=True):

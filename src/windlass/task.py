@@ -210,6 +210,7 @@ class Task(Generic[P, R_co]):
             unique=call.unique,
             tags=call.tags,
             options=call.stored_options,
+            fresh=call.id is None,
         )
 
 

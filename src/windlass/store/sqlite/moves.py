@@ -25,8 +25,9 @@ from windlass.model import (
 )
 from windlass.store.contract import BATCH
 from windlass.store.queries import load_queries
+from windlass.store.rows import MICRO, micros
 from windlass.store.sqlite.claim import Claiming
-from windlass.store.sqlite.rows import MICRO, filled, flat, micros, new_row, one, pieces, read_claim, text
+from windlass.store.sqlite.rows import filled, flat, new_row, one, pieces, read_claim, text
 
 SQL = load_queries("windlass.store.sqlite", "queries.sql")
 ROWS = 128

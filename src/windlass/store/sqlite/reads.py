@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from windlass.model import Attempt, Doc, Filter, JobRecord, Line, Page, RunnerInfo, State, Verb, WorkerInfo
+from windlass.store.rows import MICRO, seconds
 from windlass.store.sqlite.moves import SQL
-from windlass.store.sqlite.rows import COLUMNS, MICRO, one, read_attempt, read_job, seconds
+from windlass.store.sqlite.rows import COLUMNS, one, read_attempt, read_job
 
 Connection = sqlite3.Connection
 

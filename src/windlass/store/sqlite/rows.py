@@ -5,29 +5,13 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
-import msgspec
-
-from windlass.model import Attempt, Claim, Ending, Failure, JobRecord, NewJob, Progress, State
-
-MICRO = 1_000_000
+from windlass.model import Attempt, Claim, Ending, JobRecord, NewJob, State
+from windlass.store.rows import MICRO, micros, read_failure, read_progress, seconds
 
 COLUMNS = (
     "id, task, queue, priority, state, args, options, attempt, lost, fence, runner, enqueued_at, run_at, started_at, "
     "finished_at, expires_at, cancelling, reason, result, progress, unique_key"
 )
-
-_progress = msgspec.json.Decoder(Progress)
-_failure = msgspec.json.Decoder(Failure)
-
-
-def micros(seconds: float) -> int:
-    """Seconds as the whole microseconds that the tables keep."""
-    return round(seconds * MICRO)
-
-
-def seconds(micros: int | None) -> float | None:
-    """The way back."""
-    return None if micros is None else micros / MICRO
 
 
 def text(data: bytes | None) -> str | None:
@@ -105,7 +89,7 @@ def read_job(row: Sequence[Any], tags: tuple[str, ...], attempts: tuple[Attempt,
         cancelling=bool(row[16]),
         reason=row[17],
         result=raw(row[18]),
-        progress=decoded(_progress, row[19]),
+        progress=read_progress(row[19]),
         unique=row[20],
         tags=tags,
         attempts=attempts,
@@ -121,16 +105,8 @@ def read_attempt(row: Sequence[Any]) -> Attempt:
         runner=row[4],
         started_at=seconds(row[5]),
         ended_at=row[6] / MICRO,
-        failure=decoded(_failure, row[7]),
+        failure=read_failure(row[7]),
     )
-
-
-def decoded(decoder: msgspec.json.Decoder[Any], data: str | None) -> Any:
-    """A stored value, or None if there is none, or none that can be read."""
-    try:
-        return None if data is None else decoder.decode(data)
-    except msgspec.MsgspecError:
-        return None
 
 
 def pieces(rows: Sequence[Any], most: int) -> Iterable[Sequence[Any]]:

@@ -35,9 +35,10 @@ from windlass.model import (
     WorkerInfo,
 )
 from windlass.store.contract import BATCH, Topic
+from windlass.store.rows import MICRO, micros
 from windlass.store.sqlite import moves, reads
 from windlass.store.sqlite.moves import SQL
-from windlass.store.sqlite.rows import MICRO, micros, one
+from windlass.store.sqlite.rows import one
 from windlass.store.sqlite.schema import apply_migrations, parse, probe, refuse_old
 from windlass.store.sqlite.sidecar import FileSidecar, MemorySidecar, Sidecar
 from windlass.store.sqlite.writer import LOCK_SLICE, Unanswered, Writer, failure

@@ -1,0 +1,39 @@
+"""What the stores' rows have in common: times in whole microseconds, values as JSON."""
+
+from typing import Any
+
+import msgspec
+
+from windlass.model import Failure, Progress
+
+MICRO = 1_000_000
+
+_progress = msgspec.json.Decoder(Progress)
+_failure = msgspec.json.Decoder(Failure)
+
+
+def micros(seconds: float) -> int:
+    """Seconds as the whole microseconds that stores keep."""
+    return round(seconds * MICRO)
+
+
+def seconds(micros: int | None) -> float | None:
+    """The way back."""
+    return None if micros is None else micros / MICRO
+
+
+def read_progress(data: str | bytes | None) -> Progress | None:
+    """Stored progress; None if there is none, or none that can be read."""
+    return _decoded(_progress, data)  # type: ignore[no-any-return]
+
+
+def read_failure(data: str | bytes | None) -> Failure | None:
+    """A stored failure; None if there is none, or none that can be read."""
+    return _decoded(_failure, data)  # type: ignore[no-any-return]
+
+
+def _decoded(decoder: msgspec.json.Decoder[Any], data: str | bytes | None) -> Any:
+    try:
+        return None if data is None else decoder.decode(data)
+    except msgspec.MsgspecError:
+        return None
