@@ -27,7 +27,18 @@ from windlass.store.contract import BATCH
 from windlass.store.queries import load_queries
 from windlass.store.rows import MICRO, micros
 from windlass.store.sqlite.claim import Claiming
-from windlass.store.sqlite.rows import filled, flat, new_row, one, pieces, read_claim, text
+from windlass.store.sqlite.rows import (
+    attempt_row,
+    failure_text,
+    filled,
+    flat,
+    new_row,
+    one,
+    past_row,
+    pieces,
+    read_claim,
+    text,
+)
 
 SQL = load_queries("windlass.store.sqlite", "queries.sql")
 ROWS = 128
@@ -66,7 +77,16 @@ def put_piece(db: Connection, now: int, jobs: Sequence[NewJob]) -> list[Placed]:
     tagged = [(tag, job.id) for job in jobs for tag in job.tags]
     if tagged:
         db.executemany(SQL.put_tags, tagged)
+    put_past(db, jobs)
     return [Placed(id=row[0], state=PLACED[row[6]], new=True) for row in rows]
+
+
+def put_past(db: Connection, jobs: Sequence[NewJob]) -> None:
+    """Give jobs that were just inserted what they bring along from another store."""
+    pasts = [(job, job.past) for job in jobs if job.past]
+    if pasts:
+        db.executemany(SQL.put_past, [past_row(job, past) for job, past in pasts])
+        db.executemany(SQL.put_attempts, [attempt_row(job.id, one) for job, past in pasts for one in past.attempts])
 
 
 def put_one(db: Connection, now: int, job: NewJob, stand_in: str | None) -> Placed:
@@ -194,8 +214,7 @@ def settle_one(db: Connection, now: int, runner: str, outcome: Outcome) -> bool:
     ).rowcount
     if not changed:
         return stands(db, runner, outcome)
-    failure = None if outcome.failure is None else msgspec.json.encode(outcome.failure).decode()
-    add_attempt(db, now, outcome.id, outcome.attempt, outcome.ending, failure)
+    add_attempt(db, now, outcome.id, outcome.attempt, outcome.ending, failure_text(outcome.failure))
     return True
 
 

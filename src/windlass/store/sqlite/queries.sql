@@ -7,6 +7,14 @@ VALUES {rows};
 -- name: put_tags
 INSERT OR IGNORE INTO tags (tag, job) VALUES (?, ?);
 
+-- name: put_past
+-- What a job brings along from another store; apart from put_jobs, because hardly any job does.
+UPDATE jobs SET attempt = ?, lost = ?, fence = ? WHERE id = ?;
+
+-- name: put_attempts
+INSERT OR IGNORE INTO attempts (job, fence, attempt, ending, runner, started_at, ended_at, failure)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?);
+
 -- name: state_of
 SELECT state FROM jobs WHERE id = ?;
 

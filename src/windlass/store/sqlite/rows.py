@@ -5,7 +5,9 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
-from windlass.model import Attempt, Claim, Ending, JobRecord, NewJob, State
+import msgspec
+
+from windlass.model import Attempt, Claim, Ending, Failure, JobRecord, NewJob, Past, State
 from windlass.store.rows import MICRO, micros, read_failure, read_progress, seconds
 
 COLUMNS = (
@@ -26,6 +28,7 @@ def raw(data: str | bytes | None) -> bytes | None:
 
 def new_row(job: NewJob, now: int) -> tuple[Any, ...]:
     """A job as the columns of `put_jobs`."""
+    past = job.past
     if job.run_at is not None:
         due = micros(job.run_at)
     elif job.delay > 0:
@@ -34,19 +37,43 @@ def new_row(job: NewJob, now: int) -> tuple[Any, ...]:
         due = now
     return (
         job.id,
-        f"{job.queue}/{job.task}",
+        f"{job.queue}/{job.task}{'!' if past and past.lost else ''}",
         job.queue,
         job.task,
         job.priority,
-        max(now, due),
+        due if past else max(now, due),
         "scheduled" if due > now else "ready",
         due,
         None if job.expires_in is None else now + micros(job.expires_in),
         job.args.decode(),
         None if job.options is None else job.options.decode(),
         job.unique,
-        now,
+        micros(past.enqueued_at) if past else now,
     )
+
+
+def past_row(job: NewJob, past: Past) -> tuple[Any, ...]:
+    """What a job brings along, as the columns of `put_past`."""
+    return past.attempt, past.lost, past.fence, job.id
+
+
+def attempt_row(job: str, attempt: Attempt) -> tuple[Any, ...]:
+    """An attempt made in another store, as the columns of `put_attempts`."""
+    return (
+        job,
+        attempt.fence,
+        attempt.attempt,
+        attempt.ending,
+        attempt.runner,
+        None if attempt.started_at is None else micros(attempt.started_at),
+        micros(attempt.ended_at),
+        failure_text(attempt.failure),
+    )
+
+
+def failure_text(failure: Failure | None) -> str | None:
+    """A failure as it is stored."""
+    return None if failure is None else msgspec.json.encode(failure).decode()
 
 
 def read_claim(row: Sequence[Any]) -> Claim:
