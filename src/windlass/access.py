@@ -1,20 +1,24 @@
 """The way from an app to its store: one store per event loop, and blocking calls on the caller's own thread."""
 
 import asyncio
+import contextlib
 import logging
 import os
 import threading
+import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
 from windlass import blocking
 from windlass.config import Config, masked
-from windlass.errors import ConfigError, EnqueueUnknown
+from windlass.errors import ConfigError, EnqueueUnknown, StoreUnavailable
 from windlass.model import NewJob, Placed
 from windlass.store.contract import Store
-from windlass.store.dispatch import make_store
+from windlass.store.dispatch import bounded, make_store, within
+from windlass.store.links import AsyncLink, Mismatch, SyncLink, recognise
+from windlass.store.tx import OUTBOX, Joinable, make_joinable
 
 logger = logging.getLogger("windlass")
 
@@ -33,57 +37,98 @@ class Access:
         self._shared = urlsplit(config.url).scheme in SHARED
         self._lock = threading.Lock()
         self._stores: dict[asyncio.AbstractEventLoop | None, Store] = {}
+        self._joinable: Joinable | None = None
         _all.add(self)
 
     async def connect(self) -> Store:
-        """The store for the running event loop, opened on first use."""
+        """The store for the running event loop, opened on first use. No call to it by an app hangs."""
+        limit = self.config.enqueue_timeout
+        return await within(limit, self._open(), self._unreachable(limit))
+
+    async def _open(self) -> Store:
         key = None if self._shared else asyncio.get_running_loop()
         store = self._stores.get(key)
         if store is None:
             await self._close_left_over()
-            fresh = make_store(self.config.url)
-            await fresh.open()
+            fresh = bounded(make_store(self.config.url), self.config.enqueue_timeout)
+            try:
+                await fresh.open()
+            except BaseException:
+                with contextlib.suppress(Exception):
+                    await fresh.close()
+                raise
             with self._lock:
                 store = self._stores.setdefault(key, fresh)
             if store is not fresh:
                 await fresh.close()
         return store
 
+    def _unreachable(self, seconds: float) -> StoreUnavailable:
+        return StoreUnavailable(
+            f"{masked(self.config.url)} could not be reached within {seconds:g} s; nothing was written. Is the server "
+            "running, and is the network well? `windlass doctor` tells more"
+        )
+
     def put(self, jobs: Sequence[NewJob]) -> list[Placed]:
         """Store jobs on the caller's own thread. Raises as `Store.put_now`, `RuntimeError` in an event loop."""
         blocking.refuse_in_loop("aenqueue" if len(jobs) == 1 else "aenqueue_many")
-        key = None if self._shared else blocking.background_loop()
-        store = self._stores.get(key) or blocking.run(self.connect())
-        return store.put_now(jobs, self._patience(jobs))
+        patience = self._patience(jobs)
+        end = time.monotonic() + patience
+        store = self._stores.get(None if self._shared else blocking.background_loop())
+        if store is None:
+            try:
+                store = blocking.run(self._open(), patience)
+            except TimeoutError:
+                raise self._unreachable(patience) from None
+        return store.put_now(jobs, max(0.0, end - time.monotonic()))
 
     async def aput(self, jobs: Sequence[NewJob]) -> list[Placed]:
-        """Store jobs from the running event loop. Raises `EnqueueUnknown` when no answer comes in time."""
-        store = await self.connect()
+        """Store jobs from the running event loop. Raises `EnqueueUnknown` when no answer comes in time, and
+        `StoreUnavailable` when the store cannot even be reached."""
         patience = self._patience(jobs)
-        try:
-            async with asyncio.timeout(patience):
-                return await store.put(jobs)
-        except TimeoutError:
-            raise EnqueueUnknown(
-                f"the store did not answer within {patience:g} s: the job may exist. "
-                "Repeating with using(id=…) is safe",
-                jobs[0].id,
-            ) from None
+        end = time.monotonic() + patience
+        store = self._stores.get(None if self._shared else asyncio.get_running_loop())
+        if store is None:
+            store = await within(patience, self._open(), self._unreachable(patience))
+        late = EnqueueUnknown(
+            f"the store did not answer within {patience:g} s: the job may exist. Repeating with using(id=…) is safe",
+            jobs[0].id,
+        )
+        return await within(end - time.monotonic(), store.put(jobs), late)
 
     def _patience(self, jobs: Sequence[NewJob]) -> float:
         """Seconds that storing these may take."""
         return self.config.enqueue_timeout + len(jobs) / BULK_PER_SECOND
 
+    # Inside the caller's own transaction
+
     def put_in(self, tx: Any, jobs: Sequence[NewJob]) -> list[Placed]:
-        """Store jobs inside the caller's own transaction. Raises `ConfigError` where the store cannot do that."""
-        put_tx = getattr(make_store(self.config.url), "put_tx", None)
-        if put_tx is None:
+        """Store jobs inside the caller's own transaction. Raises `ConfigError` where that cannot be done."""
+        joinable = self.joinable()
+        with self._told():
+            return recognise(tx, SyncLink).drive(joinable.put(jobs), joinable.ring)
+
+    async def aput_in(self, tx: Any, jobs: Sequence[NewJob]) -> list[Placed]:
+        """`put_in`, for what has to be awaited."""
+        joinable = self.joinable()
+        with self._told():
+            return await recognise(tx, AsyncLink).adrive(joinable.put(jobs), joinable.ring)
+
+    def joinable(self) -> Joinable:
+        """The store, for transactions. Raises `ConfigError` for one that has none to share."""
+        if self._joinable is None:
+            self._joinable = make_joinable(self.config.url)
+        return self._joinable
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """Say what to do when the connection speaks with another engine than the store's."""
+        try:
+            yield
+        except Mismatch as error:
             raise ConfigError(
-                f"tx= needs an SQL store that can write inside your transaction; {masked(self.config.url)} cannot yet. "
-                "Enqueue after the commit instead"
-            )
-        placed: list[Placed] = put_tx(tx, jobs)
-        return placed
+                f"tx= got a connection to {error}, but the jobs of this app are in {masked(self.config.url)}. {OUTBOX}"
+            ) from None
 
     def close(self) -> None:
         """Close what blocking calls opened. The next call opens it again."""

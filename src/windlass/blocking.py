@@ -17,8 +17,9 @@ _loop: asyncio.AbstractEventLoop | None = None
 _thread: threading.Thread | None = None
 
 
-def run(work: Coroutine[Any, Any, T]) -> T:
-    """The result of a coroutine, waited for by this thread. Raises `RuntimeError` inside a running event loop."""
+def run(work: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
+    """The result of a coroutine, waited for by this thread. Raises `RuntimeError` inside a running event loop, and
+    `TimeoutError` when `timeout` seconds are over; the work is then cancelled, but not waited for."""
     try:
         refuse_in_loop(getattr(work, "__name__", "this").lstrip("_"))
     except RuntimeError:
@@ -26,9 +27,9 @@ def run(work: Coroutine[Any, Any, T]) -> T:
         raise
     future = asyncio.run_coroutine_threadsafe(work, background_loop())
     try:
-        return future.result()
+        return future.result(timeout)
     except BaseException:
-        future.cancel()  # Ctrl-C while waiting ends the work too; after an error of its own this does nothing
+        future.cancel()  # Ctrl-C or the timeout ends the work too; after an error of its own this does nothing
         raise
 
 

@@ -1,8 +1,8 @@
 """`windlass doctor` and `windlass migrate`: is this installation well, and is its store up to date?"""
 
-import asyncio
 import platform
 import sqlite3
+import statistics
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -13,6 +13,7 @@ from typing import Literal
 
 import click
 
+from windlass import blocking
 from windlass.cli import UNHEALTHY, Problem
 from windlass.cli.live import NO_WORKER, lines_and_workers, living, nobody
 from windlass.cli.output import clean, counted, duration, print_json
@@ -20,10 +21,19 @@ from windlass.cli.reach import file_of, find_url, json_option, on_store, shown, 
 from windlass.errors import StoreUnavailable, WindlassError
 from windlass.model import Line, State, WorkerInfo
 from windlass.store.contract import Store
-from windlass.store.dispatch import make_store
+from windlass.store.dispatch import bounded, make_store
 
 SLOW_OPEN = 1.0
 """Seconds to open the store from which on doctor says so."""
+
+CALLS = 20
+"""Cheap calls that the latency is the median of."""
+
+SLOW_CALL = 0.02
+"""Seconds for a cheap call from which on doctor says so."""
+
+CLOCK_OFFSET = 5.0
+"""Seconds between the store's clock and this host's from which on doctor says so."""
 
 MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "problem": ("✗", "red")}
 
@@ -84,6 +94,8 @@ def the_store(url: str | None) -> list[Check]:
         return [Check("ok", "store", shown(found)), *on_store(found, lambda store: examine(store, began))]
     except WindlassError as error:
         return [Check("problem", "store", str(error))]
+    except Exception as error:  # a driver's own; whoever asks the doctor has trouble enough
+        return [Check("problem", "store", f"{type(error).__name__}: {error}")]
 
 
 async def examine(store: Store, began: float) -> list[Check]:
@@ -93,19 +105,45 @@ async def examine(store: Store, began: float) -> list[Check]:
     lines, workers = await lines_and_workers(store)
     return [
         Check("warning" if slow else "ok", "opened in", duration(took), slow),
+        await latency(store),
         *[fact(name, value) for name, value in (await store.probe()).items()],
         *crew(workers, lines),
         *orphans(lines, workers),
     ]
 
 
+async def latency(store: Store) -> Check:
+    """How long the store takes for next to nothing."""
+    times = []
+    for _ in range(CALLS):
+        began = time.perf_counter()
+        await store.get(["none"])
+        times.append(time.perf_counter() - began)
+    middle = statistics.median(times)
+    found = f"{middle * 1000:.2g} ms, the median of {CALLS} calls"
+    if middle < SLOW_CALL:
+        return Check("ok", "latency", found)
+    return Check("warning", "latency", found, "every job waits for this: move the workers closer to the store")
+
+
 def fact(name: str, value: str) -> Check:
     """One fact of `Store.probe`."""
     if name == "integrity" and value != "ok":
-        return Check("problem", name, value, "stop all workers and restore the file from a backup")
-    if name.startswith("warning"):
-        return Check("warning", name, value)
-    return Check("ok", name, f"{int(value):,}" if name == "bytes" and value.isdigit() else value)
+        return Check("problem", name, value, "stop all workers and restore the store from a backup")
+    if name == "clock_offset":
+        return clock(float(value))
+    for level in ("problem", "warning"):
+        if name.startswith(level):
+            return Check(level, name.removeprefix(level).strip("_- :") or level, value)
+    return Check("ok", name.replace("_", " "), f"{int(value):,}" if name == "bytes" and value.isdigit() else value)
+
+
+def clock(offset: float) -> Check:
+    """How far the store's clock is ahead of this host's."""
+    found = f"{offset:+.3f} s from this host's clock"
+    if abs(offset) <= CLOCK_OFFSET:
+        return Check("ok", "clock", found)
+    return Check("warning", "clock", found, "delays go by the store's clock, run_at by yours: have NTP set both")
 
 
 def crew(workers: Sequence[WorkerInfo], lines: Sequence[Line]) -> Iterator[Check]:
@@ -148,7 +186,7 @@ def orphans(lines: Sequence[Line], workers: Sequence[WorkerInfo]) -> Iterator[Ch
 def migrate(url: str | None, as_json: bool) -> None:
     """Bring the store's schema to this version; a store that is not there yet is made."""
     found = find_url(url)
-    taken = list(asyncio.run(steps(found)))
+    taken = list(blocking.run(steps(found)))
     if as_json:
         print_json({"store": shown(found), "taken": taken})
     elif taken:
@@ -162,7 +200,7 @@ async def steps(url: str) -> Sequence[str]:
     file = file_of(url)
     if file and not file.parent.is_dir():
         raise StoreUnavailable(f"the folder of {file} does not exist: make it, or name another with --url")
-    store = make_store(url)
+    store = bounded(make_store(url))
     try:
         return await store.migrate()
     except WindlassError:

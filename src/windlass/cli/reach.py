@@ -1,16 +1,20 @@
 """The way to a store without the user's code: by `--url`, or as the configuration says."""
 
-import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from windlass import blocking
 from windlass.config import make_config, masked
-from windlass.errors import ConfigError, StoreUnavailable
+from windlass.errors import ConfigError, StoreError, StoreUnavailable
 from windlass.store.contract import Store
-from windlass.store.dispatch import make_store
+from windlass.store.dispatch import bounded, make_store, within
+
+OPEN_WITHIN, CLOSE_WITHIN = 4.0, 1.0
+"""Seconds after which a command says that the store does not answer, and after which it ends without a farewell."""
 
 T = TypeVar("T")
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -67,11 +71,19 @@ def on_store(url: str | None, work: Callable[[Store], Awaitable[T]], *, make: bo
         refuse_missing(found)
 
     async def run() -> T:
-        store = make_store(found)
-        try:
-            await store.open()
+        async with opened(found) as store:
             return await work(store)
-        finally:
-            await store.close()
 
-    return asyncio.run(run())
+    return blocking.run(run())
+
+
+@asynccontextmanager
+async def opened(url: str) -> AsyncIterator[Store]:
+    """The store of that URL, open within the block. No call to it hangs, whatever became of its server."""
+    store = bounded(make_store(url), OPEN_WITHIN)
+    try:
+        await store.open()
+        yield store
+    finally:
+        with suppress(StoreError):
+            await within(CLOSE_WITHIN, store.close(), StoreError("it does not close"))

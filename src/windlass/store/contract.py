@@ -41,6 +41,9 @@ from windlass.model import (
 BATCH = 1_000
 """The most rows that one housekeeping step (promote, expire, act, prune) touches."""
 
+KINDS: tuple[str, ...] = ()
+"""The kinds of documents there are. Whoever adds one names it here, so that `windlass move` carries its documents."""
+
 Topic = Literal["work", "done"]
 
 
@@ -66,7 +69,7 @@ class Store(Protocol):
         A document whose version is not the stored one fails the whole put with `Conflict`. A key that another open
         transaction has taken fails it with `UniquePending` after at most a second. A `fresh` job is not looked for
         among finished ones, unless the store itself repeats the put. A job with a `past` is placed with the counts,
-        the fence and the attempts that it had in another store.
+        the fence and the attempts that it had in another store; its `run_at` is its rank, however long ago that was.
         """
 
     def put_now(self, jobs: Sequence[NewJob], timeout: float) -> list[Placed]:
@@ -166,4 +169,11 @@ class Store(Protocol):
         """The registered workers with their runners, oldest first."""
 
     async def probe(self) -> Mapping[str, str]:
-        """What an operator should know of this store: versions, settings, risks; for `windlass doctor`."""
+        """What an operator should know of this store, for `windlass doctor`; may read a lot, but changes nothing.
+
+        Every value is text for people. A key that starts with "warning" is something to mend, and its value says how;
+        one that starts with "problem" makes the store unhealthy. "engine" is the server with its version, "bytes" the
+        size of the data as a whole number, "clock_offset" how many seconds the store's clock is ahead of this host's
+        (no such key: they are one clock), "persistence" what survives a crash of the server, "integrity" is "ok" or
+        what is damaged. Other keys are shown as they are.
+        """

@@ -1,11 +1,17 @@
 """The way to a store: by URL, with what every store needs in front of it."""
 
+import asyncio
+from collections.abc import Coroutine
+from functools import partial
 from importlib import import_module
+from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
 
 from windlass.clock import Clock, SystemClock
-from windlass.errors import ConfigError
+from windlass.errors import ConfigError, StoreUnavailable
 from windlass.store.contract import Store
+
+T = TypeVar("T")
 
 ENGINES = {
     "sqlite": ("sqlite.store", "SQLiteStore", ""),
@@ -36,3 +42,64 @@ def make_store(url: str, clock: Clock | None = None) -> Store:
         ) from error
     store: Store = getattr(engine, name)(url, clock or SystemClock())
     return store
+
+
+QUICK = frozenset({"open", "close", "get"})
+SLOW = frozenset({"migrate", "act", "save", "load", "find", "count", "stats", "workers", "probe"})
+"""The calls that people and web requests wait for. A put has a deadline of its own, workers have their lease."""
+
+QUICK_LIMIT, SLOW_LIMIT = 5.0, 30.0
+"""Seconds that such calls may take. What is slow is work on many jobs, or waiting for a writer."""
+
+
+def bounded(store: Store, quick: float = QUICK_LIMIT) -> Store:
+    """The same store, no call to which hangs: `StoreUnavailable` after `quick` seconds, or SLOW_LIMIT."""
+    return cast("Store", Bounded(store, quick))
+
+
+class Bounded:
+    """In front of a store: its methods, with an end to waiting."""
+
+    def __init__(self, store: Store, quick: float) -> None:
+        self._store = store
+        self._quick = quick
+
+    def __getattr__(self, name: str) -> Any:
+        call = getattr(self._store, name)
+        return partial(self._call, call, name) if name in QUICK or name in SLOW else call
+
+    async def _call(self, call: Any, name: str, *args: Any, **more: Any) -> Any:
+        limit = self._quick if name in QUICK else SLOW_LIMIT
+        return await within(limit, call(*args, **more), unanswered(name, limit))
+
+
+def unanswered(what: str, limit: float) -> StoreUnavailable:
+    """The error of a call that had no answer."""
+    return StoreUnavailable(
+        f"the store did not answer within {limit:g} s ({what}): is its server running, and is the network well? "
+        "`windlass doctor` tells more. Repeating the call is safe"
+    )
+
+
+async def within(seconds: float, work: Coroutine[Any, Any, T], late: Exception) -> T:
+    """What `work` returns; after `seconds`, `late` is raised, even if `work` does not end when it is cancelled."""
+    task = asyncio.ensure_future(work)
+    _waited_for.add(task)
+    task.add_done_callback(_over)
+    try:
+        await asyncio.wait({task}, timeout=max(0.0, seconds))
+        if task.done():
+            return task.result()
+        raise late
+    finally:
+        task.cancel()
+
+
+def _over(task: asyncio.Task[Any]) -> None:
+    _waited_for.discard(task)
+    if not task.cancelled():
+        task.exception()  # it was told to whoever waited; nobody waits for one that was late
+
+
+_waited_for: set[asyncio.Task[Any]] = set()
+"""Event loops do not keep tasks alive."""
