@@ -14,7 +14,7 @@ LAYERS = [
     {"codec", "policy", "context", "options"},
     {"store.contract", "store.queries"},
     {"store", "config"},
-    {"access", "blocking", "task", "jobs"},
+    {"access", "blocking", "move", "task", "jobs"},
     {"worker"},
     {"app"},
     {"loader"},
