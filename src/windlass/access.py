@@ -37,6 +37,7 @@ class Access:
         self._shared = urlsplit(config.url).scheme in SHARED
         self._lock = threading.Lock()
         self._stores: dict[asyncio.AbstractEventLoop | None, Store] = {}
+        self._opening: dict[asyncio.AbstractEventLoop, asyncio.Task[Store]] = {}
         self._joinable: Joinable | None = None
         _all.add(self)
 
@@ -46,21 +47,30 @@ class Access:
         return await within(limit, self._open(), self._unreachable(limit))
 
     async def _open(self) -> Store:
+        """The store for the running event loop. Callers that come while it is being opened wait for the same one."""
         key = None if self._shared else asyncio.get_running_loop()
-        store = self._stores.get(key)
-        if store is None:
-            await self._close_left_over()
-            fresh = bounded(make_store(self.config.url), self.config.enqueue_timeout)
-            try:
-                await fresh.open()
-            except BaseException:
-                with contextlib.suppress(Exception):
-                    await fresh.close()
-                raise
-            with self._lock:
-                store = self._stores.setdefault(key, fresh)
-            if store is not fresh:
+        if (store := self._stores.get(key)) is not None:
+            return store
+        loop = asyncio.get_running_loop()
+        if (opening := self._opening.get(loop)) is None:
+            opening = self._opening[loop] = asyncio.create_task(self._open_new(key))
+            opening.add_done_callback(lambda _: self._opening.pop(loop, None))
+            opening.add_done_callback(lambda over: over.cancelled() or over.exception())  # told to those who still wait
+        return await asyncio.shield(opening)
+
+    async def _open_new(self, key: asyncio.AbstractEventLoop | None) -> Store:
+        await self._close_left_over()
+        fresh = bounded(make_store(self.config.url), self.config.enqueue_timeout)
+        try:
+            await fresh.open()
+        except BaseException:
+            with contextlib.suppress(Exception):
                 await fresh.close()
+            raise
+        with self._lock:
+            store = self._stores.setdefault(key, fresh)
+        if store is not fresh:
+            await fresh.close()
         return store
 
     def _unreachable(self, seconds: float) -> StoreUnavailable:
@@ -153,13 +163,13 @@ class Access:
 
     def forget(self) -> None:
         """In a forked child: leave what the parent opened to the parent."""
-        _inherited.extend(self._stores.values())
-        self._stores = {}
+        _inherited.extend([self._stores, self._opening])
+        self._stores, self._opening = {}, {}
         self._lock = threading.Lock()
 
 
 _all: weakref.WeakSet[Access] = weakref.WeakSet()
-_inherited: list[Store] = []
+_inherited: list[Any] = []
 """Kept so that a child never closes what belongs to its parent."""
 
 

@@ -48,6 +48,8 @@ QUICK = frozenset({"open", "close", "get"})
 SLOW = frozenset({"migrate", "act", "save", "load", "find", "count", "stats", "workers", "probe"})
 """The calls that people and web requests wait for. A put has a deadline of its own, workers have their lease."""
 
+WRITES = frozenset({"migrate", "act", "save"})
+
 QUICK_LIMIT, SLOW_LIMIT = 5.0, 30.0
 """Seconds that such calls may take. What is slow is work on many jobs, or waiting for a writer."""
 
@@ -75,9 +77,10 @@ class Bounded:
 
 def unanswered(what: str, limit: float) -> StoreUnavailable:
     """The error of a call that had no answer."""
+    done = "it may have been done, and repeating it is safe" if what in WRITES else "nothing was written"
     return StoreUnavailable(
-        f"the store did not answer within {limit:g} s ({what}): is its server running, and is the network well? "
-        "`windlass doctor` tells more. Repeating the call is safe"
+        f"the store did not answer within {limit:g} s ({what}); {done}. Is its server running, and is the network "
+        "well? `windlass doctor` tells more"
     )
 
 

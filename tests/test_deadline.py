@@ -1,0 +1,211 @@
+"""A store that is dead or frozen hangs nobody: every way in ends in time, and says what may have been written."""
+
+import asyncio
+import contextlib
+import socket
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from windlass import App, EnqueueUnknown, Job, StoreUnavailable
+from windlass.model import State
+from windlass.store.dispatch import within
+
+LIMIT = 0.3
+PATIENCE = 5.0
+"""Seconds that anything here may take at most; what hangs takes for ever."""
+
+
+class Frozen:
+    """A store whose server was stopped before (`opens` false) or after it was opened.
+
+    Its calls hang as those of some drivers do: also when they are cancelled, while they try to tell the server so.
+    """
+
+    def __init__(self, opens: bool) -> None:
+        self.opens = opens
+        self.over = False
+
+    async def for_ever(self) -> None:
+        while not self.over:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(0.05)
+
+    async def open(self) -> None:
+        if not self.opens:
+            await self.for_ever()
+
+    def put_now(self, jobs: Any, timeout: float) -> Any:
+        time.sleep(timeout)
+        raise EnqueueUnknown("no answer", jobs[0].id)
+
+    def __getattr__(self, name: str) -> Any:
+        async def call(*args: Any, **more: Any) -> None:
+            await self.for_ever()
+
+        return call
+
+
+@pytest.fixture
+def opens() -> bool:
+    """Whether the store could be opened before its server froze."""
+    return True
+
+
+@pytest.fixture
+def app(opens: bool, monkeypatch: pytest.MonkeyPatch) -> Iterator[App]:
+    """An app whose store is frozen."""
+    frozen = Frozen(opens)
+    monkeypatch.setattr("windlass.access.make_store", lambda url: frozen)
+    monkeypatch.setattr("windlass.store.dispatch.SLOW_LIMIT", LIMIT)
+    yield make_app("postgresql://user:secret@here/db")
+    frozen.over = True
+    time.sleep(0.1)
+
+
+def make_app(url: str) -> App:
+    app = App(url, enqueue_timeout=LIMIT)
+
+    @app.task(name="work")
+    def work(n: int) -> None: ...
+
+    return app
+
+
+@contextlib.contextmanager
+def in_time() -> Iterator[None]:
+    began = time.monotonic()
+    yield
+    assert time.monotonic() - began < PATIENCE
+
+
+def some_job(app: App) -> Job[Any]:
+    return Job(app.jobs, "some-id", _state=State.READY)
+
+
+# Enqueueing
+
+reached = pytest.mark.parametrize("opens", [False, True], ids=["unreachable", "frozen"])
+
+
+@reached
+def test_a_blocking_enqueue(app: App, opens: bool) -> None:
+    for _ in range(3):
+        with in_time(), pytest.raises(EnqueueUnknown if opens else StoreUnavailable) as found:
+            app.tasks["work"].enqueue(1)
+        assert "secret" not in str(found.value)
+        assert opens or "nothing was written" in str(found.value)
+
+
+@reached
+def test_a_hundred_async_enqueues(app: App, opens: bool) -> None:
+    async def main() -> list[Any]:
+        work = app.tasks["work"]
+        calls = [work.using(id=f"id-{n}").aenqueue(n) for n in range(100)]
+        with in_time():
+            found = await asyncio.gather(*calls, return_exceptions=True)
+        app._access._stores.clear()
+        return list(found)
+
+    found = run_and_leave(main())
+    assert {type(error) for error in found} == {EnqueueUnknown if opens else StoreUnavailable}
+    assert not opens or [error.id for error in found] == [f"id-{n}" for n in range(100)]
+
+
+def run_and_leave(work: Coroutine[Any, Any, list[Any]]) -> list[Any]:
+    """The result of a coroutine whose event loop is left with what hangs in it."""
+    loop = asyncio.new_event_loop()
+    found = loop.run_until_complete(work)
+    _left.append(loop)
+    return found
+
+
+_left: list[asyncio.AbstractEventLoop] = []
+"""Loops with tasks that do not end: closing them would wait or warn."""
+
+
+# Everything else
+
+
+@reached
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda app: some_job(app).refresh(),
+        lambda app: some_job(app).result(timeout=60),
+        lambda app: some_job(app).result(),
+        lambda app: some_job(app).cancel(),
+        lambda app: some_job(app).delete(),
+        lambda app: app.jobs.get("some-id"),
+        lambda app: app.jobs.find(state="failed"),
+        lambda app: app.jobs.count(),
+        lambda app: app.jobs.retry(queue="mail"),
+    ],
+    ids=["refresh", "result", "result without end", "cancel", "delete", "get", "find", "count", "retry many"],
+)
+def test_asking(app: App, ask: Callable[[App], Any]) -> None:
+    with in_time(), pytest.raises(StoreUnavailable, match="within"):
+        ask(app)
+
+
+def test_closing(app: App) -> None:
+    with pytest.raises(StoreUnavailable):
+        app.jobs.count()
+    with in_time(), contextlib.suppress(StoreUnavailable):
+        app.close()
+
+
+# Real servers that are none
+
+
+@pytest.fixture
+def silent() -> Iterator[int]:
+    """The port of a server that takes connections and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+@pytest.fixture
+def closed() -> int:
+    """A port at which nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+    return port
+
+
+# The way there
+
+
+def test_within_gives_what_work_gives() -> None:
+    async def main() -> None:
+        async def value(n: int) -> int:
+            await asyncio.sleep(0)
+            return n
+
+        async def wrong() -> None:
+            raise ValueError("as it was")
+
+        assert await within(5, value(3), TimeoutError()) == 3
+        with pytest.raises(ValueError, match="as it was"):
+            await within(5, wrong(), TimeoutError())
+        with pytest.raises(TimeoutError):
+            await within(0, asyncio.sleep(60), TimeoutError())
+        outer = asyncio.create_task(within(60, asyncio.sleep(60), TimeoutError()))
+        await asyncio.sleep(0)
+        outer.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await outer
+
+    asyncio.run(main())
+
+
+def test_repeating_with_the_id_is_safe(tmp_path: Path) -> None:
+    app = make_app(f"sqlite:///{tmp_path}/jobs.db")
+    work = app.tasks["work"]
+    assert work.using(id="mine").enqueue(1).new
+    assert not work.using(id="mine").enqueue(1).new
+    assert app.jobs.count() == 1
+    app.close()
