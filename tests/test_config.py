@@ -59,6 +59,11 @@ def test_relative_paths(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert make_config().url == "redis://host"
 
 
+def test_the_query_of_a_servers_url_makes_it_no_path() -> None:
+    url = "postgresql://user@host:5432/shop?schema=jobs"
+    assert make_config(url=url).url == url
+
+
 def test_how_long_finished_jobs_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     assert make_config(keep={"failed": timedelta(days=1)}).keep[State.FAILED] == 86_400.0
     assert make_config(keep={State.FAILED: 1}).keep[State.SUCCEEDED] == 259_200.0

@@ -186,7 +186,7 @@ def check_keep(value: Any, where: str) -> dict[State, float]:
 def anchored(url: str, folder: Path) -> str:
     """`url` with a relative path to a file made absolute, so that a change of folder changes no store."""
     path, mark, query = url.removeprefix("sqlite:///").partition("?")
-    if path == url or not path or path.startswith((":memory:", "/")):
+    if not url.startswith("sqlite:///") or not path or path.startswith((":memory:", "/")):
         return url
     return f"sqlite:///{folder / path}{mark}{query}"
 
