@@ -434,5 +434,5 @@ def test_a_url_that_names_no_store() -> None:
 
 
 def test_a_transaction_of_the_callers_own_is_refused_for_now(app: App) -> None:
-    with pytest.raises(ConfigError, match="tx= needs an SQL store"):
+    with pytest.raises(ConfigError, match="expected a SQLAlchemy"):
         task_of(app).using(tx=object()).enqueue(1)

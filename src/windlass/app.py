@@ -117,13 +117,16 @@ class App:
 
     # Jobs in
 
-    def enqueue_many(self, calls: Iterable[Bound[R]]) -> list[Job[R]]:
-        """Store many calls (`task.bind(…)`) in one commit, in order. Raises as `Task.enqueue`."""
-        return self.place(self._jobs_of(calls))
+    def enqueue_many(self, calls: Iterable[Bound[R]], *, tx: Tx = None) -> list[Job[R]]:
+        """Store many calls (`task.bind(…)`) in one commit, in order. Raises as `Task.enqueue`.
 
-    async def aenqueue_many(self, calls: Iterable[Bound[R]]) -> list[Job[R]]:
+        With `tx`, a connection or session of your own, they become part of the transaction that is open there.
+        """
+        return self.place(self._jobs_of(calls), tx)
+
+    async def aenqueue_many(self, calls: Iterable[Bound[R]], *, tx: Tx = None) -> list[Job[R]]:
         """`enqueue_many`, without blocking the event loop."""
-        return await self.aplace(self._jobs_of(calls))
+        return await self.aplace(self._jobs_of(calls), tx)
 
     def _jobs_of(self, calls: Iterable[Bound[Any]]) -> list[NewJob]:
         """The jobs of bound calls. Raises `CallError` for anything else, and for calls of another app's tasks."""
@@ -147,7 +150,7 @@ class App:
         """Store jobs without blocking the event loop; inside the transaction of `tx` if one is given."""
         if not jobs:
             return []
-        placed = await self._access.aput(jobs) if tx is None else self._access.put_in(tx, jobs)
+        placed = await (self._access.aput(jobs) if tx is None else self._access.aput_in(tx, jobs))
         return list(map(self.jobs.placed, placed, jobs))
 
     # The store

@@ -23,7 +23,7 @@ P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
 
 Tx = Any
-"""A connection or session of the user's own; which kinds fit, the app's store says."""
+"""A connection or session of the user's own, or a Django alias; `store/links.py` has the kinds that fit."""
 
 
 class Call(Struct, frozen=True, kw_only=True):
@@ -128,7 +128,7 @@ class Task(Generic[P, R_co]):
     def bind(self, *args: P.args, **kwargs: P.kwargs) -> Bound[R_co]:
         """The call as a value, for `App.enqueue_many`. Raises as `enqueue`."""
         if self._call.tx is not None:
-            raise ConfigError("tx= goes with enqueue() and aenqueue(); a bound call takes none")
+            raise ConfigError("a bound call takes no tx=: give it to enqueue_many(calls, tx=…), or use enqueue()")
         return Bound(self._new(args, kwargs), self)
 
     def using(
@@ -154,7 +154,8 @@ class Task(Generic[P, R_co]):
         time zone. `unique` admits one live job of this task per key; while it lives, enqueueing again returns it.
         `timeout=None` means no timeout. `retry=3` changes the attempts alone, a `Retry` replaces the task's; its
         backoff is seconds here. `meta` is free data for hooks and for people. `id` makes repeating the call safe:
-        however often, it stores one job. `tx` is a connection whose open transaction the job becomes part of.
+        however often, it stores one job. `tx` is a connection or session of your own (or a Django alias) whose open
+        transaction the job becomes part of: it exists if and when you commit.
         """
         old = self._call
         changes: dict[str, Any] = {

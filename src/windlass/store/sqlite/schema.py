@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
@@ -41,28 +42,53 @@ def parse(url: str) -> tuple[str, str]:
 
 def apply_migrations(db: sqlite3.Connection) -> list[str]:
     """Bring the schema up to date, one transaction a step; the steps taken. Raises `ConfigError` for a newer schema."""
-    steps = load_migrations("windlass.store.sqlite")
+    steps = known_steps()
     taken: list[str] = []
     for number, name, script in steps:
         if one(db, "PRAGMA user_version") >= number:
             continue
         begin(db)
         try:
-            if one(db, "PRAGMA user_version") < number:
-                for statement in statements(script):
-                    db.execute(statement)
-                db.execute(f"PRAGMA user_version = {number}")
+            if take_step(db, number, script):
                 taken.append(name)
             db.execute("COMMIT")
         except BaseException:
             db.execute("ROLLBACK")
             raise
-    version = one(db, "PRAGMA user_version")
-    if version > steps[-1][0]:
-        raise ConfigError(
-            f"the database has schema {version}, this Windlass knows up to {steps[-1][0]}: update Windlass"
-        )
+    refuse_newer(one(db, "PRAGMA user_version"), steps[-1][0])
     return taken
+
+
+def take_step(db: sqlite3.Connection, number: int, script: str) -> bool:
+    """Bring the schema to `number` inside the open transaction; whether it was older."""
+    if one(db, "PRAGMA user_version") >= number:
+        return False
+    for statement in statements(script):
+        db.execute(statement)
+    db.execute(f"PRAGMA user_version = {number}")
+    return True
+
+
+def refuse_newer(version: int, known: int) -> None:
+    """Raise `ConfigError` for a schema that only a later release knows."""
+    if version > known:
+        raise ConfigError(f"the database has schema {version}, this Windlass knows up to {known}: update Windlass")
+
+
+def bring_up(db: sqlite3.Connection) -> None:
+    """The same inside a transaction that is open already. Raises `ConfigError` for a newer schema."""
+    steps = known_steps()
+    version = one(db, "PRAGMA user_version")
+    if version != steps[-1][0]:
+        refuse_newer(version, steps[-1][0])
+        for number, _, script in steps:
+            take_step(db, number, script)
+
+
+@lru_cache(maxsize=1)
+def known_steps() -> list[tuple[int, str, str]]:
+    """The migrations, read once."""
+    return load_migrations("windlass.store.sqlite")
 
 
 def begin(db: sqlite3.Connection) -> None:

@@ -15,6 +15,7 @@ from typing import Protocol
 from windlass.clock import Clock
 from windlass.errors import StoreUnavailable
 from windlass.store.contract import Topic
+from windlass.store.waiters import Waiters
 
 logger = logging.getLogger("windlass.store")
 
@@ -52,45 +53,28 @@ def boot_id() -> str:
         return ""
 
 
-class Waiters:
-    """Who waits for which bell, in any event loop of this process. A ring that nobody hears is kept for the next."""
-
-    def __init__(self) -> None:
-        self._waiting: dict[Topic, set[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]]] = {}
-        self._kept: set[Topic] = set()
-
-    def wake(self, topic: Topic) -> None:
-        """End every wait for `topic`."""
-        waiting = self._waiting.pop(topic, None)
-        if not waiting:
-            self._kept.add(topic)
-            return
-        for loop, heard in waiting:
-            with contextlib.suppress(RuntimeError):  # that loop is closed
-                loop.call_soon_threadsafe(finish, heard)
-
-    async def wait(self, topic: Topic, timeout: float) -> bool:
-        """Whether `topic` was rung within `timeout` seconds, or before without being heard."""
-        if topic in self._kept:
-            self._kept.discard(topic)
-            return True
-        loop = asyncio.get_running_loop()
-        heard: asyncio.Future[None] = loop.create_future()
-        entry = (loop, heard)
-        self._waiting.setdefault(topic, set()).add(entry)
-        try:
-            await asyncio.wait_for(heard, timeout)
-        except TimeoutError:
-            return False
-        finally:
-            self._waiting.get(topic, set()).discard(entry)
-        return True
+def ring_all(folder: Path, topic: Topic) -> None:
+    """Ring every bell for `topic` in a folder, if there are any."""
+    try:
+        names = [name for name in os.listdir(folder) if name.startswith(f"bell-{topic}-")]
+    except OSError:
+        return
+    for name in names:
+        ring_one(folder / name)
 
 
-def finish(heard: asyncio.Future[None]) -> None:
-    """End one wait, unless it ended by itself."""
-    if not heard.done():
-        heard.set_result(None)
+def ring_one(path: Path) -> None:
+    """Ring one bell; drop it if nobody hears it any more."""
+    try:
+        pipe = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # nobody has it open: its owner died
+            with contextlib.suppress(OSError):
+                path.unlink()
+        return
+    with contextlib.suppress(OSError):
+        os.write(pipe, b"!")
+    os.close(pipe)
 
 
 class FileSidecar:
@@ -135,24 +119,7 @@ class FileSidecar:
         (self._folder / f"beat-{worker}").unlink(missing_ok=True)
 
     def ring(self, topic: Topic) -> None:
-        try:
-            names = [name for name in os.listdir(self._folder) if name.startswith(f"bell-{topic}-")]
-        except OSError:
-            return
-        for name in names:
-            self._ring_one(self._folder / name)
-
-    def _ring_one(self, path: Path) -> None:
-        try:
-            pipe = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
-        except OSError as error:
-            if error.errno == errno.ENXIO:  # nobody has it open: its owner died
-                with contextlib.suppress(OSError):
-                    path.unlink()
-            return
-        with contextlib.suppress(OSError):
-            os.write(pipe, b"!")
-        os.close(pipe)
+        ring_all(self._folder, topic)
 
     async def listen(self, topic: Topic, timeout: float) -> bool:
         try:
@@ -184,7 +151,7 @@ class FileSidecar:
             if topic not in self._bells:
                 self._folder.mkdir(exist_ok=True)
                 path = self._folder / f"bell-{topic}-{uuid.uuid4().hex}"
-                fresh = path.with_name(f"new-{path.name}")  # under its own name only once it is open: see _ring_one
+                fresh = path.with_name(f"new-{path.name}")  # under its own name only once it is open: see ring_one
                 os.mkfifo(fresh, 0o622)
                 pipe = os.open(fresh, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
                 fresh.rename(path)

@@ -1,0 +1,210 @@
+"""PostgreSQL, inside a transaction that is the user's."""
+
+import asyncio
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+from weakref import WeakSet
+
+import psycopg
+from psycopg.rows import tuple_row
+
+from windlass.clock import Clock
+from windlass.errors import ConfigError, StoreUnavailable
+from windlass.model import NewJob, Outcome, Placed
+from windlass.store.contract import Topic
+from windlass.store.postgres import statements
+from windlass.store.postgres.statements import SQL
+from windlass.store.postgres.target import Target, parse
+from windlass.store.tx import OUTBOX, Call, Start, Steps
+
+SPARE = 4
+"""The most idle connections that are kept for the next transaction."""
+
+CALM, PAUSE = 0.01, 1.0
+"""Seconds between two hints, of which one serves all commits in between; and after a connection that failed."""
+
+
+class PostgresTx:
+    """One schema of one database. A connection that was seen to lead there is not asked again."""
+
+    def __init__(self, url: str, _: Clock) -> None:
+        self._target = parse(url)
+        self._seen: WeakSet[Any] = WeakSet()
+        self._bell = Bell(self._target)
+        self._spare = Spare()
+
+    def put(self, jobs: Sequence[NewJob]) -> Start[list[Placed]]:
+        def start(anchor: object) -> Steps[list[Placed]]:
+            yield from self._find_schema(anchor)
+            call = statements.put_call(self._target.quoted, jobs, in_tx=True)
+            rows = yield call
+            return statements.read_put(rows, jobs, call.params).placed
+
+        return start
+
+    def _find_schema(self, anchor: object) -> Steps[None]:
+        """Raise `ConfigError` if the schema is not there. An error of the server would end the user's transaction."""
+        if anchor in self._seen:
+            return
+        rows = yield Call(EXISTS, (f"{self._target.quoted}.put",))
+        if not rows[0][0]:
+            raise ConfigError(
+                f"the database that tx= leads to has no schema {self._target.schema!r} of Windlass. If it is the one "
+                f"of this app, run `windlass migrate` first. If it is another: {OUTBOX}"
+            )
+        self._seen.add(anchor)
+
+    def ring(self) -> None:
+        self._bell.ring("work")
+
+    def block(self, asynchronous: bool) -> "ServerBlock":
+        return ServerBlock(self._target, self._spare, self._bell, asynchronous)
+
+    def close(self) -> None:
+        self._spare.close()
+
+
+EXISTS = "SELECT to_regproc(%s::text) IS NOT NULL"
+
+
+class Bell:
+    """Wakes who waits, from a thread and a connection of its own: a NOTIFY inside the user's transaction would make all
+    commits of the server wait for each other."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._topics: set[Topic] = set()
+        self._rung = threading.Event()
+        self._pid = 0
+
+    def ring(self, topic: Topic) -> None:
+        """Soon. Never blocks, never raises."""
+        if self._target.listen is None:
+            return
+        self._topics.add(topic)
+        self._rung.set()
+        if self._pid != os.getpid():
+            self._pid = os.getpid()
+            with contextlib.suppress(RuntimeError):  # no threads left, or the interpreter ends: polling finds the job
+                threading.Thread(target=self._serve, name="windlass-bell", daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            with contextlib.suppress(psycopg.Error), psycopg.connect(self._target.conninfo, autocommit=True) as db:
+                while True:
+                    self._rung.wait()
+                    self._rung.clear()
+                    while self._topics:
+                        db.execute(SQL.ring, (f"windlass {self._target.schema} {self._topics.pop()}",))
+                    time.sleep(CALM)
+            time.sleep(PAUSE)
+
+
+# A transaction of ours, for the user to write in
+
+
+class Spare:
+    """Idle connections, of threads (None) and of event loops, each for the next transaction there."""
+
+    def __init__(self) -> None:
+        self._idle: dict[object, list[Any]] = {}
+        self._pid = os.getpid()
+
+    def take(self, loop: object) -> Any:
+        """One that can be used, or None."""
+        if self._pid != os.getpid():
+            _inherited.append(self._idle)
+            self._idle, self._pid = {}, os.getpid()
+        idle = self._idle.get(loop, [])
+        with contextlib.suppress(IndexError):
+            while (connection := idle.pop()).closed:
+                pass
+            return connection
+        return None
+
+    def keep(self, loop: object, connection: Any) -> bool:
+        """Whether it was kept."""
+        idle = self._idle.setdefault(loop, [])
+        if connection.closed or len(idle) >= SPARE:
+            return False
+        connection.row_factory = tuple_row
+        idle.append(connection)
+        return True
+
+    def close(self) -> None:
+        """Drop them all."""
+        for idle in self._idle.values():
+            while idle:
+                idle.pop().pgconn.finish()
+
+
+_inherited: list[object] = []
+"""Kept so that a forked child never closes what belongs to its parent."""
+
+
+class ServerBlock:
+    """A transaction on a connection of its own, blocking or asynchronous."""
+
+    threaded = False
+
+    def __init__(self, target: Target, spare: Spare, bell: Bell, asynchronous: bool) -> None:
+        self._target = target
+        self._spare = spare
+        self._bell = bell
+        self._async = asynchronous
+        self._loop = asyncio.get_running_loop() if asynchronous else None
+        self._db: Any = None
+        self._open: Any = None
+
+    def abandon(self) -> None:
+        """What is cancelled while it connects ends by itself."""
+
+    def enter(self) -> Steps[Any]:
+        self._db = self._spare.take(self._loop)
+        if self._db is not None:
+            try:
+                return (yield from self._begin())
+            except psycopg.OperationalError:  # it broke while it lay idle
+                self._db.pgconn.finish()
+        try:
+            kind: Any = psycopg.AsyncConnection if self._async else psycopg.Connection
+            self._db = yield partial(kind.connect, self._target.conninfo, autocommit=True)
+            return (yield from self._begin())
+        except psycopg.OperationalError as error:
+            raise StoreUnavailable(f"no transaction could be begun at {self._target.place}: {error}") from error
+
+    def _begin(self) -> Steps[Any]:
+        self._open = self._db.transaction()
+        yield self._open.__aenter__ if self._async else self._open.__enter__
+        return self._db
+
+    def leave(self, runner: str, outcome: Outcome | None) -> Steps[bool]:
+        try:
+            stands = outcome is not None and (yield from self._settle(runner, outcome))
+            yield from self._exit(None if stands else psycopg.Rollback(self._open))
+            yield partial(self._db.execute, "DISCARD ALL")
+            kept = self._spare.keep(self._loop, self._db)
+        except BaseException:
+            self._db.pgconn.finish()
+            raise
+        if not kept:
+            yield self._db.close
+        if outcome is not None:
+            self._bell.ring("done")
+        return stands
+
+    def _settle(self, runner: str, outcome: Outcome) -> Steps[bool]:
+        call = statements.settle_call(self._target.quoted, runner, outcome)
+        self._db.row_factory = tuple_row
+        cursor = yield partial(self._db.execute, call.sql, call.params)
+        rows = yield cursor.fetchall
+        return statements.read_settle(rows)
+
+    def _exit(self, error: BaseException | None) -> Steps[None]:
+        leave = self._open.__aexit__ if self._async else self._open.__exit__
+        yield partial(leave, type(error) if error else None, error, None)
