@@ -5,6 +5,7 @@ import contextlib
 import json
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -36,7 +37,7 @@ from windlass.model import (
 )
 from windlass.store.contract import BATCH, Topic
 from windlass.store.rows import MICRO, micros
-from windlass.store.sqlite import moves, reads
+from windlass.store.sqlite import fork, moves, reads
 from windlass.store.sqlite.moves import SQL
 from windlass.store.sqlite.rows import one
 from windlass.store.sqlite.schema import apply_migrations, parse, probe, refuse_old
@@ -66,6 +67,9 @@ class SQLiteStore:
         self._reading: list[sqlite3.Connection] = []
         self._shared: sqlite3.Connection | None = None
         self._inline = threading.RLock()
+        self._gate = fork.Gate()
+        self._held = contextlib.ExitStack()
+        self._quiet = False
 
     # Lifecycle
 
@@ -93,6 +97,7 @@ class SQLiteStore:
                 raise StoreUnavailable(f"{self.path} cannot be opened: {error}") from error
             self._readers = ThreadPoolExecutor(READERS, "windlass-reader")
             self._pulse = ThreadPoolExecutor(1, "windlass-pulse")
+            fork.watch(self)
 
     async def close(self) -> None:
         await asyncio.to_thread(self.close_now)
@@ -114,6 +119,35 @@ class SQLiteStore:
             self._sidecar.close()
             self._writer = self._shared = self._readers = self._pulse = None
 
+    # Forks
+
+    def hold(self) -> None:
+        """Before a fork: wait until no thread is inside SQLite."""
+        held = self._held = contextlib.ExitStack()
+        end = time.monotonic() + fork.PATIENCE
+        self._quiet = self._opening.acquire(timeout=fork.PATIENCE)
+        if self._quiet:
+            held.callback(self._opening.release)
+        if self._writer and (mutex := self._writer.mutex).acquire(timeout=max(0.0, end - time.monotonic())):
+            held.callback(mutex.release)
+        else:
+            self._quiet = self._quiet and not self._writer
+        held.callback(self._gate.open)
+        self._quiet = self._gate.shut(max(0.0, end - time.monotonic())) and self._quiet
+
+    def let_go(self) -> None:
+        """After it, in the parent."""
+        self._held.close()
+
+    def abandon(self) -> None:
+        """After it, in the child: what was inherited is closed before anything is opened. This object is over."""
+        if self._quiet:
+            for connection in self._reading:
+                connection.close()
+            if self._writer:
+                self._writer.abandon()
+        self._writer = self._readers = self._pulse = None
+
     async def migrate(self) -> Sequence[str]:
         if self._shared:
             return []
@@ -123,7 +157,7 @@ class SQLiteStore:
             raise StoreUnavailable(f"{self.path} cannot be brought up to date: {error}") from error
 
     def _migrate(self) -> list[str]:
-        with contextlib.closing(self._connect()) as db:
+        with self._gate, contextlib.closing(self._connect()) as db:
             return apply_migrations(db)
 
     def _connect(self) -> sqlite3.Connection:
@@ -171,12 +205,13 @@ class SQLiteStore:
         return await asyncio.get_running_loop().run_in_executor(pool, self._read_here, work)
 
     def _read_here(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        db: sqlite3.Connection | None = getattr(self._local, "db", None)
         try:
-            if db is None:
-                db = self._local.db = self._connect()
-                self._reading.append(db)
-            return work(db)
+            with self._gate:
+                db: sqlite3.Connection | None = getattr(self._local, "db", None)
+                if db is None:
+                    db = self._local.db = self._connect()
+                    self._reading.append(db)
+                return work(db)
         except sqlite3.Error as error:
             raise StoreUnavailable(f"{self.path} cannot be read: {error}") from error
 

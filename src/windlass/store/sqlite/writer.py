@@ -75,7 +75,7 @@ class Writer:
         self._checkpointer.execute("PRAGMA busy_timeout = 0")
         self._wal = f"{path}-wal"
         self._lock_file = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        self._mutex = threading.Lock()
+        self.mutex = threading.Lock()  # held by whoever is inside SQLite
         self._calls: deque[Call[Any]] = deque()
         self._bell = threading.Semaphore(0)
         self._closing = False
@@ -90,7 +90,7 @@ class Writer:
         """
         self._refuse_closed()
         deadline = time.monotonic() + timeout
-        if not self._calls and self._mutex.acquire(blocking=False):
+        if not self._calls and self.mutex.acquire(blocking=False):
             try:
                 if self._try_lock():
                     try:
@@ -98,7 +98,7 @@ class Writer:
                     finally:
                         fcntl.flock(self._lock_file, fcntl.LOCK_UN)
             finally:
-                self._mutex.release()
+                self.mutex.release()
         call = self._submit(work)
         try:
             return call.future.result(max(0.0, deadline - time.monotonic()))
@@ -120,10 +120,17 @@ class Writer:
         self._thread.join(CLOSE_WITHIN)
         if self._thread.is_alive():  # a foreign program holds the lock; the end of the process lets go of all
             return
-        with self._mutex:
+        with self.mutex:
             self._connection.close()
             self._checkpointer.close()
             os.close(self._lock_file)
+
+    def abandon(self) -> None:
+        """In a forked child: close the copies of what belongs to the parent, which held `mutex` while it forked."""
+        self._closing = True
+        self._connection.close()
+        self._checkpointer.close()
+        os.close(self._lock_file)
 
     def _submit(self, work: Work[T]) -> Call[T]:
         self._refuse_closed()
@@ -140,7 +147,7 @@ class Writer:
         while not (self._closing and not self._calls):
             self._bell.acquire()
             group: list[Call[Any]] = []
-            with self._mutex:
+            with self.mutex:
                 if self._calls:
                     self._serve_group(group)
 

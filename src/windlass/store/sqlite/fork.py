@@ -1,0 +1,96 @@
+"""A fork finds nobody inside SQLite, and its child closes what it inherits before it opens anything.
+
+SQLite remembers which locks its process holds. A forked child inherits that memory but none of the locks: a connection
+that it opens beside inherited ones believes in locks that are not there, waits for others that nobody holds, and, when
+some other process empties the log under it, loses what it commits.
+"""
+
+import os
+import threading
+import weakref
+from types import TracebackType
+from typing import Protocol
+
+PATIENCE = 5.0
+"""Seconds that a fork waits for those inside. After that it goes on, and the child leaves alone what it inherits."""
+
+
+class Forked(Protocol):
+    """What has to know of forks."""
+
+    def hold(self) -> None:
+        """Before a fork: wait until nobody is inside, and let nobody in."""
+
+    def let_go(self) -> None:
+        """After it, in the parent: go on."""
+
+    def abandon(self) -> None:
+        """After it, in the child: close the copies of what belongs to the parent."""
+
+
+class Gate:
+    """Lets any number of threads in, unless it is shut."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._inside = 0
+        self._shut = False
+
+    def __enter__(self) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._shut)
+            self._inside += 1
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._changed:
+            self._inside -= 1
+            self._changed.notify_all()
+
+    def shut(self, timeout: float) -> bool:
+        """Let nobody in any more; whether nobody is inside within `timeout` seconds."""
+        with self._changed:
+            self._shut = True
+            return self._changed.wait_for(lambda: not self._inside, timeout)
+
+    def open(self) -> None:
+        """Let them in again."""
+        with self._changed:
+            self._shut = False
+            self._changed.notify_all()
+
+
+_watched: weakref.WeakSet[Forked] = weakref.WeakSet()
+_held: list[Forked] = []
+_forking = threading.Lock()
+"""Two threads may fork at once."""
+
+
+def watch(one: Forked) -> None:
+    """Tell `one` of every fork of this process, for as long as it exists."""
+    _watched.add(one)
+
+
+def _hold_all() -> None:
+    _forking.acquire()
+    _held.extend(_watched)
+    for one in _held:
+        one.hold()
+
+
+def _let_go_all() -> None:
+    while _held:
+        _held.pop().let_go()
+    _forking.release()
+
+
+def _abandon_all() -> None:
+    global _forking
+    _forking = threading.Lock()
+    _watched.clear()
+    while _held:
+        _held.pop().abandon()
+
+
+os.register_at_fork(before=_hold_all, after_in_parent=_let_go_all, after_in_child=_abandon_all)

@@ -1,0 +1,154 @@
+"""An app that was used before a fork works in every child: gunicorn --preload, uwsgi, multiprocessing."""
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+HEAD = """
+import asyncio, os, subprocess, sys, threading, time, traceback, warnings
+warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
+from windlass import App
+
+app = App(sys.argv[1])
+
+@app.task(name="add")
+def add(n: int) -> int: ...
+
+def fork(work):
+    '''A child that does `work`, ends as a process ends, and tells the ids that `work` gave.'''
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid:
+        os.close(writing)
+        return pid, reading
+    os.close(reading)
+    try:
+        os.write(writing, " ".join(work()).encode())
+    except BaseException:
+        traceback.print_exc()
+        os._exit(7)
+    os.close(writing)
+    if threading.current_thread().name != "forking":
+        sys.exit(0)
+    os._exit(0)
+
+def ids_of(child):
+    pid, reading = child
+    data = b""
+    while piece := os.read(reading, 65536):
+        data += piece
+    os.close(reading)
+    assert os.waitpid(pid, 0)[1] == 0
+    return set(data.decode().split())
+
+class Busy(threading.Thread):
+    '''Enqueues and looks while others fork.'''
+    def __init__(self):
+        super().__init__()
+        self.over, self.ids = False, set()
+        self.start()
+    def run(self):
+        while not self.over:
+            self.ids.add(add.enqueue(1).id)
+            app.jobs.count(queue="other")
+    def stop(self):
+        self.over = True
+        self.join()
+        return self.ids
+"""
+
+CHILDREN = """
+def work():
+    made = [add.enqueue(n).id for n in range(20)]
+    assert app.jobs.get(made[0]).refresh().state == "ready"
+    async def main():
+        jobs = await asyncio.gather(*(add.aenqueue(n) for n in range(20)))
+        assert await app.jobs.acount() >= 40
+        await app.aclose()
+        return [job.id for job in jobs]
+    return made + asyncio.run(main())
+
+async def before():
+    jobs = await asyncio.gather(*(add.aenqueue(n) for n in range(10)))
+    await app.aclose()
+    return {job.id for job in jobs}
+
+before_us = app.jobs.count()
+ids = {add.enqueue(0).id} | asyncio.run(before())
+busy = Busy()
+children = [fork(work) for _ in range(4)]
+for child in children:
+    ids |= ids_of(child)
+ids |= busy.stop()
+assert add.enqueue(0).new
+assert app.jobs.count() == before_us + len(ids) + 1, (app.jobs.count(), len(ids))
+app.close()
+"""
+
+MANY = """
+add.enqueue(0)
+busy = [Busy() for _ in range(3)]
+children = 0
+for n in range(30):
+    [id] = ids_of(fork(lambda: [add.enqueue(2).id]))
+    assert app.jobs.get(id).state == "ready"
+pairs = []
+threads = [threading.Thread(target=lambda: pairs.append(fork(lambda: [add.enqueue(3).id])), name="forking") for _ in range(4)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+made = set.union(*map(ids_of, pairs), *(one.stop() for one in busy))
+assert app.jobs.count() == 31 + len(made)
+app.close()
+"""
+
+ORPHAN = """
+look = [sys.executable, "-c", f"from windlass import App; a = App({sys.argv[1]!r}); print(a.jobs.count()); a.close()"]
+add.enqueue(0)
+reading, writing = os.pipe()
+if os.fork():
+    os._exit(0)
+os.close(writing)
+os.read(reading, 1)  # the parent is gone
+add.enqueue(1)
+assert subprocess.run(look, capture_output=True, text=True).stdout == "2\\n"
+for n in range(5):
+    add.enqueue(n)
+assert app.jobs.count() == 7
+print(subprocess.run(look, capture_output=True, text=True).stdout, end="")
+"""
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/fork.db"
+
+
+def run(code: str, url: str) -> str:
+    """What a program says that must end well, and without a warning."""
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", "-W", "error", "-c", HEAD + textwrap.dedent(code), url],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def test_children_enqueue_beside_their_parent(url: str) -> None:
+    run(CHILDREN, url)
+
+
+def test_forks_at_any_moment(url: str) -> None:
+    run(MANY, url)
+
+
+def test_a_child_outlives_its_parent(tmp_path: Path) -> None:
+    """SQLite would take the parent's locks for the child's own, and others would empty the log under its feet."""
+    assert run(ORPHAN, f"sqlite:///{tmp_path}/fork.db") == "7\n"
