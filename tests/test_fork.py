@@ -1,11 +1,17 @@
 """An app that was used before a fork works in every child: gunicorn --preload, uwsgi, multiprocessing."""
 
+import os
+import socket
 import subprocess
 import sys
 import textwrap
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+
+from tests.worker.rig import until
+from windlass import App
 
 HEAD = """
 import asyncio, os, subprocess, sys, threading, time, traceback, warnings
@@ -96,7 +102,9 @@ for n in range(30):
     [id] = ids_of(fork(lambda: [add.enqueue(2).id]))
     assert app.jobs.get(id).state == "ready"
 pairs = []
-threads = [threading.Thread(target=lambda: pairs.append(fork(lambda: [add.enqueue(3).id])), name="forking") for _ in range(4)]
+def one_more():
+    pairs.append(fork(lambda: [add.enqueue(3).id]))
+threads = [threading.Thread(target=one_more, name="forking") for _ in range(4)]
 for thread in threads:
     thread.start()
 for thread in threads:
@@ -152,3 +160,57 @@ def test_forks_at_any_moment(url: str) -> None:
 def test_a_child_outlives_its_parent(tmp_path: Path) -> None:
     """SQLite would take the parent's locks for the child's own, and others would empty the log under its feet."""
     assert run(ORPHAN, f"sqlite:///{tmp_path}/fork.db") == "7\n"
+
+
+SITE = """
+import os
+from windlass import App
+
+app = App()
+
+@app.task(name="add")
+def add(n: int) -> int: ...
+
+add.enqueue(0)
+
+def site(environ, start_response):
+    job = add.enqueue(1)
+    assert app.jobs.get(job.id).state == "ready"
+    start_response("200 OK", [])
+    return [f"{os.getpid()} {job.id}".encode()]
+"""
+
+
+def request(socket_path: Path) -> tuple[str, str]:
+    """The process that answered, and the job that it made."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(socket_path))
+        client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        answer = b"".join(iter(lambda: client.recv(65536), b""))
+    head, _, body = answer.decode().partition("\r\n\r\n")
+    assert " 200 " in head, answer
+    pid, id = body.split()
+    return pid, id
+
+
+def test_gunicorn_preload(url: str, tmp_path: Path) -> None:
+    (tmp_path / "preloaded.py").write_text(SITE)
+    path, log = tmp_path / "site", tmp_path / "log"
+    command = [sys.executable, "-X", "dev", "-m", "gunicorn", "--preload", "-w", "3", "--threads", "2"]
+    command += ["--bind", f"unix:{path}", "--no-control-socket", "preloaded:site"]
+    with log.open("wb") as out:
+        server = subprocess.Popen(command, cwd=tmp_path, env=os.environ | {"WINDLASS_URL": url}, stdout=out, stderr=out)
+    try:
+        until(lambda: path.exists() or server.poll() is not None, "the server listens")
+        assert server.poll() is None, log.read_text()
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(lambda _: request(path), range(120)))
+    finally:
+        server.terminate()
+        code = server.wait(30)
+    assert (code, "Warning" in log.read_text()) == (0, False), log.read_text()
+    assert len({pid for pid, _ in answers}) > 1
+    assert len({id for _, id in answers}) == 120
+    app = App(url)
+    assert app.jobs.count() == 121
+    app.close()
