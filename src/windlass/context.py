@@ -3,13 +3,30 @@
 import logging
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
-from types import MappingProxyType
-from typing import Any
+from types import MappingProxyType, TracebackType
+from typing import Any, Protocol
 
 from windlass import policy
+from windlass.errors import ConfigError
 from windlass.model import Claim, Progress
 
 logger = logging.getLogger("windlass.job")
+
+
+class Transaction(Protocol):
+    """What `current().transaction()` gives, for `with` and for `async with`."""
+
+    result: Any
+    """The job's result. What the task returns after the block is not stored any more."""
+
+    def __enter__(self) -> Any: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None: ...
+    async def __aenter__(self) -> Any: ...
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None: ...
 
 
 class Context:
@@ -64,6 +81,20 @@ class Context:
                     done=float(done), total=None if total is None else float(total), note=policy.storable(str(note))
                 )
             )
+
+    def transaction(self, *, result: Any = None) -> Transaction:
+        """Write to the database that the jobs are in, and succeed, in one commit: its effects happen exactly once.
+
+        `with current().transaction() as connection:` gives a psycopg connection, or a `sqlite3` one; `async with` in
+        coroutines. When the block ends, the job is settled as succeeded with `result` (or what `.result` was set to in
+        the block), and both are committed. An error in the block rolls back and goes its usual way. If the job was
+        handed to somebody else meanwhile, all is rolled back. Raises `ConfigError` outside of a job, and on a store
+        without SQL.
+        """
+        raise ConfigError(
+            "expected a running job: the transaction settles it. In a direct call or a test there is none; run the "
+            "task by `async with app.worker()`, or put the writing into a function that takes the connection"
+        )
 
 
 _current: ContextVar[Context | None] = ContextVar("windlass_current", default=None)

@@ -123,13 +123,14 @@ SQL_STORES = {
 """By the scheme of a URL: who writes inside transactions there."""
 
 
-def make_joinable(url: str, clock: Clock | None = None) -> Joinable:
-    """The SQL store that `url` names. Raises `ConfigError` for a store that has no transactions to share."""
+def make_joinable(url: str, instead: str = OUTBOX, clock: Clock | None = None) -> Joinable:
+    """The SQL store that `url` names. Raises `ConfigError` for a store that has no transactions to share; `instead` is
+    what to do then."""
     scheme = urlsplit(url).scheme
     if scheme not in SQL_STORES:
         raise ConfigError(
             f"a transaction needs an SQL store that shares your database; the jobs of this app are in {masked(url)}. "
-            f"{OUTBOX}"
+            f"{instead}"
         )
     module, name = SQL_STORES[scheme]
     try:

@@ -22,6 +22,7 @@ from windlass.loader import load
 from windlass.model import Outcome, Progress
 from windlass.policy import Retry
 from windlass.task import is_coroutine
+from windlass.worker.completion import Transactions
 from windlass.worker.errands import Broken, Did, Do, End, FromRunner, Leave, Moved, Ready
 from windlass.worker.hosting import die_with_parent, end_group, fast_loop, lifespan, run_through, stand_alone, why
 from windlass.worker.logs import set_up
@@ -81,9 +82,9 @@ class Reports:
 class Job:
     """The job that this process has now."""
 
-    def __init__(self, errand: Do, state: Any, reports: Reports) -> None:
+    def __init__(self, errand: Do, state: Any, reports: Reports, transactions: Transactions | None) -> None:
         self.claim = errand.claim
-        self.context = Running(errand.claim, state=state, report=self._report)
+        self.context = Running(errand.claim, state=state, report=self._report, transactions=transactions)
         self.work: asyncio.Task[Outcome] | None = None
         self._reports = reports
 
@@ -99,8 +100,10 @@ class Job:
 class Child:
     """One process child."""
 
-    def __init__(self, spec: str, pipe: Pipe, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, spec: str, pipe: Pipe, loop: asyncio.AbstractEventLoop, runner: str) -> None:
         self._spec = spec
+        self._runner = runner
+        self._transactions: Transactions | None = None
         self._pipe = pipe
         self._loop = loop
         self._reports = Reports(pipe)
@@ -116,6 +119,8 @@ class Child:
         threading.Thread(target=self._listen, name="windlass-orders", daemon=True).start()
         try:
             app = load(self._spec)
+            if self._runner:
+                self._transactions = Transactions(app.config.url, self._runner)
             opened = self._loop.create_future()
             life = self._loop.create_task(self._live(app, opened))
             life.add_done_callback(lambda life: self._put(None))  # should it end by itself, so do we
@@ -171,7 +176,7 @@ class Child:
 
     def _obey(self, order: Do | End | Leave) -> None:
         if isinstance(order, Do):
-            self._job = Job(order, self._state, self._reports)
+            self._job = Job(order, self._state, self._reports, self._transactions)
             self._put(self._job)
         elif isinstance(order, Leave):
             self._put(None)
@@ -215,13 +220,13 @@ async def first_of(opened: asyncio.Future[Any], life: asyncio.Task[None]) -> Any
 
 
 def main() -> None:
-    """`python -m windlass.worker.child MODULE:APP FD`; started by a runner only."""
+    """`python -m windlass.worker.child [RUNNER] MODULE:APP FD`; started by a runner only."""
     die_with_parent()
     stand_alone()
     set_up()
-    spec, fd = sys.argv[1:]
+    *runner, spec, fd = sys.argv[1:]
     loop = (fast_loop() or asyncio.new_event_loop)()
-    code = Child(spec, Pipe(socket.socket(fileno=int(fd)), FromRunner), loop).main()
+    code = Child(spec, Pipe(socket.socket(fileno=int(fd)), FromRunner), loop, "".join(runner)).main()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)  # threads that still run user code do not keep us

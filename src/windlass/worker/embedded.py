@@ -19,6 +19,7 @@ from windlass.model import Orders, RunnerInfo
 from windlass.store.contract import Store
 from windlass.worker.board import Board
 from windlass.worker.children import PATIENCE, Children
+from windlass.worker.completion import Transactions
 from windlass.worker.duties import Duties
 from windlass.worker.messages import Bye, Cancel, FromSupervisor, Holding, Wake, Welcome
 from windlass.worker.pipeline import Hook
@@ -49,11 +50,12 @@ async def embedded(
     id = str(uuid.uuid4())
     board = Board.make()
     children = Children(
-        [sys.executable, "-m", "windlass.worker.child"],
+        [sys.executable, "-m", "windlass.worker.child", id],
         spec,
         size=min(concurrency, usable_cpus()),
         on_pid=lambda pid, alive: None,
     )
+    transactions = Transactions(config.url, id)
     runner = Runner(
         id,
         store,
@@ -67,6 +69,7 @@ async def embedded(
         state=state,
         hooks=hooks,
         limit=config.max_payload,
+        transactions=transactions,
     )
     beating = beat_here if config.url.endswith(":memory:") else beat_beside
     try:
@@ -82,6 +85,7 @@ async def embedded(
                 await finish(runner, work, config.grace)
                 await children.close(grace=0)  # before the worker leaves: what it holds then goes to others
     finally:
+        transactions.close()
         board.close()
 
 

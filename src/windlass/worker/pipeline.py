@@ -12,11 +12,12 @@ from typing import Any, Protocol
 import msgspec
 
 from windlass import policy
-from windlass.context import Context, enter
+from windlass.context import Context, Transaction, enter
 from windlass.errors import DecodeError, Directive
 from windlass.model import Claim, Ending, Failure, Outcome, Progress
 from windlass.options import read_options
 from windlass.policy import Retry
+from windlass.worker.completion import Transactions
 
 logger = logging.getLogger("windlass.worker")
 
@@ -70,18 +71,48 @@ class Stop(StrEnum):
 
 
 class Running(Context):
-    """The context of an attempt that may be told to stop. Say so here before cancelling anything."""
+    """The context of an attempt that may be told to stop. Say so here before cancelling anything.
+
+    `settled`: its own transaction has settled it so; `superseded`: it found out that the job is another's now.
+    """
 
     stop: Stop | None = None
+    settled: Outcome | None = None
+    superseded = False
+    shape: Shape
+    limit: int
 
-    def __init__(self, claim: Claim, *, state: Any = None, report: Callable[[Progress], None] | None = None) -> None:
+    def __init__(
+        self,
+        claim: Claim,
+        *,
+        state: Any = None,
+        report: Callable[[Progress], None] | None = None,
+        transactions: Transactions | None = None,
+    ) -> None:
         super().__init__(claim, meta=meta_of(claim), state=state, report=report)
+        self.claim = claim
+        self._transactions = transactions
 
     def end(self, why: Stop) -> None:
         """Tell the task to stop, as far as it looks; the first reason stands."""
         if self.stop is None:
             self.stop = why
             self.cancelled = True
+
+    @property
+    def late(self) -> bool:
+        """Whether its time is over."""
+        return self.stop is Stop.TIMED_OUT
+
+    def encode(self, result: Any) -> bytes | None:
+        """A result as it is stored. Raises `EncodeError`."""
+        return self.shape.encode_result(result, self.limit)
+
+    def transaction(self, *, result: Any = None) -> Transaction:
+        if self._transactions is None:
+            return super().transaction(result=result)
+        return self._transactions.begin(self, result)
 
 
 def meta_of(claim: Claim) -> Mapping[str, Any]:
@@ -97,6 +128,7 @@ async def perform(
 ) -> Outcome:
     """Run one attempt of a coroutine function in the running asyncio task."""
     enter(context)
+    context.shape, context.limit = task.shape, limit
     try:
         args, kwargs = task.shape.decode_call(claim.args)
     except BaseException as error:
@@ -108,7 +140,7 @@ async def perform(
     except BaseException as error:
         outcome = _raised(task, claim, context, error)
     else:
-        outcome = _returned(task, claim, context, value, limit)
+        outcome = _returned(task, claim, context, value)
     if hooks:
         _after(hooks, context, outcome)
     return outcome
@@ -119,6 +151,7 @@ def perform_blocking(
 ) -> Outcome:
     """Run one attempt of a plain function here and now. Give each call contextvars of its own."""
     enter(context)
+    context.shape, context.limit = task.shape, limit
     try:
         args, kwargs = task.shape.decode_call(claim.args)
     except BaseException as error:
@@ -130,7 +163,7 @@ def perform_blocking(
     except BaseException as error:
         outcome = _raised(task, claim, context, error)
     else:
-        outcome = _returned(task, claim, context, value, limit)
+        outcome = _returned(task, claim, context, value)
     if hooks:
         _after(hooks, context, outcome)
     return outcome
@@ -151,17 +184,44 @@ def stopped(
     return msgspec.structs.replace(outcome, failure=policy.describe(error))
 
 
-def _returned(task: Runnable, claim: Claim, context: Running, value: Any, limit: int) -> Outcome:
+def _returned(task: Runnable, claim: Claim, context: Running, value: Any) -> Outcome:
     """The task returned. That counts although it was told to stop: its effects have happened. Overtime does not."""
+    if context.settled is not None:
+        if value is not None and not _is_result(context, value):
+            logger.warning(
+                "job %s (%s) returned a value after its transaction; its result is that of transaction(result=…)",
+                claim.id,
+                claim.task,
+            )
+        return context.settled
     if context.stop is Stop.TIMED_OUT:
         return _raised(task, claim, context, asyncio.CancelledError())
     try:
-        return policy.succeeded(claim, task.shape.encode_result(value, limit))
+        return policy.succeeded(claim, context.encode(value))
     except BaseException as error:
         return policy.raised(claim, error, _ONCE)  # the work is done; doing it again would encode no better
 
 
+def _is_result(context: Running, value: Any) -> bool:
+    """Whether this value is the result that is stored."""
+    try:
+        return context.settled is not None and context.encode(value) == context.settled.result
+    except BaseException:
+        return False
+
+
 def _raised(task: Runnable, claim: Claim, context: Running, error: BaseException) -> Outcome:
+    if context.settled is not None:
+        if context.stop is None:
+            logger.warning(
+                "job %s (%s) raised after its transaction had settled it; its success stands\n%s",
+                claim.id,
+                claim.task,
+                policy.describe(error).traceback,
+            )
+        return context.settled
+    if context.superseded:
+        return policy.interrupted(claim)
     try:
         retry, timeout = task.options_for(claim)
     except BaseException:

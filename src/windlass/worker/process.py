@@ -19,6 +19,7 @@ from windlass.loader import load
 from windlass.model import RunnerInfo
 from windlass.worker.board import Board
 from windlass.worker.children import Children
+from windlass.worker.completion import Transactions
 from windlass.worker.hosting import die_with_parent, end_group, fast_loop, lifespan, run_through, stand_alone, why
 from windlass.worker.logs import set_up
 from windlass.worker.messages import (
@@ -99,7 +100,7 @@ class Process:
     async def _work(self, app: App, worker: str) -> int:
         store = await app.connect()
         children = Children(
-            [sys.executable, "-m", "windlass.worker.child"],
+            [sys.executable, "-m", "windlass.worker.child", self._id],
             self._given["app"],
             size=min(self._given["concurrency"], max(1, usable_cpus() // self._given["processes"])),
             on_pid=lambda pid, alive: self._channel.send(Child(pid=pid, alive=alive)),
@@ -119,6 +120,7 @@ class Process:
                     state=state,
                     hooks=app.hooks,
                     limit=app.config.max_payload,
+                    transactions=Transactions(app.config.url, self._id),
                 )
                 await store.join(RunnerInfo(id=self._id, worker=worker, pid=os.getpid(), tasks=tuple(app.tasks)))
                 self._runner = runner

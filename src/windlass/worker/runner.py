@@ -16,6 +16,7 @@ from windlass.store.contract import Store
 from windlass.task import Task
 from windlass.worker.board import Board
 from windlass.worker.children import Children
+from windlass.worker.completion import Transactions
 from windlass.worker.lanes import Threads
 from windlass.worker.pipeline import MAX_RESULT, Hook, Running, Stop, perform, perform_blocking, stopped
 from windlass.worker.queues import Queues
@@ -31,8 +32,9 @@ NEVER = float("inf")
 NOTE_EVERY = 0.5
 """Seconds between two writes of progress."""
 
-POLL = 5.0
-"""Seconds after which an idle runner asks again by itself, should every hint have been lost."""
+POLL = 15.0
+"""Seconds after which an idle runner asks again by itself. Belt and braces: when a hint is lost, the next beat, at most a
+second later, finds what is due and wakes every runner, for one statement however many there are."""
 
 CALM = 0.005
 """Seconds between two exchanges that brought nothing although the store says that there is more."""
@@ -79,6 +81,7 @@ class Runner:
         state: Any = None,
         hooks: Sequence[Hook] = (),
         limit: int = MAX_RESULT,
+        transactions: Transactions | None = None,
     ) -> None:
         self.id = id
         self._store = store
@@ -94,6 +97,7 @@ class Runner:
         self._state = state
         self._hooks = hooks
         self._limit = limit
+        self._transactions = transactions
         self._seq = 0
         self._running: dict[str, Run] = {}
         self._finished: list[Outcome] = []
@@ -142,7 +146,7 @@ class Runner:
         answer = await self._ask(outcomes, demand)
         self._handing_in = []
         for id in answer.refused:
-            logger.warning("job %s: this attempt had been taken from us, so its outcome was dropped", id)
+            logger.warning("job %s: this attempt had been settled, or taken from us, so this outcome was dropped", id)
         late = self._is_late()
         for claim in answer.claimed:
             if late:
@@ -244,7 +248,12 @@ class Runner:
 
     def _start(self, claim: Claim) -> None:
         task = self._tasks[claim.task]
-        context = Running(claim, state=self._state, report=lambda progress: self._report(claim, progress))
+        context = Running(
+            claim,
+            state=self._state,
+            report=lambda progress: self._report(claim, progress),
+            transactions=self._transactions,
+        )
         run = self._running[claim.id] = Run(claim, context, DEFAULT_RETRY, None)
         try:
             run.retry, run.timeout = task.options_for(claim)

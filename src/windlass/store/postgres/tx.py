@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import os
 import threading
 import time
@@ -21,6 +22,8 @@ from windlass.store.postgres import statements
 from windlass.store.postgres.statements import SQL
 from windlass.store.postgres.target import Target, parse
 from windlass.store.tx import OUTBOX, Call, Start, Steps
+
+logger = logging.getLogger("windlass.store")
 
 SPARE = 4
 """The most idle connections that are kept for the next transaction."""
@@ -132,7 +135,7 @@ class Spare:
         idle = self._idle.setdefault(loop, [])
         if connection.closed or len(idle) >= SPARE:
             return False
-        connection.row_factory = tuple_row
+        connection.row_factory, connection.prepare_threshold = tuple_row, None
         idle.append(connection)
         return True
 
@@ -173,7 +176,7 @@ class ServerBlock:
                 self._db.pgconn.finish()
         try:
             kind: Any = psycopg.AsyncConnection if self._async else psycopg.Connection
-            self._db = yield partial(kind.connect, self._target.conninfo, autocommit=True)
+            self._db = yield partial(kind.connect, self._target.conninfo, autocommit=True, prepare_threshold=None)
             return (yield from self._begin())
         except psycopg.OperationalError as error:
             raise StoreUnavailable(f"no transaction could be begun at {self._target.place}: {error}") from error
@@ -187,16 +190,23 @@ class ServerBlock:
         try:
             stands = outcome is not None and (yield from self._settle(runner, outcome))
             yield from self._exit(None if stands else psycopg.Rollback(self._open))
-            yield partial(self._db.execute, "DISCARD ALL")
-            kept = self._spare.keep(self._loop, self._db)
         except BaseException:
             self._db.pgconn.finish()
             raise
-        if not kept:
-            yield self._db.close
-        if outcome is not None:
+        yield from self._give_back()
+        if stands:
             self._bell.ring("done")
         return stands
+
+    def _give_back(self) -> Steps[None]:
+        """Keep the connection, with nothing left of what the user set; what fails here changes nothing any more."""
+        try:
+            yield partial(self._db.execute, "DISCARD ALL", prepare=False)
+            if self._spare.keep(self._loop, self._db):
+                return
+        except Exception as error:
+            logger.debug("a connection was not kept: %s", error)
+        self._db.pgconn.finish()
 
     def _settle(self, runner: str, outcome: Outcome) -> Steps[bool]:
         call = statements.settle_call(self._target.quoted, runner, outcome)

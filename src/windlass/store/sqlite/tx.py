@@ -239,7 +239,8 @@ class FileBlock:
 
     def _close(self) -> None:
         if self._db is not None:
-            self._db.close()  # rolls back what is open
+            with contextlib.suppress(sqlite3.Error):
+                self._db.close()  # rolls back what is open
         if self._lock is not None:
             os.close(self._lock)
         self._db = self._lock = None
