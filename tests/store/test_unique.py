@@ -178,6 +178,18 @@ async def test_a_mark_outlives_its_job_and_ends_by_time(world: World) -> None:
     assert (await world.store.put([second], [mark(second)]))[0].id == third.id
 
 
+async def test_a_put_with_a_mark_may_be_repeated_after_its_job_is_gone(world: World) -> None:
+    job, other = new(), new()
+    await world.store.put([job], [mark(job)])
+    await world.store.act([job.id], Verb.DELETE)
+    placed = await world.store.put([job, other], [mark(job)])
+    assert placed[0] == Placed(id=job.id, state=None, new=False)
+    assert placed[1].new
+    assert not await world.store.get([job.id])
+    await world.advance(101)
+    assert (await world.store.put([job], [mark(job)]))[0].new
+
+
 async def test_a_mark_outlives_the_end_of_its_job(world: World) -> None:
     job, second = new(), new()
     await world.store.put([job], [mark(job)])

@@ -104,10 +104,11 @@ def put_one(db: Connection, now: int, job: NewJob, stand_in: str | None) -> Plac
 
 
 def take_mark(db: Connection, now: int, mark: Mark) -> str | None:
-    """Take a mark for its job; the other job that holds it, if one does."""
-    db.execute(SQL.take_mark, (mark.key, mark.job, now + micros(mark.ttl), now))
+    """Take a mark for its job; the job that it was taken for, if it was taken before."""
+    if db.execute(SQL.take_mark, (mark.key, mark.job, now + micros(mark.ttl), now)).rowcount:
+        return None
     holder: str = one(db, SQL.mark_holder, (mark.key,))
-    return None if holder == mark.job else holder
+    return holder
 
 
 def save_docs(db: Connection, docs: Iterable[Doc], drop: Iterable[tuple[str, str]] = ()) -> None:

@@ -21,6 +21,8 @@ from windlass.store.tx import OUTBOX, Start, Steps
 
 T = TypeVar("T")
 
+ELSEWHERE = f"but the jobs of this app are in {{}}. {OUTBOX}"
+
 LEGACY = getattr(sqlite3, "LEGACY_TRANSACTION_CONTROL", -1)
 
 
@@ -60,14 +62,16 @@ class SQLiteTx:
 # The user's own connection
 
 
-def join(db: sqlite3.Connection, path: str, work: Callable[[sqlite3.Connection], T]) -> T:
+def join(
+    db: sqlite3.Connection, path: str, work: Callable[[sqlite3.Connection], T], refusal: str = ELSEWHERE
+) -> T:
     """Run `work` inside the open transaction of the user's connection: all of it or nothing, never committed.
 
     Where Python's `sqlite3` would begin a transaction at the first write, one is begun. Raises `ConfigError` if none is
     open and none would be begun, or if the connection leads to another file; `StoreUnavailable` if it cannot write.
     """
     with plain_rows(db):
-        refuse_other_file(db, path)
+        refuse_other_file(db, path, refusal)
         try:
             with begun(db), savepoint(db):
                 return work(db)
@@ -75,13 +79,11 @@ def join(db: sqlite3.Connection, path: str, work: Callable[[sqlite3.Connection],
             refuse(error, path)
 
 
-def refuse_other_file(db: sqlite3.Connection, path: str) -> None:
+def refuse_other_file(db: sqlite3.Connection, path: str, refusal: str) -> None:
     """Raise `ConfigError` unless the main database of the connection is the file at `path`."""
     file = next((str(row[2] or "") for row in db.execute("PRAGMA database_list") if row[1] == "main"), "")
     if not file or os.path.realpath(file) != os.path.realpath(path):
-        raise ConfigError(
-            f"tx= leads to {file or 'a database in memory'}, but the jobs of this app are in {path}. {OUTBOX}"
-        )
+        raise ConfigError(f"tx leads to {file or 'a database in memory'}, {refusal.format(path)}")
 
 
 @contextlib.contextmanager
