@@ -33,8 +33,8 @@ NOTE_EVERY = 0.5
 """Seconds between two writes of progress."""
 
 POLL = 15.0
-"""Seconds after which an idle runner asks again by itself. Belt and braces: when a hint is lost, the next beat, at most a
-second later, finds what is due and wakes every runner, for one statement however many there are."""
+"""Seconds after which an idle runner asks again by itself. Belt and braces: when a hint is lost, the next beat, at most
+a second later, finds what is due and wakes every runner, for one statement however many there are."""
 
 CALM = 0.005
 """Seconds between two exchanges that brought nothing although the store says that there is more."""
