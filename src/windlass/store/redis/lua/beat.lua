@@ -1,0 +1,39 @@
+#!lua flags=allow-oom
+-- Renew a worker's lease. ARGV: worker, what its runners hold (runner, seq, "id fence"…). Answers 'evicted', or the
+-- orders (runner, id, fence), microseconds until a job is due (-1: none is), and whether a lease is over.
+local worker = ARGV[1]
+local info = call('HGET', P .. 'workers', worker)
+if not info then
+  return 'evicted'
+end
+local t, pulse = now(), steady()
+local _, lease = unpack_limit(info, 1)
+call('ZADD', P .. 'leases', pulse + lease, worker)
+
+local orders = {}
+for _, runner in ipairs(call('SMEMBERS', P .. 'crew:' .. worker)) do
+  for _, id in ipairs(call('SMEMBERS', P .. 'cancel:' .. runner)) do
+    local _, _, fence = unpack_limit(call('GET', H .. id), 2)
+    local at = #orders
+    orders[at + 1], orders[at + 2], orders[at + 3] = runner, id, fence
+  end
+end
+local due = 0
+if call('EXISTS', LINES) == 0 then
+  local first = call('ZRANGE', DUE, 0, 0, 'WITHSCORES')
+  due = first[2] and max(0, tonumber(first[2]) - t) or -1
+end
+local dead = call('ZCOUNT', P .. 'leases', '-inf', '(' .. format('%.0f', pulse)) > 0
+
+local back = 0
+for _, word in ipairs(cmsgpack.unpack(ARGV[2])) do
+  local claims = {}
+  for n = 3, #word do
+    claims[word[n]] = true
+  end
+  back = back + hand_back(word[1], 'interrupted', t, {seq = word[2], claims = claims})
+end
+if back > 0 then
+  ring('work')
+end
+return {orders, due, dead and 1 or 0}

@@ -1,0 +1,214 @@
+-- What all scripts share: keys, records, buffered writes. KEYS[1] is the app's prefix; every key begins with it.
+--
+-- A job is two strings of MessagePack values. j:<id> is what was put, and never changes:
+--   flags, enqueued, run_at, rank, expires, priority, line, unique, tags, args, options
+-- h:<id> is what became of it, once anything did:
+--   state, fence, seq, runner, flags, attempt, lost, started, finished, ending, cancelling, due, reason, result,
+--   progress, renewed
+-- States: i idle (scheduled if it is in `due`, else ready), r running, s succeeded, f failed, c cancelled.
+-- Flags: 1 has a unique key, 2 has tags, 4 expires.
+local P = KEYS[1]
+local call, pack, unpack_limit = redis.call, cmsgpack.pack, cmsgpack.unpack_limit
+local sub, byte, format, floor, min, max = string.sub, string.byte, string.format, math.floor, math.min, math.max
+local J, H, ALL, DUE, EXPIRING, LINES = P .. 'j:', P .. 'h:', P .. 'all', P .. 'due', P .. 'expiring', P .. 'lines'
+local CHUNK = 4000 -- arguments of one command; Lua's stack holds 8000
+local HEAD = 511 -- bytes of j: that surely hold everything up to the line
+
+-- Writes are collected and sent as few commands with many arguments.
+local buffers, pending, touched = {}, {}, {}
+
+local function later(command, key, a, b)
+  local lists = buffers[command]
+  if not lists then
+    lists = {}
+    buffers[command] = lists
+  end
+  local list = lists[key]
+  if not list then
+    list = {n = 0}
+    lists[key] = list
+    pending[#pending + 1] = {command, key, list}
+  end
+  local n = list.n + 1
+  list[n] = a
+  if b ~= nil then
+    n = n + 1
+    list[n] = b
+  end
+  list.n = n
+end
+
+local function flush()
+  for _, entry in ipairs(pending) do
+    local command, key, list = entry[1], entry[2], entry[3]
+    for first = 1, list.n, CHUNK do
+      local last = min(first + CHUNK - 1, list.n)
+      if key == '' then
+        call(command, unpack(list, first, last))
+      else
+        call(command, key, unpack(list, first, last))
+      end
+    end
+  end
+  for line in pairs(touched) do
+    call(call('EXISTS', P .. 'l:' .. line) == 1 and 'SADD' or 'SREM', LINES, line)
+  end
+  buffers, pending, touched = {}, {}, {}
+end
+
+-- The values of <prefix><id> of many ids, in order; false where there is none.
+local function mget(prefix, ids)
+  local found = {}
+  for first = 1, #ids, CHUNK do
+    local last = min(first + CHUNK - 1, #ids)
+    local keys = {}
+    for n = first, last do
+      keys[n - first + 1] = prefix .. ids[n]
+    end
+    local values = call('MGET', unpack(keys))
+    for n = first, last do
+      found[n] = values[n - first + 1]
+    end
+  end
+  return found
+end
+
+-- Whether a comes before b by their bytes. Lua's own < goes by the locale of the server.
+local function before(a, b)
+  local n = min(#a, #b)
+  for at = 1, n do
+    local x, y = byte(a, at), byte(b, at)
+    if x ~= y then
+      return x < y
+    end
+  end
+  return #a < #b
+end
+
+local function ring(topic)
+  call('PUBLISH', P .. topic, '')
+end
+
+local function has_tags(flags)
+  return flags % 4 >= 2
+end
+
+-- A job as a table; nil if there is none. `raw` is its h: if that was read already.
+local function load(id, raw)
+  local text = call('GETRANGE', J .. id, 0, HEAD)
+  if text == '' then
+    return nil
+  end
+  local job = {id = id, state = 'i', fence = 0, attempt = 0, lost = 0}
+  local _, flags, enqueued, run_at, rank, expires, priority, line = unpack_limit(text, 7)
+  raw = raw or call('GET', H .. id)
+  if raw then
+    job.state, job.fence, job.seq, job.runner, job.flags, job.attempt, job.lost, job.started, job.finished, job.ending,
+      job.cancelling, job.due, job.reason, job.result, job.progress, job.renewed = cmsgpack.unpack(raw)
+  end
+  job.flags, job.enqueued, job.expires, job.priority, job.line = flags, enqueued, expires, priority, line
+  job.run_at, job.rank = job.due or run_at, job.due or rank
+  return job
+end
+
+local function save(job)
+  later('MSET', '', H .. job.id, pack(job.state, job.fence, job.seq, job.runner, job.flags, job.attempt, job.lost,
+    job.started, job.finished, job.ending, job.cancelling, job.due, job.reason, job.result, job.progress, job.renewed))
+end
+
+local function unique_and_tags(id)
+  local _, _, _, _, _, _, _, _, unique, tags = unpack_limit(call('GET', J .. id), 9)
+  return unique, tags
+end
+
+-- One letter for the state of a job that exists: as in h:, but q ready and d scheduled.
+local function state_of(id, raw)
+  raw = raw or call('GET', H .. id)
+  local _, state = false, 'i'
+  if raw then
+    _, state = unpack_limit(raw, 1)
+  end
+  if state ~= 'i' then
+    return state
+  end
+  return call('ZSCORE', DUE, id) and 'd' or 'q'
+end
+
+-- A ready job is a member of its line, all scores 0, in the order of claiming: priority, rank, id.
+local ORDER = 21 -- characters in front of the id
+
+local function order(priority, rank)
+  return format('%03d%018.0f', 100 - priority, max(0, rank))
+end
+
+local function line_of(job)
+  return job.lost > 0 and job.line .. '!' or job.line
+end
+
+local function ready(job)
+  local line = line_of(job)
+  later('ZADD', P .. 'l:' .. line, 0, order(job.priority, job.rank) .. job.id)
+  touched[line] = true
+end
+
+local function count_planned(line, change)
+  if call('HINCRBY', P .. 'planned', line, change) <= 0 then
+    call('HDEL', P .. 'planned', line)
+  end
+end
+
+local function plan(job)
+  later('ZADD', DUE, job.due, job.id)
+  count_planned(job.line, 1)
+end
+
+-- Take an idle job from where it waits.
+local function leave(job)
+  if call('ZREM', DUE, job.id) == 1 then
+    count_planned(job.line, -1)
+  else
+    local line = line_of(job)
+    later('ZREM', P .. 'l:' .. line, order(job.priority, job.rank) .. job.id)
+    touched[line] = true
+  end
+  if job.flags >= 4 then
+    later('ZREM', EXPIRING, job.id)
+  end
+end
+
+-- Marks: m:<key> is the job that holds the key, and until when if the mark fades by itself.
+local function holder_of(key, t)
+  local value = call('GET', P .. 'm:' .. key)
+  if not value then
+    return nil
+  end
+  local job, limit = string.match(value, '^(%S+) ?(%S*)$')
+  if limit ~= '' and tonumber(limit) <= t then
+    return nil
+  end
+  return job, limit
+end
+
+-- Take a key for a job unless it is held; who holds it now, and whether it was taken before.
+local function take(key, id, limit, t)
+  local holder = holder_of(key, t)
+  if holder then
+    return holder, true
+  end
+  if limit then
+    call('SET', P .. 'm:' .. key, id .. ' ' .. format('%.0f', limit))
+    call('ZADD', P .. 'fading', limit, key)
+  else
+    call('SET', P .. 'm:' .. key, id)
+    call('ZREM', P .. 'fading', key)
+  end
+  return id, false
+end
+
+-- Free the unique key of a job that is over or gone.
+local function free(id)
+  local unique = unique_and_tags(id)
+  if unique and call('GET', P .. 'm:' .. unique) == id then
+    call('DEL', P .. 'm:' .. unique)
+  end
+end

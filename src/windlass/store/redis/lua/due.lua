@@ -1,0 +1,42 @@
+-- What time does: due jobs become ready, expired ones end. Both at most BATCH a call.
+
+-- Whether jobs expired, and whether more of them are left.
+local function expire(t)
+  local ids = call('ZRANGE', EXPIRING, '-inf', t, 'BYSCORE', 'LIMIT', 0, BATCH)
+  for _, id in ipairs(ids) do
+    local job = load(id)
+    if job and job.state == 'i' then
+      leave(job)
+      job.reason = 'expired'
+      finish(job, 'c', t)
+      save(job)
+    else
+      later('ZREM', EXPIRING, id)
+    end
+  end
+  flush()
+  return #ids > 0, #ids == BATCH
+end
+
+-- When the next job is due.
+local function promote(t)
+  local first = call('ZRANGE', DUE, 0, 0, 'WITHSCORES')
+  if not first[1] or tonumber(first[2]) > t then
+    return tonumber(first[2])
+  end
+  local ids, counts = call('ZRANGE', DUE, '-inf', t, 'BYSCORE', 'LIMIT', 0, BATCH), {}
+  local raws = mget(H, ids)
+  for n, id in ipairs(ids) do
+    local job = load(id, raws[n])
+    later('ZREM', DUE, id)
+    if job then
+      ready(job)
+      counts[job.line] = (counts[job.line] or 0) - 1
+    end
+  end
+  flush()
+  for line, change in pairs(counts) do
+    count_planned(line, change)
+  end
+  return tonumber(call('ZRANGE', DUE, 0, 0, 'WITHSCORES')[2])
+end

@@ -1,0 +1,97 @@
+#!lua flags=allow-oom
+-- Hand in what is finished and take what fits. ARGV: runner, seq, outcomes, demand (slots, lanes, quotas).
+-- Answers 'evicted', or microseconds until the next job is due (-1: none is), the ids refused, the claims, and whether
+-- this is a repeat.
+local runner, seq = ARGV[1], tonumber(ARGV[2])
+local last = tonumber(call('HGET', P .. 'seqs', runner) or nil)
+if not last then
+  return 'evicted'
+end
+local t = now()
+local outcomes, demand = cmsgpack.unpack(ARGV[3]), cmsgpack.unpack(ARGV[4])
+local held = P .. 'held:' .. runner
+
+-- What this exchange claimed before and its runner still holds.
+local function again()
+  local ids, claims = call('SMEMBERS', held), {}
+  local raws = mget(H, ids)
+  for n, id in ipairs(ids) do
+    local _, _, _, at = unpack_limit(raws[n], 3)
+    if at == seq then
+      claims[#claims + 1] = id
+      claims[#claims + 1] = call('GET', J .. id)
+      claims[#claims + 1] = raws[n]
+    end
+  end
+  return claims
+end
+
+-- The h: of a job that is claimed now.
+local function running(cold, raw)
+  if not raw then
+    return pack('r', 1, seq, runner, byte(cold), 0, 0, t, nil, nil, nil, nil, nil, nil, nil, nil)
+  end
+  local _, fence, _, _, flags, attempt, lost, _, finished, ending, cancelling, due, reason, result, _, renewed =
+    cmsgpack.unpack(raw)
+  return pack('r', fence + 1, seq, runner, flags, attempt, lost, t, finished, ending, cancelling, due, reason, result,
+    nil, renewed)
+end
+
+local function claim(may_be_expired)
+  local taken, lines, expired = choose(demand, t, may_be_expired)
+  for _, id in ipairs(expired) do
+    local job = load(id)
+    leave(job)
+    job.reason = 'expired'
+    finish(job, 'c', t)
+    save(job)
+  end
+  local ids, claims = {}, {}
+  for n, member in ipairs(taken) do
+    ids[n] = sub(member, ORDER + 1)
+  end
+  local colds, raws, expiring = mget(J, ids), mget(H, ids), call('EXISTS', EXPIRING) == 1
+  for n, id in ipairs(ids) do
+    later('ZREM', P .. 'l:' .. lines[n], taken[n])
+    touched[lines[n]] = true
+    if colds[n] then
+      local raw = running(colds[n], raws[n])
+      later('MSET', '', H .. id, raw)
+      later('SADD', held, id)
+      if expiring and byte(colds[n]) >= 4 then
+        later('ZREM', EXPIRING, id)
+      end
+      local at = #claims
+      claims[at + 1], claims[at + 2], claims[at + 3] = id, colds[n], raw
+    end
+  end
+  flush()
+  return claims, #expired > 0
+end
+
+local refused = settle(runner, outcomes, t)
+local ended = #outcomes / OUTCOME - #refused
+local finished = ended > 0
+local claims, due = nil, 0
+if seq <= last then
+  claims = again()
+else
+  local any, more_expired = expire(t)
+  finished = finished or any
+  local next_run = promote(t)
+  local more
+  claims, more = claim(more_expired)
+  if #outcomes > 0 or #claims > 0 then
+    call('HSET', P .. 'seqs', runner, seq)
+  end
+  due = next_run and max(0, next_run - t) or -1
+  local most = min(demand[1], BATCH)
+  if more or (most > 0 and #claims / 3 >= most) then
+    due = 0
+  end
+end
+if finished then
+  trim(max(64, 2 * ended))
+  ring('done')
+end
+return {due, refused, claims, seq <= last and 1 or 0}

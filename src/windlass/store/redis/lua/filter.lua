@@ -1,0 +1,13 @@
+-- Whether a job matches a filter (state, queue, task, tag; false for any).
+local function matches(job, filter)
+  if filter[1] and state_of(job.id, job.state ~= 'i' and pack(job.state) or nil) ~= filter[1] then
+    return false
+  end
+  if filter[2] or filter[3] then
+    local queue, task = string.match(job.line, '^([^/]*)/(.*)$')
+    if (filter[2] and filter[2] ~= queue) or (filter[3] and filter[3] ~= task) then
+      return false
+    end
+  end
+  return not filter[4] or call('ZSCORE', P .. 'tag:' .. filter[4], job.id) ~= false
+end

@@ -1,0 +1,14 @@
+#!lua flags=allow-oom
+-- Unregister the workers whose lease is over. ARGV: the worker to spare; the ids of those that are gone.
+local t, gone = now(), {}
+for _, worker in ipairs(call('ZRANGE', P .. 'leases', '-inf', '(' .. format('%.0f', steady()), 'BYSCORE',
+    'LIMIT', 0, BATCH)) do
+  if worker ~= ARGV[1] then
+    depart_worker(worker, 'lost', t)
+    gone[#gone + 1] = worker
+  end
+end
+if #gone > 0 then
+  ring('work')
+end
+return gone

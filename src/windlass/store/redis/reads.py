@@ -1,0 +1,158 @@
+"""What is only read: jobs for people, page by page, and counts. No script looks at more than a batch."""
+
+import json
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any
+
+from windlass.model import Filter, JobRecord, Line, Page, State, Verb
+from windlass.store.contract import BATCH
+from windlass.store.redis.records import LETTERS, encode, filter_arguments, read_jobs
+from windlass.store.rows import MICRO
+
+Run = Callable[..., Awaitable[Any]]
+Place = tuple[str, str]
+"""Where a job stands in an index: score and id."""
+
+FINISHED = (State.SUCCEEDED, State.FAILED, State.CANCELLED)
+LIVE = (State.READY, State.SCHEDULED, State.RUNNING)
+ORDER = 21
+"""Characters in front of the id in a line's member; as in common.lua."""
+
+
+def index_of(filter: Filter) -> tuple[str, str]:
+    """The index that has the jobs of a filter, and which way it is read."""
+    if filter.state is State.SCHEDULED:
+        return "due", "up"
+    if filter.state is not None:
+        return f"over:{LETTERS[filter.state]}", "down"
+    return (f"tag:{filter.tag}" if filter.tag else "all"), "down"
+
+
+class Reads:
+    """Reading, by a function that runs a script."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    async def get(self, ids: Sequence[str]) -> list[JobRecord]:
+        """`Store.get`."""
+        found: dict[str, JobRecord] = {}
+        for start in range(0, len(ids), BATCH):
+            found |= read_jobs(await self._run("get", encode(list(ids[start : start + BATCH]))))
+        return [found[id] for id in ids if id in found]
+
+    # Pages
+
+    async def find(self, filter: Filter, limit: int, after: str | None) -> Page:
+        """`Store.find`: one page by key, never by offset."""
+        cursor = json.loads(after) if after else None
+        found: list[Place] = []
+        async for places in self._stretches(filter, cursor, limit + 1):
+            found += places
+            if len(found) > limit:
+                break
+        page = found[:limit]
+        jobs = await self.get([id for _, id in page])
+        return Page(jobs=tuple(jobs), after=json.dumps(page[-1]) if len(found) > limit else None)
+
+    def _stretches(self, filter: Filter, cursor: Place | None, wanted: int) -> AsyncIterator[list[Place]]:
+        """Jobs that match, in order, some at a time."""
+        if filter.state is State.READY:
+            return self._ready(filter, cursor, wanted)
+        if filter.state is State.RUNNING:
+            return self._running(filter, cursor)
+        if filter.state is State.WAITING:
+            return self._none()
+        return self._walk(filter, cursor, wanted)
+
+    async def _none(self) -> AsyncIterator[list[Place]]:
+        yield []
+
+    async def _walk(self, filter: Filter, cursor: Place | None, wanted: int) -> AsyncIterator[list[Place]]:
+        index, way = index_of(filter)
+        rest = Filter(task=filter.task, queue=filter.queue, tag=filter.tag if filter.state else None)
+        count = min(wanted, BATCH) if rest == Filter() else BATCH
+        more = True
+        while more:
+            more, score, id, flat = await self._run("walk", index, way, count, filter_arguments(rest), *(cursor or ()))
+            cursor = (score.decode(), id.decode())
+            yield places(flat)
+
+    async def _ready(self, filter: Filter, cursor: Place | None, wanted: int) -> AsyncIterator[list[Place]]:
+        count = BATCH if filter.tag else min(wanted, BATCH)
+        member = "".join(cursor) if cursor else None
+        while True:
+            flat = await self._run("ready", count, filter_arguments(filter), *((member,) if member else ()))
+            heads = sorted(zip(flat[::2], flat[1::2], strict=True))[:count]
+            members = [head.decode() for head, fits in heads if fits]
+            yield [(one[:ORDER], one[ORDER:]) for one in members]
+            if len(heads) < count:
+                return
+            member = heads[-1][0].decode()
+
+    async def _running(self, filter: Filter, cursor: Place | None) -> AsyncIterator[list[Place]]:
+        flat = await self._run("running", filter_arguments(filter))
+        rows = sorted((-at, id.decode()) for at, id in zip(flat[::2], flat[1::2], strict=True))
+        after = (int(cursor[0]), cursor[1]) if cursor else None
+        yield [(str(at), id) for at, id in rows if after is None or (at, id) > after]
+
+    # Numbers
+
+    async def count(self, filter: Filter) -> int:
+        """`Store.count`."""
+        if filter.state is None and (filter.task or filter.queue) and not filter.tag:
+            each = [Filter(state=state, task=filter.task, queue=filter.queue) for state in (*LIVE, *FINISHED)]
+            return sum([await self.count(one) for one in each])
+        if filter.state in (State.READY, State.SCHEDULED) and not filter.tag:
+            return sum(line.count for line in await self.stats() if matches(line, filter))
+        if filter in (Filter(), Filter(tag=filter.tag), *(Filter(state=state) for state in FINISHED)):
+            return int(await self._run("size", index_of(filter)[0]))
+        return sum([len(found) async for found in self._stretches(filter, None, BATCH)])
+
+    async def stats(self) -> list[Line]:
+        """`Store.stats`."""
+        now, *flat = await self._run("stats")
+        counts: defaultdict[tuple[str, str, State], int] = defaultdict(int)
+        firsts: dict[tuple[str, str, State], int] = {}
+        for at in range(0, len(flat), 4):
+            line, state, count, first = flat[at : at + 4]
+            queue, _, task = line.decode().removesuffix("!").partition("/")
+            key = (queue, task, State(state.decode()))
+            counts[key] += count
+            firsts[key] = min(first, firsts.get(key, first))
+        return [
+            Line(queue=key[0], task=key[1], state=key[2], count=count, oldest=max(0.0, (now - firsts[key]) / MICRO))
+            for key, count in sorted(counts.items())
+        ]
+
+    # For operators
+
+    async def targets(self, filter: Filter, verb: Verb) -> AsyncIterator[list[str]]:
+        """Ids of jobs that match and that a verb may fit, at most a batch at a time."""
+        for one in self._parts(filter, verb):
+            async for found in self._stretches(one, None, BATCH):
+                for start in range(0, len(found), BATCH):
+                    yield [id for _, id in found[start : start + BATCH]]
+
+    def _parts(self, filter: Filter, verb: Verb) -> list[Filter]:
+        """A filter for each of the states that a verb can fit."""
+        states: Sequence[State | None] = {
+            Verb.CANCEL: LIVE,
+            Verb.RETRY: (State.SCHEDULED, *FINISHED),
+            Verb.DELETE: (None,),
+        }[verb]
+        if filter.state is not None:
+            states = (filter.state,)
+        return [Filter(state=state, task=filter.task, queue=filter.queue, tag=filter.tag) for state in states]
+
+
+def places(flat: Sequence[bytes]) -> list[Place]:
+    """(score, id) pairs that came flat."""
+    return [(flat[at].decode(), flat[at + 1].decode()) for at in range(0, len(flat), 2)]
+
+
+def matches(line: Line, filter: Filter) -> bool:
+    """Whether a line of `stats` is of a filter's state, queue and task."""
+    wanted = (filter.state, filter.queue, filter.task)
+    return all(want in (None, had) for want, had in zip(wanted, (line.state, line.queue, line.task), strict=True))

@@ -1,0 +1,386 @@
+"""Jobs as the scripts keep them, as values, and values as arguments of scripts. See lua/common.lua for the layout."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Struct, msgpack
+
+from windlass.model import (
+    Attempt,
+    Claim,
+    Demand,
+    Doc,
+    Ending,
+    Filter,
+    Held,
+    JobRecord,
+    NewJob,
+    Outcome,
+    Past,
+    Patch,
+    RunnerInfo,
+    State,
+    WorkerInfo,
+)
+from windlass.store.rows import MICRO, micros, read_failure, read_progress, seconds
+
+LETTERS = {
+    State.WAITING: "w",
+    State.SCHEDULED: "d",
+    State.READY: "q",
+    State.RUNNING: "r",
+    State.SUCCEEDED: "s",
+    State.FAILED: "f",
+    State.CANCELLED: "c",
+}
+STATES = {letter: state for state, letter in LETTERS.items()}
+
+encode = msgpack.Encoder().encode
+_json = msgspec.json.Encoder().encode
+
+
+class Cold(Struct, array_like=True, gc=False):
+    """What was put."""
+
+    flags: int
+    enqueued: int
+    run_at: int
+    rank: int
+    expires: int | None
+    priority: int
+    line: str
+    unique: str | None
+    tags: tuple[str, ...] | None
+    args: bytes
+    options: bytes | None
+
+
+class Hot(Struct, array_like=True, gc=False):
+    """What became of it; these are the values of a job to which nothing happened yet."""
+
+    state: str = "i"
+    fence: int = 0
+    seq: int | None = None
+    runner: str | None = None
+    flags: int = 0
+    attempt: int = 0
+    lost: int = 0
+    started: int | None = None
+    finished: int | None = None
+    ending: str | None = None
+    cancelling: int | None = None
+    due: int | None = None
+    reason: str | None = None
+    result: str | None = None
+    progress: str | None = None
+    renewed: int | None = None
+
+
+class Ended(Struct, array_like=True):
+    """One attempt that did not succeed."""
+
+    fence: int
+    attempt: int
+    ending: Ending
+    runner: str | None
+    started: int | None
+    ended: int
+    failure: str | None
+
+
+def array(count: int) -> bytes:
+    """The head that makes one array of `count` values that follow one another."""
+    return b"\xdc" + count.to_bytes(2, "big")
+
+
+COLD, HOT, ENDED = (array(len(kind.__struct_fields__)) for kind in (Cold, Hot, Ended))
+NEW = Hot()
+_cold = msgpack.Decoder(Cold).decode
+_hot = msgpack.Decoder(Hot).decode
+_ended = msgpack.Decoder(Ended).decode
+
+
+def read_cold(data: bytes) -> Cold:
+    """A j: string."""
+    return _cold(COLD + data)
+
+
+def read_hot(data: bytes | None) -> Hot:
+    """An h: string, or none."""
+    return NEW if data is None else _hot(HOT + data)
+
+
+# Arguments
+
+
+def put_arguments(jobs: Sequence[NewJob]) -> tuple[bytes, list[bytes]]:
+    """Jobs as (id, line, priority, more), flat, and the text of each that no script reads."""
+    rows: list[Any] = []
+    texts: list[bytes] = []
+    for job in jobs:
+        rows += (job.id, f"{job.queue}/{job.task}", job.priority, more_of(job))
+        texts.append(encode(job.args) + encode(job.options))
+    return encode(rows), texts
+
+
+def more_of(job: NewJob) -> Any:
+    """What a job has beyond the plain kind: delay, moment, time to live, key, tags, past; False if nothing."""
+    plain = job.run_at is None and job.delay <= 0 and job.expires_in is None
+    if plain and not job.unique and not job.tags and job.past is None:
+        return False
+    return (
+        micros(max(0.0, job.delay)),
+        False if job.run_at is None else micros(job.run_at),
+        False if job.expires_in is None else micros(job.expires_in),
+        job.unique or False,
+        job.tags or False,
+        past_of(job.past) if job.past else False,
+    )
+
+
+def past_of(past: Past) -> list[Any]:
+    """What a job brings along."""
+    ended = [
+        (
+            entry.fence,
+            entry.attempt,
+            entry.ending,
+            entry.runner or False,
+            False if entry.started_at is None else micros(entry.started_at),
+            micros(entry.ended_at),
+            _json(entry.failure).decode() if entry.failure else False,
+        )
+        for entry in past.attempts
+    ]
+    return [micros(past.enqueued_at), past.attempt, past.lost, past.fence, *ended]
+
+
+def outcome_arguments(outcomes: Iterable[Outcome]) -> bytes:
+    """Outcomes as (id, fence, seq, ending, attempt, lost, delay, result, failure, reason), flat."""
+    rows: list[Any] = []
+    for one in outcomes:
+        rows += (
+            one.id,
+            one.fence,
+            one.seq,
+            one.ending,
+            one.attempt,
+            one.lost,
+            micros(one.delay),
+            False if one.result is None else one.result.decode(),
+            False if one.failure is None else _json(one.failure).decode(),
+            False if one.reason is None else one.reason,
+        )
+    return encode(rows)
+
+
+def patch_arguments(patches: Iterable[Patch]) -> bytes:
+    """Patches as (id, fence, seq, progress), flat."""
+    return encode([word for one in patches for word in (one.id, one.fence, one.seq, _json(one.progress).decode())])
+
+
+def demand_arguments(demand: Demand) -> bytes:
+    """A demand as (slots, lanes, quotas)."""
+    lanes = [(lane.slots, list(lane.tasks), list(lane.suspects)) for lane in demand.lanes]
+    quotas = False if demand.quotas is None else [(quota.queue, quota.share) for quota in demand.quotas]
+    return encode((demand.slots, lanes, quotas))
+
+
+def held_arguments(held: Mapping[str, Held]) -> bytes:
+    """What runners hold, as (runner, seq, "id fence"…) each."""
+    return encode(
+        [(runner, word.seq, *(f"{id} {fence}" for id, fence in word.claims)) for runner, word in held.items()]
+    )
+
+
+def filter_arguments(filter: Filter) -> bytes:
+    """A filter as (state, queue, task, tag); False for any."""
+    state = LETTERS[State(filter.state)] if filter.state else False
+    return encode((state, filter.queue or False, filter.task or False, filter.tag or False))
+
+
+def doc_arguments(docs: Sequence[Doc]) -> bytes:
+    """Documents as (kind, name, version, due), flat, without their bodies."""
+    rows: list[Any] = []
+    for doc in docs:
+        rows += (doc.kind, doc.name, doc.version, False if doc.due is None else micros(doc.due))
+    return encode(rows)
+
+
+# Values
+
+
+def read_claims(flat: Sequence[Any]) -> list[Claim]:
+    """Claims of (id, j:, h:), in the order that they came."""
+    return [read_claim(flat[at].decode(), flat[at + 1], flat[at + 2]) for at in range(0, len(flat), 3)]
+
+
+def read_claim(id: str, cold: bytes, hot: bytes) -> Claim:
+    """One claim."""
+    job, now = _cold(COLD + cold), _hot(HOT + hot)
+    queue, _, task = job.line.partition("/")
+    return Claim(
+        id=id,
+        fence=now.fence,
+        seq=now.seq or 0,
+        task=task,
+        queue=queue,
+        args=job.args,
+        options=job.options,
+        priority=job.priority,
+        attempt=now.attempt,
+        lost=now.lost,
+        enqueued_at=job.enqueued / MICRO,
+        run_at=(job.run_at if now.due is None else now.due) / MICRO,
+    )
+
+
+def in_order(flat: Sequence[Any]) -> list[Any]:
+    """The same (id, j:, h:) in the order of claiming."""
+    rows = [tuple(flat[at : at + 3]) for at in range(0, len(flat), 3)]
+    return [value for row in sorted(rows, key=place) for value in row]
+
+
+def place(row: tuple[bytes, bytes, bytes]) -> tuple[int, int, bytes]:
+    """Where a job stands among others that are ready."""
+    cold, hot = read_cold(row[1]), read_hot(row[2])
+    return -cold.priority, cold.rank if hot.due is None else hot.due, row[0]
+
+
+def read_jobs(flat: Sequence[Any]) -> dict[str, JobRecord]:
+    """The answer of get.lua."""
+    rows = (flat[at : at + 5] for at in range(0, len(flat), 5))
+    return {row[0].decode(): read_job(*row) for row in rows}
+
+
+def read_job(id: bytes, cold: bytes, hot: bytes | None, scheduled: int, ended: Sequence[bytes]) -> JobRecord:
+    """One job, attempts included."""
+    job, now = read_cold(cold), read_hot(hot)
+    queue, _, task = job.line.partition("/")
+    letter = ("d" if scheduled else "q") if now.state == "i" else now.state
+    return JobRecord(
+        id=id.decode(),
+        task=task,
+        queue=queue,
+        priority=job.priority,
+        state=STATES[letter],
+        args=job.args,
+        options=job.options,
+        attempt=now.attempt,
+        lost=now.lost,
+        fence=now.fence,
+        runner=now.runner,
+        enqueued_at=job.enqueued / MICRO,
+        run_at=(job.run_at if now.due is None else now.due) / MICRO,
+        started_at=seconds(now.started),
+        finished_at=seconds(now.finished),
+        expires_at=None if now.renewed else seconds(job.expires),
+        cancelling=bool(now.cancelling),
+        reason=now.reason,
+        result=None if now.result is None else now.result.encode(),
+        progress=read_progress(now.progress),
+        unique=job.unique,
+        tags=job.tags or (),
+        attempts=tuple(read_attempt(data) for data in ended),
+    )
+
+
+def read_attempt(data: bytes) -> Attempt:
+    """One entry of an a: list."""
+    one = _ended(ENDED + data)
+    return Attempt(
+        fence=one.fence,
+        attempt=one.attempt,
+        ending=one.ending,
+        runner=one.runner,
+        started_at=seconds(one.started),
+        ended_at=one.ended / MICRO,
+        failure=read_failure(one.failure),
+    )
+
+
+def read_docs(kind: str, flat: Sequence[bytes]) -> list[Doc]:
+    """The answer of load.lua."""
+    return [read_doc(kind, flat[at].decode(), flat[at + 1]) for at in range(0, len(flat), 2)]
+
+
+def read_doc(kind: str, name: str, value: bytes) -> Doc:
+    """One document."""
+    version, due, body = value.split(b" ", 2)
+    return Doc(kind=kind, name=name, version=int(version), body=body, due=None if due == b"-" else int(due) / MICRO)
+
+
+# Workers
+
+
+class Worker(Struct, array_like=True):
+    """A worker as it is kept."""
+
+    lease: int
+    started: int
+    host: str
+    pid: int
+    version: str
+    queues: str
+    concurrency: int
+
+
+class Runner(Struct, array_like=True):
+    """A runner as it is kept."""
+
+    worker: str
+    joined: int
+    pid: int
+    tasks: tuple[str, ...]
+
+
+WORKER, RUNNER = (array(len(kind.__struct_fields__)) for kind in (Worker, Runner))
+_worker = msgpack.Decoder(Worker).decode
+_runner = msgpack.Decoder(Runner).decode
+
+
+def worker_text(info: WorkerInfo) -> bytes:
+    """What enlist.lua keeps behind the lease and the time."""
+    return b"".join(map(encode, (info.host, info.pid, info.version, info.queues, info.concurrency)))
+
+
+def runner_text(info: RunnerInfo) -> bytes:
+    """What enlist.lua keeps behind the worker and the time."""
+    return encode(info.pid) + encode(info.tasks)
+
+
+def read_workers(steady: int, workers: Sequence[Any], runners: Sequence[Any]) -> list[WorkerInfo]:
+    """The answer of workers.lua."""
+    crews: dict[str, list[RunnerInfo]] = {}
+    for at in range(0, len(runners), 3):
+        one = read_runner(runners[at].decode(), runners[at + 1], runners[at + 2])
+        crews.setdefault(one.worker, []).append(one)
+    rows = (workers[at : at + 3] for at in range(0, len(workers), 3))
+    found = [read_worker(steady, id, data, until, crews) for id, data, until in rows]
+    return sorted(found, key=lambda worker: (worker.started_at, worker.id))
+
+
+def read_runner(id: str, data: bytes, running: int) -> RunnerInfo:
+    """One runner."""
+    kept = _runner(RUNNER + data)
+    return RunnerInfo(
+        id=id, worker=kept.worker, pid=kept.pid, tasks=kept.tasks, joined_at=kept.joined / MICRO, running=running
+    )
+
+
+def read_worker(steady: int, id: bytes, data: bytes, until: int, crews: dict[str, list[RunnerInfo]]) -> WorkerInfo:
+    """One worker."""
+    kept = _worker(WORKER + data)
+    return WorkerInfo(
+        id=id.decode(),
+        host=kept.host,
+        pid=kept.pid,
+        version=kept.version,
+        lease=kept.lease / MICRO,
+        queues=kept.queues,
+        concurrency=kept.concurrency,
+        started_at=kept.started / MICRO,
+        beat_age=max(0.0, (steady - until + kept.lease) / MICRO),
+        runners=tuple(sorted(crews.get(id.decode(), ()), key=lambda one: (one.joined_at, one.id))),
+    )

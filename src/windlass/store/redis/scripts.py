@@ -1,0 +1,69 @@
+"""The Lua scripts: each is its own file with what it needs of the common ones in front, called by its digest."""
+
+from dataclasses import dataclass
+from hashlib import sha1
+from importlib import resources
+
+from windlass.store.contract import BATCH
+
+CLOCK = """
+local function now()
+  local time = redis.call('TIME')
+  return time[1] * 1000000 + time[2]
+end
+local steady = now
+"""
+"""The one place where time is read, in microseconds: `now` for moments, `steady` for leases. Redis has no clock but
+its wall clock. Lua's numbers hold whole microseconds exactly for 285 years."""
+
+MOVES = ("moves",)
+NEEDS = {
+    "put": ("docs", *MOVES),
+    "save": ("docs",),
+    "load": (),
+    "exchange": (*MOVES, "due", "claim"),
+    "settle": MOVES,
+    "release": MOVES,
+    "retire": MOVES,
+    "reap": MOVES,
+    "beat": MOVES,
+    "enlist": (),
+    "note": (),
+    "act": (*MOVES, "filter"),
+    "prune": MOVES,
+    "get": (),
+    "walk": ("filter",),
+    "ready": (),
+    "size": (),
+    "running": ("filter",),
+    "stats": (),
+    "workers": (),
+}
+"""The scripts, and which files of functions stand between common.lua and them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """The text of a script and its digest."""
+
+    name: str
+    text: str
+    digest: str
+
+
+def make_scripts(history: int, clock: str = CLOCK) -> dict[str, Script]:
+    """All scripts by name, for a history of that many jobs."""
+    constants = f"local BATCH, HISTORY = {BATCH}, {history}\n{clock}"
+    return {name: make_script(name, constants) for name in NEEDS}
+
+
+def make_script(name: str, constants: str) -> Script:
+    """One script: its flags must stand in the first line of the whole."""
+    flags, _, body = read(name).partition("\n")
+    text = "\n".join((flags, constants, read("common"), *map(read, NEEDS[name]), body))
+    return Script(name, text, sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+def read(name: str) -> str:
+    """A Lua file of this package."""
+    return resources.files("windlass.store.redis").joinpath("lua", f"{name}.lua").read_text("utf-8")
