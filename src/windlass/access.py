@@ -1,6 +1,7 @@
 """The way from an app to its store: one store per event loop, and blocking calls on the caller's own thread."""
 
 import asyncio
+import atexit
 import contextlib
 import logging
 import os
@@ -27,6 +28,9 @@ SHARED = frozenset({"sqlite"})
 
 BULK_PER_SECOND = 10_000
 """Jobs that a slow disk still takes in a second: a bulk is given that much longer than `enqueue_timeout`."""
+
+FAREWELL = 1.0
+"""Seconds that closing may take at the end of a process."""
 
 
 class Access:
@@ -60,7 +64,8 @@ class Access:
 
     async def _open_new(self, key: asyncio.AbstractEventLoop | None) -> Store:
         await self._close_left_over()
-        fresh = bounded(make_store(self.config.url), self.config.enqueue_timeout)
+        store = await asyncio.to_thread(make_store, self.config.url)  # importing a driver takes a while
+        fresh = bounded(store, self.config.enqueue_timeout)
         try:
             await fresh.open()
         except BaseException:
@@ -169,8 +174,8 @@ class Access:
 
 
 _all: weakref.WeakSet[Access] = weakref.WeakSet()
-_inherited: list[Any] = []
-"""Kept so that a child never closes what belongs to its parent."""
+_inherited = blocking.immortal()
+"""A child never closes what belongs to its parent."""
 
 
 def _forget_all() -> None:
@@ -178,4 +183,13 @@ def _forget_all() -> None:
         access.forget()
 
 
+def _close_all() -> None:
+    """At the end of the process: take leave of servers, for blocking calls. SQLite needs no farewell."""
+    for access in list(_all):
+        if not access._shared and blocking.is_on() and blocking.background_loop() in access._stores:
+            with contextlib.suppress(Exception):
+                blocking.run(access.aclose(), FAREWELL)
+
+
 os.register_at_fork(after_in_child=_forget_all)
+atexit.register(_close_all)

@@ -2,8 +2,10 @@
 
 import asyncio
 import atexit
+import ctypes
 import functools
 import os
+import sys
 import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -65,6 +67,11 @@ def background_loop() -> asyncio.AbstractEventLoop:
         return _loop
 
 
+def is_on() -> bool:
+    """Whether the loop was started in this process."""
+    return _loop is not None
+
+
 def stop() -> None:
     """End the thread and close the loop; the next `run` starts new ones."""
     global _loop, _thread
@@ -77,6 +84,15 @@ def stop() -> None:
             loop.close()
 
 
+def immortal() -> list[Any]:
+    """A list that is never taken apart, not even at the end of the process: what is in it is neither closed nor warned
+    about."""
+    kept: list[Any] = []
+    if sys.implementation.name == "cpython":
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(kept))
+    return kept
+
+
 def _forget() -> None:
     """In a forked child the thread does not exist, and the loop is the parent's."""
     global _loop, _thread, _starting
@@ -84,8 +100,8 @@ def _forget() -> None:
     _loop, _thread, _starting = None, None, threading.Lock()
 
 
-_inherited: list[asyncio.AbstractEventLoop | None] = []
-"""Kept so that a child never closes what belongs to its parent."""
+_inherited = immortal()
+"""A child never closes what belongs to its parent."""
 
 atexit.register(stop)
 os.register_at_fork(after_in_child=_forget)

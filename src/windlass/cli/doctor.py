@@ -1,6 +1,7 @@
 """`windlass doctor` and `windlass migrate`: is this installation well, and is its store up to date?"""
 
 import platform
+import re
 import sqlite3
 import statistics
 import sys
@@ -34,6 +35,8 @@ SLOW_CALL = 0.02
 
 CLOCK_OFFSET = 5.0
 """Seconds between the store's clock and this host's from which on doctor says so."""
+
+NUMBER = re.compile(r"\s*([-+]?[\d.]+)\s*(ms|s)?")
 
 MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "problem": ("✗", "red")}
 
@@ -106,7 +109,7 @@ async def examine(store: Store, began: float) -> list[Check]:
     return [
         Check("warning" if slow else "ok", "opened in", duration(took), slow),
         await latency(store),
-        *[fact(name, value) for name, value in (await store.probe()).items()],
+        *[fact(name, value) for name, value in (await store.probe()).items() if name != "latency"],
         *crew(workers, lines),
         *orphans(lines, workers),
     ]
@@ -126,24 +129,24 @@ async def latency(store: Store) -> Check:
     return Check("warning", "latency", found, "every job waits for this: move the workers closer to the store")
 
 
-def fact(name: str, value: str) -> Check:
+def fact(key: str, value: str) -> Check:
     """One fact of `Store.probe`."""
+    name = key.replace("_", " ")
     if name == "integrity" and value != "ok":
         return Check("problem", name, value, "stop all workers and restore the store from a backup")
-    if name == "clock_offset":
-        return clock(float(value))
+    if name == "clock offset" and (number := NUMBER.match(value)):
+        return clock(value, float(number[1]) / (1000 if number[2] == "ms" else 1))
     for level in ("problem", "warning"):
         if name.startswith(level):
-            return Check(level, name.removeprefix(level).strip("_- :") or level, value)
-    return Check("ok", name.replace("_", " "), f"{int(value):,}" if name == "bytes" and value.isdigit() else value)
+            return Check(level, name.removeprefix(level).strip("- :") or level, value)
+    return Check("ok", name, f"{int(value):,}" if name == "bytes" and value.isdigit() else value)
 
 
-def clock(offset: float) -> Check:
-    """How far the store's clock is ahead of this host's."""
-    found = f"{offset:+.3f} s from this host's clock"
+def clock(found: str, offset: float) -> Check:
+    """How many seconds the store's clock is ahead of this host's."""
     if abs(offset) <= CLOCK_OFFSET:
-        return Check("ok", "clock", found)
-    return Check("warning", "clock", found, "delays go by the store's clock, run_at by yours: have NTP set both")
+        return Check("ok", "clock offset", found)
+    return Check("warning", "clock offset", found, "delays go by the store's clock, run_at by yours: have NTP set both")
 
 
 def crew(workers: Sequence[WorkerInfo], lines: Sequence[Line]) -> Iterator[Check]:

@@ -65,7 +65,8 @@ class Store(Protocol):
         A job is placed scheduled when `run_at`, or `delay` from now, lies ahead, else ready. An id that exists, live
         or finished, inserts nothing and answers the job as it is. A `unique` key held by a live job inserts nothing
         and answers that job. A mark that is taken drops the job it names from this put, and answers the mark's
-        holder, were it that very job which retention has dropped since. Two jobs of one put that share an id or a key follow the same rules, in order.
+        holder, were it that very job which retention has dropped since. Two jobs of one put that share an id or a key
+        follow the same rules, in order.
         A document whose version is not the stored one fails the whole put with `Conflict`. A key that another open
         transaction has taken fails it with `UniquePending` after at most a second. A `fresh` job is not looked for
         among finished ones, unless the store itself repeats the put. A job with a `past` is placed with the counts,
