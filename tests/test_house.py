@@ -16,7 +16,7 @@ LAYERS = [
     {"store", "config"},
     {"access", "blocking", "move", "task", "jobs"},
     {"worker"},
-    {"app"},
+    {"app", "outbox"},
     {"loader"},
     {"worker.process", "worker.child", "worker.beater", "worker.watcher"},
     {"cli", "contrib", "testing", "__main__"},

@@ -22,6 +22,7 @@ from windlass.errors import (
 )
 from windlass.jobs import Job
 from windlass.model import State
+from windlass.outbox import Outbox
 from windlass.policy import Retry
 from windlass.task import Task
 from windlass.worker.pipeline import Hook
@@ -40,6 +41,7 @@ __all__ = [
     "JobCancelled",
     "JobFailed",
     "JobNotFound",
+    "Outbox",
     "PayloadTooLarge",
     "ResultTimeout",
     "Retry",

@@ -19,6 +19,7 @@ from windlass.store.contract import Store
 from windlass.task import AsyncTask, Bound, SyncTask, Task, Tx, is_coroutine
 from windlass.worker.embedded import embedded
 from windlass.worker.pipeline import Hook
+from windlass.worker.relay import Relayed, relaying
 from windlass.worker.runner import Runner
 
 P = ParamSpec("P")
@@ -63,6 +64,7 @@ class App:
         self.max_payload = self.config.max_payload
         self._access = Access(self.config)
         self._tasks: dict[str, Task[..., Any]] = {}
+        self.outboxes: list[Relayed] = []
         self.jobs = Jobs(self.connect, self._results)
 
     # Tasks
@@ -122,13 +124,13 @@ class App:
 
         With `tx`, a connection or session of your own, they become part of the transaction that is open there.
         """
-        return self.place(self._jobs_of(calls), tx)
+        return self.place(self.new_jobs(calls), tx)
 
     async def aenqueue_many(self, calls: Iterable[Bound[R]], *, tx: Tx = None) -> list[Job[R]]:
         """`enqueue_many`, without blocking the event loop."""
-        return await self.aplace(self._jobs_of(calls), tx)
+        return await self.aplace(self.new_jobs(calls), tx)
 
-    def _jobs_of(self, calls: Iterable[Bound[Any]]) -> list[NewJob]:
+    def new_jobs(self, calls: Iterable[Bound[Any]]) -> list[NewJob]:
         """The jobs of bound calls. Raises `CallError` for anything else, and for calls of another app's tasks."""
         jobs: list[NewJob] = []
         for call in calls:
@@ -178,8 +180,10 @@ class App:
         """
         async with contextlib.AsyncExitStack() as stack:
             state = await stack.enter_async_context(self.lifespan(self)) if self.lifespan else None
+            store = await self.connect()
+            await stack.enter_async_context(relaying(self.outboxes, store))
             runner = embedded(
-                await self.connect(),
+                store,
                 self.config,
                 self.tasks,
                 self._spec(),

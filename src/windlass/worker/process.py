@@ -35,6 +35,7 @@ from windlass.worker.messages import (
     Welcome,
 )
 from windlass.worker.queues import Queues
+from windlass.worker.relay import relaying
 from windlass.worker.runner import Runner
 from windlass.worker.wire import Channel
 
@@ -106,7 +107,7 @@ class Process:
             on_pid=lambda pid, alive: self._channel.send(Child(pid=pid, alive=alive)),
         )
         try:
-            async with lifespan(app) as state:
+            async with relaying(app.outboxes, store), lifespan(app) as state:
                 runner = Runner(
                     self._id,
                     store,
