@@ -137,7 +137,13 @@ class Outbox:
             self._refuse_missing(db.execute(self._sql.exists, (self._table.rpartition(".")[2],)).fetchone()[0])
             db.execute(self._sql.add, (msgspec.json.encode(rows).decode(),))
 
-        join(db, self._database.where, add, f"but the outbox {self._table} is in {{}}. Give a connection to that")
+        join(
+            db,
+            self._database.where,
+            self._sql.seize,
+            add,
+            f"but the outbox {self._table} is in {{}}. Give a connection to that",
+        )
 
     def _refuse_missing(self, found: object) -> None:
         if not found:

@@ -22,6 +22,10 @@ SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = ?;
 -- name: exists_postgresql
 SELECT to_regclass(%s::text) IS NOT NULL;
 
+-- name: seize_sqlite
+-- As `seize` of the SQLite store.
+DELETE FROM {table} WHERE 0;
+
 -- name: add_sqlite
 INSERT INTO {table} (job) SELECT value FROM json_each(?);
 

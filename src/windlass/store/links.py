@@ -239,7 +239,7 @@ class SessionLink(ConnectionLink):
 
     def on_commit(self, hint: Hint) -> None:
         listen_once()
-        _hints.setdefault(self._session, []).append(hint)
+        _hints.setdefault(self._session, set()).add(hint)
 
 
 class Greenlet(AsyncLink):
@@ -253,7 +253,7 @@ class Greenlet(AsyncLink):
         return done
 
 
-_hints: "WeakKeyDictionary[Any, list[Hint]]" = WeakKeyDictionary()
+_hints: "WeakKeyDictionary[Any, set[Hint]]" = WeakKeyDictionary()
 """What sessions shall call after their commits."""
 _listening: list[bool] = []
 

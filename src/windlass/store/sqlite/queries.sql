@@ -4,6 +4,10 @@
 INSERT INTO jobs (id, line, queue, task, priority, rank, state, run_at, expires_at, args, options, unique_key, enqueued_at)
 VALUES {rows};
 
+-- name: seize
+-- Changes nothing and takes the write lock, for which SQLite waits only as long as a transaction has read nothing yet.
+DELETE FROM jobs WHERE 0;
+
 -- name: put_tags
 INSERT OR IGNORE INTO tags (tag, job) VALUES (?, ?);
 

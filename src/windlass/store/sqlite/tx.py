@@ -14,6 +14,7 @@ from windlass.errors import ConfigError, StoreUnavailable
 from windlass.model import NewJob, Outcome, Placed
 from windlass.store.rows import micros
 from windlass.store.sqlite import moves
+from windlass.store.sqlite.moves import SQL
 from windlass.store.sqlite.schema import bring_up, parse
 from windlass.store.sqlite.sidecar import ring_all
 from windlass.store.sqlite.writer import LOCK_SLICE, failure, is_locked
@@ -40,7 +41,7 @@ class SQLiteTx:
 
     def put(self, jobs: Sequence[NewJob]) -> Start[list[Placed]]:
         def start(_: object) -> Steps[list[Placed]]:
-            placed: list[Placed] = yield lambda db: join(db, self.path, partial(self._put, jobs))
+            placed: list[Placed] = yield lambda db: join(db, self.path, SQL.seize, partial(self._put, jobs))
             return placed
 
         return start
@@ -63,7 +64,7 @@ class SQLiteTx:
 
 
 def join(
-    db: sqlite3.Connection, path: str, work: Callable[[sqlite3.Connection], T], refusal: str = ELSEWHERE
+    db: sqlite3.Connection, path: str, seize: str, work: Callable[[sqlite3.Connection], T], refusal: str = ELSEWHERE
 ) -> T:
     """Run `work` inside the open transaction of the user's connection: all of it or nothing, never committed.
 
@@ -74,6 +75,7 @@ def join(
         refuse_other_file(db, path, refusal)
         try:
             with begun(db), savepoint(db):
+                take_lock(db, seize)
                 return work(db)
         except sqlite3.OperationalError as error:
             refuse(error, path)
@@ -116,6 +118,15 @@ def begun(db: sqlite3.Connection) -> Iterator[None]:
         if db.in_transaction:
             db.execute("ROLLBACK")
         raise
+
+
+def take_lock(db: sqlite3.Connection, seize: str) -> None:
+    """Take the write lock before anything is read; a `BEGIN` alone has taken none."""
+    try:
+        db.execute(seize)
+    except sqlite3.OperationalError as error:
+        if "no such table" not in str(error):
+            raise
 
 
 @contextlib.contextmanager
