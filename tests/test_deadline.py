@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
@@ -158,7 +160,7 @@ def test_closing(app: App) -> None:
         app.close()
 
 
-# Real servers that are none
+# Servers that are none
 
 
 @pytest.fixture
@@ -174,6 +176,40 @@ def closed() -> int:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port: int = server.getsockname()[1]
     return port
+
+
+@pytest.mark.parametrize("url", ["postgresql://user:secret@127.0.0.1:{}/db", "redis://user:secret@127.0.0.1:{}/0"])
+@pytest.mark.parametrize("port", ["silent", "closed"])
+def test_a_server_that_is_none(url: str, port: str, request: pytest.FixtureRequest) -> None:
+    found = url.format(request.getfixturevalue(port))
+    app = make_app(found)
+
+    async def main() -> None:
+        with in_time(), pytest.raises(StoreUnavailable):
+            await app.tasks["work"].aenqueue(1)
+
+    for ask in (lambda: app.tasks["work"].enqueue(1), app.jobs.count, some_job(app).result):
+        with in_time(), pytest.raises(StoreUnavailable) as error:
+            ask()
+        assert "secret" not in str(error.value)
+    asyncio.run(main())
+    with in_time():
+        app.close()
+
+
+@pytest.mark.parametrize("url", ["postgresql://user:secret@127.0.0.1:{}/db", "redis://user:secret@127.0.0.1:{}/0"])
+@pytest.mark.parametrize("port", ["silent", "closed"])
+def test_the_doctor_says_so_in_time(url: str, port: str, request: pytest.FixtureRequest) -> None:
+    found = url.format(request.getfixturevalue(port))
+    command = [sys.executable, "-m", "windlass", "doctor", found]
+    began = time.monotonic()
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    took = time.monotonic() - began
+    assert (done.returncode, done.stderr) == (3, "")
+    [problem] = [line for line in done.stdout.splitlines() if "✗" in line and "store" in line]
+    assert "127.0.0.1" in problem
+    assert "secret" not in done.stdout
+    assert took < 6
 
 
 # The way there

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Shell, job_id
+from windlass.cli.doctor import fact
+from windlass.store.contract import Store
 
 
 def test_queues_mark_what_nobody_runs(filled: Shell) -> None:
@@ -68,9 +70,43 @@ def test_doctor_finds_what_is_wrong(tmp_path: Path, shell: Shell) -> None:
     assert [check["name"] for check in found["checks"] if check["level"] == "problem"] == ["store"]
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "level", "name", "found"),
+    [
+        ("engine", "PostgreSQL 17.2", "ok", "engine", "PostgreSQL 17.2"),
+        ("bytes", "1234567", "ok", "bytes", "1,234,567"),
+        ("warning_bloat", "half of it is dead: VACUUM", "warning", "bloat", "half of it is dead: VACUUM"),
+        ("warning", "beware", "warning", "warning", "beware"),
+        ("problem: eviction", "jobs may vanish", "problem", "eviction", "jobs may vanish"),
+        ("integrity", "ok", "ok", "integrity", "ok"),
+        ("integrity", "row 7 missing", "problem", "integrity", "row 7 missing"),
+        ("clock_offset", "+4.9 s", "ok", "clock offset", "+4.9 s"),
+        ("clock_offset", "-5.1", "warning", "clock offset", "-5.1"),
+        ("clock offset", "-4900 ms", "ok", "clock offset", "-4900 ms"),
+        ("clock offset", "n/a", "ok", "clock offset", "n/a"),
+    ],
+)
+def test_what_a_store_tells(key: str, value: str, level: str, name: str, found: str) -> None:
+    check = fact(key, value)
+    assert (check.level, check.name, check.found) == (level, name, found)
+
+
+def test_doctor_measures_latency(filled: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "ms, the median of 20 calls" in filled("doctor").stdout
+    monkeypatch.setattr("windlass.cli.doctor.SLOW_CALL", 0.0)
+    assert "move the workers closer" in filled("doctor").stdout
+
+
+def test_doctor_shows_no_traceback(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(url: str) -> Store:
+        raise OSError("the driver is upset")
+
+    monkeypatch.setattr("windlass.cli.reach.make_store", broken)
+    assert "OSError: the driver is upset" in shell("doctor", code=3).stdout
+
+
 def test_doctor_misses_a_worker_when_jobs_are_due(shell: Shell) -> None:
     from tests.cli.conftest import new
-    from windlass.store.contract import Store
 
     async def put(store: Store) -> None:
         await store.put([new("one")])

@@ -16,6 +16,8 @@ from windlass.store.dispatch import bounded, make_store, within
 OPEN_WITHIN, CLOSE_WITHIN = 4.0, 1.0
 """Seconds after which a command says that the store does not answer, and after which it ends without a farewell."""
 
+REACH = "Is the server running, not frozen or overloaded, and may this host reach it?"
+
 T = TypeVar("T")
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -80,9 +82,10 @@ def on_store(url: str | None, work: Callable[[Store], Awaitable[T]], *, make: bo
 @asynccontextmanager
 async def opened(url: str) -> AsyncIterator[Store]:
     """The store of that URL, open within the block. No call to it hangs, whatever became of its server."""
-    store = bounded(make_store(url), OPEN_WITHIN)
+    store = bounded(make_store(url))
+    late = StoreUnavailable(f"{shown(url)} does not answer: nothing came within {OPEN_WITHIN:g} s. {REACH}")
     try:
-        await store.open()
+        await within(OPEN_WITHIN, store.open(), late)
         yield store
     finally:
         with suppress(StoreError):

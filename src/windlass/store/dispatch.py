@@ -50,7 +50,7 @@ SLOW = frozenset({"act", "save", "load", "find", "count", "stats", "workers", "p
 
 WRITES = frozenset({"act", "save"})
 
-QUICK_LIMIT, SLOW_LIMIT = 5.0, 60.0
+QUICK_LIMIT, SLOW_LIMIT = 5.0, 30.0
 """Seconds that such calls may take. What is slow is work on many jobs, or waiting for a writer."""
 
 
@@ -79,8 +79,7 @@ def unanswered(what: str, limit: float) -> StoreUnavailable:
     """The error of a call that had no answer."""
     done = "it may have been done, and repeating it is safe" if what in WRITES else "nothing was written"
     return StoreUnavailable(
-        f"the store did not answer within {limit:g} s ({what}); {done}. Is its server running, and is the network "
-        "well? `windlass doctor` tells more"
+        f"the store did not answer within {limit:g} s ({what}); {done}. Is its server running, and is the network well?"
     )
 
 
