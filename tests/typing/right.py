@@ -1,12 +1,13 @@
 """Right calls: no type checker may object to any. Never run, only checked."""
 
+import sqlite3
 from collections.abc import Coroutine
 from datetime import UTC, datetime, timedelta
 from typing import Any, assert_type
 from uuid import UUID
 
 from tests.typing.tasks import Order, add, app, mail, render, sweep
-from windlass import App, Job, Retry, State, Task
+from windlass import App, Job, Outbox, Retry, State, Task, current
 from windlass.model import Failure, Progress
 
 order = Order(1, ["a"])
@@ -39,10 +40,29 @@ assert_type(add.enqueue(1).cancel(), bool)
 assert_type(add.enqueue(1).retry(), bool)
 
 
+outbox = Outbox(app, "sqlite:///shop.db", table="jobs_out")
+assert_type(add.using(tx=sqlite3.connect("typing.db")).enqueue(1), Job[int])
+assert_type(app.enqueue_many([add.bind(1)], tx="default"), list[Job[int]])
+assert_type(outbox.put("default", mail.using(delay=60).bind(42, copy=True)), Job[str])
+assert_type(outbox.put_many("default", [add.bind(n) for n in range(3)]), list[Job[int]])
+assert_type(outbox.ddl, str)
+
+
+def in_a_task() -> None:
+    with current().transaction(result=3) as connection:
+        connection.execute("SELECT 1")
+    transaction = current().transaction()
+    transaction.result = 4
+
+
 async def in_async_code(known: Task[[int], str]) -> None:
     assert_type(await add.aenqueue(1), Job[int])
     assert_type(await (await mail.aenqueue(42, copy=True)).aresult(timeout=1), str)
     assert_type(await app.aenqueue_many([mail.bind(1), mail.bind(2)]), list[Job[str]])
+    assert_type(await app.aenqueue_many([add.bind(1)], tx=object()), list[Job[int]])
+    assert_type(await outbox.aput(object(), add.bind(1)), Job[int])
+    async with current().transaction() as connection:
+        await connection.execute("SELECT 1")
     assert_type(await mail(42), str)
     assert_type(await app.jobs.acount(), int)
     assert_type(known.enqueue(1).result(), str)

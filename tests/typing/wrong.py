@@ -1,7 +1,7 @@
 """Wrong calls, one per line: each must be flagged by every type checker. Never run, only checked."""
 
 from tests.typing.tasks import Order, add, app, mail, render, sweep
-from windlass import App, Job, Retry, Task
+from windlass import App, Job, Outbox, Retry, Task, current
 
 order = Order(1, [])
 add.enqueue()  # wrong
@@ -40,6 +40,10 @@ app.task(timeout="30")  # wrong
 app.task(42)  # wrong
 add.enqueue(1).result(timeout="1")  # wrong
 takes_text: Task[[str], int] = add  # wrong
+Outbox(app)  # wrong
+Outbox(app, "sqlite:///shop.db").put(object(), 42)  # wrong
+Outbox(app, "sqlite:///shop.db").put(object(), add.bind("1"))  # wrong
+current().transaction(3)  # wrong
 
 
 async def in_async_code() -> None:
