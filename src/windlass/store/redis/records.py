@@ -102,12 +102,12 @@ _ended = msgpack.Decoder(Ended).decode
 
 
 def read_cold(data: bytes) -> Cold:
-    """A j: string."""
+    """What `jobs` has of a job."""
     return _cold(COLD + data)
 
 
 def read_hot(data: bytes | None) -> Hot:
-    """An h: string, or none."""
+    """What `news` has of it, if anything."""
     return NEW if data is None else _hot(HOT + data)
 
 
@@ -212,7 +212,7 @@ def doc_arguments(docs: Sequence[Doc]) -> bytes:
 
 
 def read_claims(flat: Sequence[Any]) -> list[Claim]:
-    """Claims of (id, j:, h:), in the order that they came."""
+    """Claims of (id, and both texts), in the order that they came."""
     return [read_claim(flat[at].decode(), flat[at + 1], flat[at + 2]) for at in range(0, len(flat), 3)]
 
 
@@ -237,7 +237,7 @@ def read_claim(id: str, cold: bytes, hot: bytes) -> Claim:
 
 
 def in_order(flat: Sequence[Any]) -> list[Any]:
-    """The same (id, j:, h:) in the order of claiming."""
+    """The same, in the order of claiming."""
     rows = [tuple(flat[at : at + 3]) for at in range(0, len(flat), 3)]
     return [value for row in sorted(rows, key=place) for value in row]
 
@@ -287,7 +287,7 @@ def read_job(id: bytes, cold: bytes, hot: bytes | None, scheduled: int, ended: S
 
 
 def read_attempt(data: bytes) -> Attempt:
-    """One entry of an a: list."""
+    """One entry of the list of a job."""
     one = _ended(ENDED + data)
     return Attempt(
         fence=one.fence,

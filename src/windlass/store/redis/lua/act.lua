@@ -28,7 +28,7 @@ local function delete(job)
   else
     later('ZREM', P .. 'over:' .. job.state, job.id)
   end
-  if job.flags % 2 == 1 then
+  if has(job.flags, 1) then
     free(job.id)
   end
   drop(job.id, job.flags)
@@ -43,7 +43,7 @@ local function retry(job)
     call('ZREM', DUE, job.id)
     count_planned(job.line, -1)
   else
-    if job.flags % 2 == 1 and take((unique_and_tags(job.id)), job.id, nil, t) ~= job.id then
+    if has(job.flags, 1) and take((unique_and_tags(job.id)), job.id, nil, t) ~= job.id then
       return false
     end
     later('ZREM', P .. 'over:' .. job.state, job.id)

@@ -13,7 +13,7 @@ call('ZADD', P .. 'leases', pulse + lease, worker)
 local orders = {}
 for _, runner in ipairs(call('SMEMBERS', P .. 'crew:' .. worker)) do
   for _, id in ipairs(call('SMEMBERS', P .. 'cancel:' .. runner)) do
-    local _, _, fence = unpack_limit(call('GET', H .. id), 2)
+    local _, _, fence = unpack_limit(call('HGET', NEWS, id), 2)
     local at = #orders
     orders[at + 1], orders[at + 2], orders[at + 3] = runner, id, fence
   end

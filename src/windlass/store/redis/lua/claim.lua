@@ -62,9 +62,12 @@ local function comes_first(a, b)
 end
 
 local function best_of(streams, free, slots)
-  local first, best, choice = #streams > 1 and FIRST_READ or slots, nil, nil
+  if #streams == 1 then
+    return peek(streams[1], free, slots), streams[1]
+  end
+  local best, choice = nil, nil
   for _, stream in ipairs(streams) do
-    local head = peek(stream, free, first)
+    local head = peek(stream, free, FIRST_READ)
     if head and (not best or comes_first(head, best)) then
       best, choice = head, stream
     end
@@ -72,12 +75,25 @@ local function best_of(streams, free, slots)
   return best, choice
 end
 
--- The heads that a demand takes, as (member, line) pairs in order, and those found expired on the way.
+-- The jobs that a demand takes, in order; those found expired on the way; and how many entries of each line that is.
 local function choose(demand, t, may_be_expired)
   local plain, suspects, free = lanes_by_task(demand[2])
   local slots, quotas = min(demand[1], BATCH), demand[3]
-  local taken, lines, expired = {}, {}, {}
+  local taken, expired, depths = {}, {}, {}
   local served = streams_of(demand, plain, suspects)
+
+  local function take_head(id, stream)
+    stream.at = stream.at + 1
+    depths[stream.line] = (depths[stream.line] or 0) + 1
+    local limit = may_be_expired and call('ZSCORE', EXPIRING, id)
+    if limit and tonumber(limit) <= t then
+      expired[#expired + 1] = id
+      return 0
+    end
+    free[stream.lane] = free[stream.lane] - 1
+    taken[#taken + 1] = id
+    return 1
+  end
 
   local function draw(streams, most)
     most = min(most, slots - #taken)
@@ -86,22 +102,13 @@ local function choose(demand, t, may_be_expired)
       if not head then
         return
       end
-      stream.at = stream.at + 1
-      local limit = may_be_expired and call('ZSCORE', EXPIRING, sub(head, ORDER + 1))
-      if limit and tonumber(limit) <= t then
-        expired[#expired + 1] = sub(head, ORDER + 1)
-      else
-        free[stream.lane] = free[stream.lane] - 1
-        most = most - 1
-        taken[#taken + 1] = head
-        lines[#taken] = stream.line
-      end
+      most = most - take_head(sub(head, ORDER + 1), stream)
     end
   end
 
   if not quotas then
     draw(served[''] or {}, slots)
-    return taken, lines, expired
+    return taken, expired, depths
   end
   for _, quota in ipairs(quotas) do
     draw(served[quota[1]] or {}, quota[2])
@@ -109,5 +116,5 @@ local function choose(demand, t, may_be_expired)
   for _, quota in ipairs(quotas) do
     draw(served[quota[1]] or {}, slots)
   end
-  return taken, lines, expired
+  return taken, expired, depths
 end

@@ -1,18 +1,19 @@
 -- What all scripts share: keys, records, buffered writes. KEYS[1] is the app's prefix; every key begins with it.
 --
--- A job is two strings of MessagePack values. j:<id> is what was put, and never changes:
+-- A job is two texts of MessagePack values, in two hashes by id. `jobs` has what was put, and never changes:
 --   flags, enqueued, run_at, rank, expires, priority, line, unique, tags, args, options
--- h:<id> is what became of it, once anything did:
+-- `news` has what became of it, once anything did:
 --   state, fence, seq, runner, flags, attempt, lost, started, finished, ending, cancelling, due, reason, result,
 --   progress, renewed
 -- States: i idle (scheduled if it is in `due`, else ready), r running, s succeeded, f failed, c cancelled.
--- Flags: 1 has a unique key, 2 has tags, 4 expires.
+-- Flags: 1 has a unique key, 2 has tags, 4 expires, 8 has attempts (in `news`), 16 its args and options are in `big`.
 local P = KEYS[1]
 local call, pack, unpack_limit = redis.call, cmsgpack.pack, cmsgpack.unpack_limit
 local sub, byte, format, floor, min, max = string.sub, string.byte, string.format, math.floor, math.min, math.max
-local J, H, ALL, DUE, EXPIRING, LINES = P .. 'j:', P .. 'h:', P .. 'all', P .. 'due', P .. 'expiring', P .. 'lines'
+local JOBS, NEWS, BIG, ALL, DUE = P .. 'jobs', P .. 'news', P .. 'big', P .. 'all', P .. 'due'
+local EXPIRING, LINES = P .. 'expiring', P .. 'lines'
 local CHUNK = 4000 -- arguments of one command; Lua's stack holds 8000
-local HEAD = 511 -- bytes of j: that surely hold everything up to the line
+local INLINE = 512 -- bytes of args and options up to which they stand in `jobs`: scripts read many of those at once
 
 -- Writes are collected and sent as few commands with many arguments.
 local buffers, pending, touched = {}, {}, {}
@@ -38,17 +39,15 @@ local function later(command, key, a, b)
   list.n = n
 end
 
+local function send(command, key, list, count)
+  for first = 1, count, CHUNK do
+    call(command, key, unpack(list, first, min(first + CHUNK - 1, count)))
+  end
+end
+
 local function flush()
   for _, entry in ipairs(pending) do
-    local command, key, list = entry[1], entry[2], entry[3]
-    for first = 1, list.n, CHUNK do
-      local last = min(first + CHUNK - 1, list.n)
-      if key == '' then
-        call(command, unpack(list, first, last))
-      else
-        call(command, key, unpack(list, first, last))
-      end
-    end
+    send(entry[1], entry[2], entry[3], entry[3].n)
   end
   for line in pairs(touched) do
     call(call('EXISTS', P .. 'l:' .. line) == 1 and 'SADD' or 'SREM', LINES, line)
@@ -56,18 +55,16 @@ local function flush()
   buffers, pending, touched = {}, {}, {}
 end
 
--- The values of <prefix><id> of many ids, in order; false where there is none.
-local function mget(prefix, ids)
+-- The values of many fields of a hash, in order; false where there is none.
+local function hmget(key, ids)
+  if #ids <= CHUNK then
+    return #ids > 0 and call('HMGET', key, unpack(ids)) or {}
+  end
   local found = {}
   for first = 1, #ids, CHUNK do
     local last = min(first + CHUNK - 1, #ids)
-    local keys = {}
-    for n = first, last do
-      keys[n - first + 1] = prefix .. ids[n]
-    end
-    local values = call('MGET', unpack(keys))
-    for n = first, last do
-      found[n] = values[n - first + 1]
+    for n, value in ipairs(call('HMGET', key, unpack(ids, first, last))) do
+      found[first + n - 1] = value
     end
   end
   return found
@@ -89,41 +86,47 @@ local function ring(topic)
   call('PUBLISH', P .. topic, '')
 end
 
-local function has_tags(flags)
-  return flags % 4 >= 2
+local function has(flags, bit)
+  return flags % (2 * bit) >= bit
 end
 
--- A job as a table; nil if there is none. `raw` is its h: if that was read already.
+-- The whole text of a job, of which `jobs` has the head if it is big.
+local function whole(id, text)
+  return has(byte(text), 16) and text .. call('HGET', BIG, id) or text
+end
+
+-- A job as a table; nil if there is none. `raw` is what `news` has of it, if that was read already.
 local function load(id, raw)
-  local text = call('GETRANGE', J .. id, 0, HEAD)
-  if text == '' then
+  local text = call('HGET', JOBS, id)
+  if not text then
     return nil
   end
   local job = {id = id, state = 'i', fence = 0, attempt = 0, lost = 0}
   local _, flags, enqueued, run_at, rank, expires, priority, line = unpack_limit(text, 7)
-  raw = raw or call('GET', H .. id)
+  job.flags = flags
+  raw = raw or call('HGET', NEWS, id)
   if raw then
     job.state, job.fence, job.seq, job.runner, job.flags, job.attempt, job.lost, job.started, job.finished, job.ending,
       job.cancelling, job.due, job.reason, job.result, job.progress, job.renewed = cmsgpack.unpack(raw)
   end
-  job.flags, job.enqueued, job.expires, job.priority, job.line = flags, enqueued, expires, priority, line
+  job.enqueued, job.expires, job.priority, job.line = enqueued, expires, priority, line
   job.run_at, job.rank = job.due or run_at, job.due or rank
   return job
 end
 
 local function save(job)
-  later('MSET', '', H .. job.id, pack(job.state, job.fence, job.seq, job.runner, job.flags, job.attempt, job.lost,
+  later('HSET', NEWS, job.id, pack(job.state, job.fence, job.seq, job.runner, job.flags, job.attempt, job.lost,
     job.started, job.finished, job.ending, job.cancelling, job.due, job.reason, job.result, job.progress, job.renewed))
 end
 
 local function unique_and_tags(id)
-  local _, _, _, _, _, _, _, _, unique, tags = unpack_limit(call('GET', J .. id), 9)
+  local _, _, _, _, _, _, _, _, unique, tags = unpack_limit(call('HGET', JOBS, id), 9)
   return unique, tags
 end
 
--- One letter for the state of a job that exists: as in h:, but q ready and d scheduled.
+-- One letter for the state of a job that exists: as in `news`, but q ready and d scheduled.
 local function state_of(id, raw)
-  raw = raw or call('GET', H .. id)
+  raw = raw or call('HGET', NEWS, id)
   local _, state = false, 'i'
   if raw then
     _, state = unpack_limit(raw, 1)
@@ -171,7 +174,7 @@ local function leave(job)
     later('ZREM', P .. 'l:' .. line, order(job.priority, job.rank) .. job.id)
     touched[line] = true
   end
-  if job.flags >= 4 then
+  if has(job.flags, 4) then
     later('ZREM', EXPIRING, job.id)
   end
 end

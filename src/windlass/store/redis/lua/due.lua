@@ -25,7 +25,7 @@ local function promote(t)
     return tonumber(first[2])
   end
   local ids, counts = call('ZRANGE', DUE, '-inf', t, 'BYSCORE', 'LIMIT', 0, BATCH), {}
-  local raws = mget(H, ids)
+  local raws = hmget(NEWS, ids)
   for n, id in ipairs(ids) do
     local job = load(id, raws[n])
     later('ZREM', DUE, id)

@@ -14,57 +14,65 @@ local held = P .. 'held:' .. runner
 -- What this exchange claimed before and its runner still holds.
 local function again()
   local ids, claims = call('SMEMBERS', held), {}
-  local raws = mget(H, ids)
+  local raws = hmget(NEWS, ids)
   for n, id in ipairs(ids) do
     local _, _, _, at = unpack_limit(raws[n], 3)
     if at == seq then
       claims[#claims + 1] = id
-      claims[#claims + 1] = call('GET', J .. id)
+      claims[#claims + 1] = whole(id, call('HGET', JOBS, id))
       claims[#claims + 1] = raws[n]
     end
   end
   return claims
 end
 
--- The h: of a job that is claimed now.
+-- What `news` has of a job that is claimed now. Those claimed for the first time have it in common.
+local first_claims = {}
+
 local function running(cold, raw)
-  if not raw then
-    return pack('r', 1, seq, runner, byte(cold), 0, 0, t, nil, nil, nil, nil, nil, nil, nil, nil)
+  if raw then
+    local _, fence, _, _, flags, attempt, lost, _, finished, ending, cancelling, due, reason, result, _, renewed =
+      cmsgpack.unpack(raw)
+    return pack('r', fence + 1, seq, runner, flags, attempt, lost, t, finished, ending, cancelling, due, reason,
+      result, nil, renewed)
   end
-  local _, fence, _, _, flags, attempt, lost, _, finished, ending, cancelling, due, reason, result, _, renewed =
-    cmsgpack.unpack(raw)
-  return pack('r', fence + 1, seq, runner, flags, attempt, lost, t, finished, ending, cancelling, due, reason, result,
-    nil, renewed)
+  local flags = byte(cold)
+  if not first_claims[flags] then
+    first_claims[flags] = pack('r', 1, seq, runner, flags, 0, 0, t, nil, nil, nil, nil, nil, nil, nil, nil)
+  end
+  return first_claims[flags]
 end
 
-local function claim(may_be_expired)
-  local taken, lines, expired = choose(demand, t, may_be_expired)
-  for _, id in ipairs(expired) do
+local function cancel_expired(ids)
+  for _, id in ipairs(ids) do
     local job = load(id)
     leave(job)
     job.reason = 'expired'
     finish(job, 'c', t)
     save(job)
   end
-  local ids, claims = {}, {}
-  for n, member in ipairs(taken) do
-    ids[n] = sub(member, ORDER + 1)
+end
+
+local function claim(may_be_expired)
+  local ids, expired, depths = choose(demand, t, may_be_expired)
+  for line, depth in pairs(depths) do -- what was taken of a line, or found expired, is its first entries
+    call('ZREMRANGEBYRANK', P .. 'l:' .. line, 0, depth - 1)
+    touched[line] = true
   end
-  local colds, raws, expiring = mget(J, ids), mget(H, ids), call('EXISTS', EXPIRING) == 1
+  cancel_expired(expired)
+  local colds, raws, expiring = hmget(JOBS, ids), hmget(NEWS, ids), call('EXISTS', EXPIRING) == 1
+  local claims, news = {}, {}
   for n, id in ipairs(ids) do
-    later('ZREM', P .. 'l:' .. lines[n], taken[n])
-    touched[lines[n]] = true
-    if colds[n] then
-      local raw = running(colds[n], raws[n])
-      later('MSET', '', H .. id, raw)
-      later('SADD', held, id)
-      if expiring and byte(colds[n]) >= 4 then
-        later('ZREM', EXPIRING, id)
-      end
-      local at = #claims
-      claims[at + 1], claims[at + 2], claims[at + 3] = id, colds[n], raw
+    local cold, at = colds[n], 3 * n
+    local raw = running(cold, raws[n])
+    news[2 * n - 1], news[2 * n] = id, raw
+    claims[at - 2], claims[at - 1], claims[at] = id, byte(cold) >= 16 and whole(id, cold) or cold, raw
+    if expiring and has(byte(cold), 4) then
+      later('ZREM', EXPIRING, id)
     end
   end
+  send('HSET', NEWS, news, #news)
+  send('SADD', held, ids, #ids)
   flush()
   return claims, #expired > 0
 end

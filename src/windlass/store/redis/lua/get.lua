@@ -1,11 +1,12 @@
 #!lua flags=no-writes
--- Jobs by id. ARGV: ids. Answers for each that exists: id, j:, h:, whether it is scheduled, its attempts.
+-- Jobs by id. ARGV: ids. Answers for each that exists: id, its texts in `jobs` and `news`, whether it is
+-- scheduled, its attempts.
 local found, ids = {}, cmsgpack.unpack(ARGV[1])
-local colds, raws = mget(J, ids), mget(H, ids)
+local colds, raws = hmget(JOBS, ids), hmget(NEWS, ids)
 for n, id in ipairs(ids) do
   if colds[n] then
     local at = #found
-    found[at + 1], found[at + 2], found[at + 3] = id, colds[n], raws[n]
+    found[at + 1], found[at + 2], found[at + 3] = id, whole(id, colds[n]), raws[n]
     found[at + 4] = state_of(id, raws[n]) == 'd' and 1 or 0
     found[at + 5] = raws[n] and call('LRANGE', P .. 'a:' .. id, 0, -1) or {}
   end

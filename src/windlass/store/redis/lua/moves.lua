@@ -6,7 +6,7 @@ local OUTCOME = 10 -- values of one outcome: id, fence, seq, ending, attempt, lo
 local function finish(job, state, t)
   job.state, job.finished = state, t
   later('ZADD', P .. 'over:' .. state, t, job.id)
-  if job.flags % 2 == 1 then
+  if has(job.flags, 1) then
     free(job.id)
   end
 end
@@ -19,6 +19,9 @@ local function let_go(job)
 end
 
 local function add_attempt(job, ending, t, failure)
+  if not has(job.flags, 8) then
+    job.flags = job.flags + 8
+  end
   call('RPUSH', P .. 'a:' .. job.id,
     pack(job.fence, job.attempt, ending, job.runner, job.started, t, failure or nil))
 end
@@ -45,49 +48,82 @@ local function apply(job, ending, delay, failure, t)
   save(job)
 end
 
+-- What the records of many claims have in common: whose they are, and the two ends of the record of a success,
+-- between which its result stands. Claims of one exchange mostly have the very same record.
+local function common_record(raw, t)
+  local one = {}
+  local state, fence, seq, runner, flags, _, _, started, _, ending, cancelling, due, _, _, progress, renewed =
+    cmsgpack.unpack(raw)
+  one.running, one.fence, one.seq, one.runner, one.ending = state == 'r', fence, seq, runner, ending
+  one.special = cancelling or has(flags, 1)
+  one.cancelling = cancelling
+  one.tail = pack(progress, renewed)
+  one.head = function(attempt)
+    if one.attempt ~= attempt then
+      one.attempt = attempt
+      one.begin = pack('s', fence, seq, runner, flags, attempt, 0, started, t, 'succeeded', cancelling, due, nil)
+    end
+    return one.begin
+  end
+  return one
+end
+
+local NONE = pack(nil)
+
 -- Apply outcomes under their fences; the ids of those that do not stand.
 local function settle(runner, outcomes, t)
-  local ids, refused, applied = {}, {}, {}
+  local ids, refused, applied, records = {}, {}, {}, {}
   for n = 1, #outcomes / OUTCOME do
     ids[n] = outcomes[(n - 1) * OUTCOME + 1]
   end
-  local raws = mget(H, ids)
-  local held, over = P .. 'held:' .. runner, P .. 'over:s'
-  for n, id in ipairs(ids) do
-    local at = (n - 1) * OUTCOME
-    local ending, attempt = outcomes[at + 4], outcomes[at + 5]
-    local raw, stands = raws[n], false
-    if raw then
-      local state, fence, seq, owner, flags, _, _, started, _, before_that, cancelling, due, _, _, progress, renewed =
-        cmsgpack.unpack(raw)
-      if fence == outcomes[at + 2] and seq == outcomes[at + 3] and owner == runner then
-        if state ~= 'r' or applied[id] then
-          stands = (applied[id] or before_that) == ending
-        else
-          stands, applied[id] = true, ending
-          if ending == 'succeeded' then
-            later('MSET', '', H .. id, pack('s', fence, seq, runner, flags, attempt, 0, started, t, ending, cancelling,
-              due, nil, outcomes[at + 8] or nil, progress, renewed))
-            later('ZADD', over, t, id)
-            later('SREM', held, id)
-            if cancelling then
-              later('SREM', P .. 'cancel:' .. runner, id)
-            end
-            if flags % 2 == 1 then
-              free(id)
-            end
-          else
-            local job = load(id, raw)
-            job.attempt, job.lost, job.reason = attempt, outcomes[at + 6], outcomes[at + 10] or nil
-            apply(job, ending, outcomes[at + 7], outcomes[at + 9], t)
-          end
-        end
+  local raws = hmget(NEWS, ids)
+  local news, over, held, moment = {}, {}, {}, format('%.0f', t)
+
+  local function succeed(id, one, attempt, result)
+    news[#news + 1] = id
+    news[#news + 1] = one.head(attempt) .. (result and pack(result) or NONE) .. one.tail
+    over[#over + 1] = moment
+    over[#over + 1] = id
+    held[#held + 1] = id
+    if one.special then
+      if one.cancelling then
+        later('SREM', P .. 'cancel:' .. runner, id)
       end
+      free(id)
     end
-    if not stands then
+  end
+
+  local function settle_one(id, raw, at)
+    local one = records[raw]
+    if not one then
+      one = common_record(raw, t)
+      records[raw] = one
+    end
+    local ending = outcomes[at + 4]
+    if one.fence ~= outcomes[at + 2] or one.seq ~= outcomes[at + 3] or one.runner ~= runner then
+      return false
+    elseif applied[id] or not one.running then
+      return (applied[id] or one.ending) == ending
+    end
+    applied[id] = ending
+    if ending == 'succeeded' then
+      succeed(id, one, outcomes[at + 5], outcomes[at + 8])
+    else
+      local job = load(id, raw)
+      job.attempt, job.lost, job.reason = outcomes[at + 5], outcomes[at + 6], outcomes[at + 10] or nil
+      apply(job, ending, outcomes[at + 7], outcomes[at + 9], t)
+    end
+    return true
+  end
+
+  for n, id in ipairs(ids) do
+    if not (raws[n] and settle_one(id, raws[n], (n - 1) * OUTCOME)) then
       refused[#refused + 1] = id
     end
   end
+  send('HSET', NEWS, news, #news)
+  send('ZADD', P .. 'over:s', over, #over)
+  send('SREM', P .. 'held:' .. runner, held, #held)
   flush()
   return refused
 end
@@ -95,7 +131,7 @@ end
 -- Make ready what a runner holds, but for the claims in `keep` and those made after it; how many came back.
 local function hand_back(runner, ending, t, keep)
   local ids = call('SMEMBERS', P .. 'held:' .. runner)
-  local raws, back = mget(H, ids), 0
+  local raws, back = hmget(NEWS, ids), 0
   for n, id in ipairs(ids) do
     local job = load(id, raws[n])
     if job and not (keep and (job.seq > keep.seq or keep.claims[id .. ' ' .. job.fence])) then
@@ -142,14 +178,20 @@ end
 
 -- Forget a job that waits nowhere any more.
 local function drop(id, flags)
-  if has_tags(flags) then
+  if has(flags, 2) then
     local _, tags = unique_and_tags(id)
     for _, tag in ipairs(tags or {}) do
       later('ZREM', P .. 'tag:' .. tag, id)
     end
   end
-  later('DEL', '', J .. id, H .. id)
-  later('DEL', '', P .. 'a:' .. id)
+  if has(flags, 8) then
+    call('DEL', P .. 'a:' .. id)
+  end
+  if has(flags, 16) then
+    later('HDEL', BIG, id)
+  end
+  later('HDEL', JOBS, id)
+  later('HDEL', NEWS, id)
   later('ZREM', ALL, id)
 end
 
@@ -160,12 +202,14 @@ local function drop_over(state, limit, most)
   end
   local key = P .. 'over:' .. state
   local ids = call('ZRANGE', key, '-inf', limit, 'BYSCORE', 'LIMIT', 0, most)
-  local raws = mget(H, ids)
-  for n, id in ipairs(ids) do
-    later('ZREM', key, id)
-    local _, _, _, _, _, flags = unpack_limit(raws[n], 5)
-    drop(id, flags)
+  if #ids == 0 then
+    return 0
   end
+  for n, raw in ipairs(hmget(NEWS, ids)) do
+    local _, _, _, _, _, flags = unpack_limit(raw, 5)
+    drop(ids[n], flags)
+  end
+  call('ZREMRANGEBYRANK', key, 0, #ids - 1)
   flush()
   return #ids
 end

@@ -11,6 +11,7 @@ if conflict then
   return conflict
 end
 local t = now()
+local moment = format('%.0f', t)
 local stands_in, seen, plain, hint = {}, {}, {}, false
 save_docs(docs, texts + count)
 
@@ -21,30 +22,40 @@ for n = 1, #marks, 3 do
   end
 end
 
-local function plain_place(line, priority)
-  local places = plain[line]
-  if not places then
-    places = {}
-    plain[line] = places
+-- The text of a job as `jobs` has it: without what is big.
+local function keep(id, head, text)
+  if #text > INLINE then
+    later('HSET', BIG, id, text)
+    return head
   end
-  if not places[priority] then
-    places[priority] = {pack(0, t, t, t, nil, priority, line, nil, nil), order(priority, t), P .. 'l:' .. line}
+  return head .. text
+end
+
+-- What all plain jobs of one line and priority have in common.
+local function plain_place(line, priority, big)
+  local name = line .. (big and '+' or ' ') .. priority
+  if not plain[name] then
+    plain[name] = {pack(big and 16 or 0, t, t, t, nil, priority, line, nil, nil), order(priority, t),
+      P .. 'l:' .. line}
+    touched[line], hint = true, true
   end
-  return places[priority]
+  return plain[name]
 end
 
 local function insert_plain(id, line, priority, text)
-  local place = plain_place(line, priority)
-  later('MSET', '', J .. id, place[1] .. text)
-  later('ZADD', ALL, t, id)
-  later('ZADD', place[3], 0, place[2] .. id)
-  touched[line] = true
-  hint = true
+  local place = plain_place(line, priority, #text > INLINE)
+  later('HSET', JOBS, id, keep(id, place[1], text))
+  later('ZADD', ALL, moment, id)
+  later('ZADD', place[3], '0', place[2] .. id)
+  seen[id] = 'q'
   return 'Q'
 end
 
 local function restore(job, past)
   job.attempt, job.lost, job.fence = past[2], past[3], past[4]
+  if #past > 4 then
+    job.flags = job.flags + 8
+  end
   for n = 5, #past do
     local a = past[n]
     call('RPUSH', P .. 'a:' .. job.id, pack(a[1], a[2], a[3], a[4] or nil, a[5] or nil, a[6], a[7] or nil))
@@ -59,11 +70,11 @@ local function insert(id, line, priority, more, text)
   local due = run_at or t + delay
   local enqueued = past and past[1] or t
   local expires = expires_in and t + expires_in or nil
-  local flags = (unique and 1 or 0) + (tags and 2 or 0) + (expires and 4 or 0)
+  local flags = (unique and 1 or 0) + (tags and 2 or 0) + (expires and 4 or 0) + (#text > INLINE and 16 or 0)
   local job = {id = id, state = 'i', fence = 0, attempt = 0, lost = 0, flags = flags, line = line, priority = priority,
     due = due, rank = past and due or max(t, due)}
-  later('MSET', '', J .. id,
-    pack(flags, enqueued, due, job.rank, expires, priority, line, unique or nil, tags or nil) .. text)
+  local head = pack(flags, enqueued, due, job.rank, expires, priority, line, unique or nil, tags or nil)
+  later('HSET', JOBS, id, keep(id, head, text))
   later('ZADD', ALL, enqueued, id)
   for _, tag in ipairs(tags or {}) do
     later('ZADD', P .. 'tag:' .. tag, enqueued, id)
@@ -104,14 +115,14 @@ local function put_one(n, id, known)
     other = holder ~= id and holder or nil
   end
   if other then
-    return answer(n, seen[other] or (call('EXISTS', J .. other) == 1 and state_of(other)) or '-', other)
+    return answer(n, seen[other] or (call('HEXISTS', JOBS, other) == 1 and state_of(other)) or '-', other)
   end
   if more then
     letters[n] = insert(id, line, priority, more, ARGV[texts + n])
+    seen[id] = string.lower(letters[n])
   else
     letters[n] = insert_plain(id, line, priority, ARGV[texts + n])
   end
-  seen[id] = string.lower(letters[n])
 end
 
 for first = 1, count, CHUNK do

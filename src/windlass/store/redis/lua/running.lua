@@ -3,7 +3,7 @@
 local filter, found = cmsgpack.unpack(ARGV[1]), {}
 for _, runner in ipairs(call('HKEYS', P .. 'runners')) do
   local ids = call('SMEMBERS', P .. 'held:' .. runner)
-  local raws = mget(H, ids)
+  local raws = hmget(NEWS, ids)
   for n, id in ipairs(ids) do
     local job = load(id, raws[n])
     if job and matches(job, filter) then
