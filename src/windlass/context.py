@@ -82,14 +82,16 @@ class Context:
                 )
             )
 
-    def transaction(self, *, result: Any = None) -> Transaction:
+    def transaction(self, database: Any = None, *, result: Any = None) -> Transaction:
         """Write to the database that the jobs are in, and succeed, in one commit: its effects happen exactly once.
 
         `with current().transaction() as connection:` gives a psycopg connection, or a `sqlite3` one; `async with` in
-        coroutines. When the block ends, the job is settled as succeeded with `result` (or what `.result` was set to in
-        the block), and both are committed. An error in the block rolls back and goes its usual way. If the job was
-        handed to somebody else meanwhile, all is rolled back. Raises `ConfigError` outside of a job, and on a store
-        without SQL.
+        coroutines. `transaction(Session)` gives a session of this SQLAlchemy sessionmaker, or a connection of an engine
+        or a Django alias, which have to lead to the same database.
+
+        When the block ends, the job is settled as succeeded with `result` (or what `.result` was set to in the block),
+        and both are committed. An error in the block rolls back and goes its usual way. If the job was handed to
+        somebody else meanwhile, all is rolled back. Raises `ConfigError` outside of a job, and on a store without SQL.
         """
         raise ConfigError(
             "expected a running job: the transaction settles it. In a direct call or a test there is none; run the "

@@ -43,7 +43,7 @@ takes_text: Task[[str], int] = add  # wrong
 Outbox(app)  # wrong
 Outbox(app, "sqlite:///shop.db").put(object(), 42)  # wrong
 Outbox(app, "sqlite:///shop.db").put(object(), add.bind("1"))  # wrong
-current().transaction(3)  # wrong
+current().transaction(outcome=3)  # wrong
 
 
 async def in_async_code() -> None:

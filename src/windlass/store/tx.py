@@ -17,6 +17,7 @@ from windlass.clock import Clock, SystemClock
 from windlass.config import masked
 from windlass.errors import ConfigError
 from windlass.model import NewJob, Outcome, Placed
+from windlass.store.contract import Topic
 
 T = TypeVar("T")
 
@@ -72,8 +73,11 @@ class Joinable(Protocol):
     def put(self, jobs: Sequence[NewJob]) -> Start[list[Placed]]:
         """Store jobs in the open transaction of a connection. Raises `ConfigError` if it leads elsewhere."""
 
-    def ring(self) -> None:
-        """Hint that there is work. Never blocks, never raises."""
+    def settle(self, runner: str, outcome: Outcome) -> Start[bool]:
+        """Apply an outcome in the open transaction of a connection; whether it stands."""
+
+    def ring(self, topic: Topic = "work") -> None:
+        """Hint that there is work, or that a job is done. Never blocks, never raises."""
 
     def block(self, asynchronous: bool) -> Block:
         """A transaction on a connection to this store."""

@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar
 from windlass import policy
 from windlass.errors import ConfigError, Evicted
 from windlass.model import Claim, Outcome
+from windlass.store.borrowed import BorrowedBlock
 from windlass.store.tx import Block, Joinable, Steps, adrive, drive, make_joinable
 
 T = TypeVar("T")
@@ -46,13 +47,13 @@ class Transactions:
         self._runner = runner
         self._joinable: Joinable | None = None
 
-    def begin(self, attempt: Attempt, result: Any) -> "Completion":
+    def begin(self, attempt: Attempt, database: Any, result: Any) -> "Completion":
         """One that is not open yet. Raises `ConfigError` for a store that has none, and for a second one of a job."""
         if attempt.settled is not None:
             raise ConfigError("this job is settled already: its one transaction is over. Do all of it in one block")
         if self._joinable is None:
             self._joinable = make_joinable(self._url, INSTEAD)
-        return Completion(self._joinable, self._runner, attempt, result)
+        return Completion(self._joinable, self._runner, attempt, database, result)
 
     def close(self) -> None:
         """Drop idle connections."""
@@ -63,8 +64,9 @@ class Transactions:
 class Completion:
     """The block in which a task writes. Its end settles the job as succeeded, with `result`, and commits both."""
 
-    def __init__(self, joinable: Joinable, runner: str, attempt: Attempt, result: Any) -> None:
+    def __init__(self, joinable: Joinable, runner: str, attempt: Attempt, database: Any, result: Any) -> None:
         self.result = result
+        self._database = database
         self._joinable = joinable
         self._runner = runner
         self._attempt = attempt
@@ -101,7 +103,10 @@ class Completion:
     def _enter(self, asynchronous: bool) -> Steps[Any]:
         if self._block is not None:
             raise ConfigError("this transaction was used before: current().transaction() makes a new one")
-        self._block = self._joinable.block(asynchronous)
+        if self._database is None:
+            self._block = self._joinable.block(asynchronous)
+        else:
+            self._block = BorrowedBlock(self._joinable, self._database, asynchronous)
         if asynchronous and self._block.threaded:
             self._thread = ThreadPoolExecutor(1, "windlass-transaction")
         return self._block.enter()

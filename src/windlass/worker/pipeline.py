@@ -109,10 +109,10 @@ class Running(Context):
         """A result as it is stored. Raises `EncodeError`."""
         return self.shape.encode_result(result, self.limit)
 
-    def transaction(self, *, result: Any = None) -> Transaction:
+    def transaction(self, database: Any = None, *, result: Any = None) -> Transaction:
         if self._transactions is None:
-            return super().transaction(result=result)
-        return self._transactions.begin(self, result)
+            return super().transaction(database, result=result)
+        return self._transactions.begin(self, database, result)
 
 
 def meta_of(claim: Claim) -> Mapping[str, Any]:

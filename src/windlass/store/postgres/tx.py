@@ -62,8 +62,16 @@ class PostgresTx:
             )
         self._seen.add(anchor)
 
-    def ring(self) -> None:
-        self._bell.ring("work")
+    def settle(self, runner: str, outcome: Outcome) -> Start[bool]:
+        def start(anchor: object) -> Steps[bool]:
+            yield from self._find_schema(anchor)
+            rows = yield statements.settle_call(self._target.quoted, runner, outcome)
+            return statements.read_settle(rows)
+
+        return start
+
+    def ring(self, topic: Topic = "work") -> None:
+        self._bell.ring(topic)
 
     def block(self, asynchronous: bool) -> "ServerBlock":
         return ServerBlock(self._target, self._spare, self._bell, asynchronous)

@@ -7,11 +7,12 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import NoReturn, TypeVar, get_args
 
 from windlass.clock import Clock
 from windlass.errors import ConfigError, StoreUnavailable
 from windlass.model import NewJob, Outcome, Placed
+from windlass.store.contract import Topic
 from windlass.store.rows import micros
 from windlass.store.sqlite import moves
 from windlass.store.sqlite.moves import SQL
@@ -50,8 +51,18 @@ class SQLiteTx:
         bring_up(db)
         return moves.put(db, micros(self._clock.now()), jobs, (), ())
 
-    def ring(self) -> None:
-        ring_all(Path(f"{self.path}.d"), "work")
+    def settle(self, runner: str, outcome: Outcome) -> Start[bool]:
+        def settle(db: sqlite3.Connection) -> bool:
+            return not moves.settle(db, micros(self._clock.now()), runner, [outcome])
+
+        def start(_: object) -> Steps[bool]:
+            stands: bool = yield lambda db: join(db, self.path, SQL.seize, settle)
+            return stands
+
+        return start
+
+    def ring(self, topic: Topic = "work") -> None:
+        ring_all(Path(f"{self.path}.d"), topic)
 
     def block(self, asynchronous: bool) -> "FileBlock":
         return FileBlock(self.path, self._synchronous, self._clock)
@@ -246,9 +257,8 @@ class FileBlock:
             raise failure(error) from error
         finally:
             self._close()
-            if outcome is not None:
-                ring_all(Path(f"{self._path}.d"), "done")
-                ring_all(Path(f"{self._path}.d"), "work")
+            for topic in get_args(Topic) if outcome else ():
+                ring_all(Path(f"{self._path}.d"), topic)
 
     def _close(self) -> None:
         if self._db is not None:
