@@ -114,21 +114,29 @@ def read_hot(data: bytes | None) -> Hot:
 # Arguments
 
 
-def put_arguments(jobs: Sequence[NewJob]) -> tuple[bytes, list[bytes]]:
-    """Jobs as (id, line, priority, more), flat, and the text of each that no script reads."""
-    rows: list[Any] = []
+def put_arguments(jobs: Sequence[NewJob]) -> tuple[list[bytes], list[bytes]]:
+    """The ids of jobs, runs of one kind (count, line, priority) and what single ones have beyond (number, more), flat;
+    and the text of each that no script reads."""
+    runs: list[Any] = []
+    extras: list[Any] = []
     texts: list[bytes] = []
-    for job in jobs:
-        rows += (job.id, f"{job.queue}/{job.task}", job.priority, more_of(job))
+    kind: tuple[str, str, int] | None = None
+    for number, job in enumerate(jobs, 1):
+        if kind != (job.queue, job.task, job.priority):
+            kind = (job.queue, job.task, job.priority)
+            runs += (0, f"{job.queue}/{job.task}", job.priority)
+        runs[-3] += 1
+        if more := more_of(job):
+            extras += (number, more)
         texts.append(encode(job.args) + encode(job.options))
-    return encode(rows), texts
+    return [encode([job.id for job in jobs]), encode(runs), encode(extras)], texts
 
 
 def more_of(job: NewJob) -> Any:
-    """What a job has beyond the plain kind: delay, moment, time to live, key, tags, past; False if nothing."""
+    """What a job has beyond the plain kind: delay, moment, time to live, key, tags, past; None if nothing."""
     plain = job.run_at is None and job.delay <= 0 and job.expires_in is None
     if plain and not job.unique and not job.tags and job.past is None:
-        return False
+        return None
     return (
         micros(max(0.0, job.delay)),
         False if job.run_at is None else micros(job.run_at),

@@ -46,7 +46,7 @@ BULK_PER_SECOND = 10_000
 DEPARTED_FOR = 7 * 86_400.0
 """Seconds that the ids of gone workers and runners are remembered; they are random, so this is belt and braces."""
 
-PUT_REPEAT, SAVE_REPEAT = 3, 2
+PUT_REPEAT, SAVE_REPEAT = 5, 2
 """Which argument of put.lua and save.lua says that the call is a repeat."""
 
 
@@ -130,7 +130,7 @@ class RedisStore:
         rows, texts = records.put_arguments(jobs)
         taken = encode([value for mark in marks for value in (mark.key, mark.job, micros(mark.ttl))])
         bodies = [doc.body for doc in docs]
-        return self._request("put", rows, taken, records.doc_arguments(docs), "0", *texts, *bodies, mark=PUT_REPEAT)
+        return self._request("put", *rows, taken, records.doc_arguments(docs), "0", *texts, *bodies, mark=PUT_REPEAT)
 
     def _unknown(self, request: Request, jobs: Sequence[NewJob], error: StoreUnavailable) -> Exception:
         """What a caller is told whose jobs may be stored, or are surely not."""

@@ -1,18 +1,19 @@
 #!lua
--- Store jobs, marks and documents. ARGV: jobs (id, line, priority, more), marks (key, job, ttl), docs (kind, name,
--- version, due), whether this is a repeat; then one text per job (args and options), one per document.
+-- Store jobs, marks and documents. ARGV: ids; runs of jobs of one kind (count, line, priority); what single jobs have
+-- beyond that (their number, more); marks (key, job, ttl); docs (kind, name, version, due); whether this is a repeat;
+-- then one text per job (args and options), one per document.
 -- Answers one letter per job (upper case: new), and for each of the others the id that stands for it.
-local JOB, SOON = 4, 2000000
-local jobs, marks, docs = cmsgpack.unpack(ARGV[1]), cmsgpack.unpack(ARGV[2]), cmsgpack.unpack(ARGV[3])
-local texts = 4
-local count = #jobs / JOB
-local conflict = check_docs(docs, texts + count, ARGV[4] == '1')
+local SOON = 2000000
+local ids, runs, extras = cmsgpack.unpack(ARGV[1]), cmsgpack.unpack(ARGV[2]), cmsgpack.unpack(ARGV[3])
+local marks, docs = cmsgpack.unpack(ARGV[4]), cmsgpack.unpack(ARGV[5])
+local texts, count = 6, #ids
+local conflict = check_docs(docs, texts + count, ARGV[6] == '1')
 if conflict then
   return conflict
 end
 local t = now()
 local moment = format('%.0f', t)
-local stands_in, seen, plain, hint = {}, {}, {}, false
+local stands_in, more_of, seen, hint = {}, {}, {}, false
 save_docs(docs, texts + count)
 
 for n = 1, #marks, 3 do
@@ -31,24 +32,8 @@ local function keep(id, head, text)
   return head .. text
 end
 
--- What all plain jobs of one line and priority have in common.
-local function plain_place(line, priority, big)
-  local name = line .. (big and '+' or ' ') .. priority
-  if not plain[name] then
-    plain[name] = {pack(big and 16 or 0, t, t, t, nil, priority, line, nil, nil), order(priority, t),
-      P .. 'l:' .. line}
-    touched[line], hint = true, true
-  end
-  return plain[name]
-end
-
-local function insert_plain(id, line, priority, text)
-  local place = plain_place(line, priority, #text > INLINE)
-  later('HSET', JOBS, id, keep(id, place[1], text))
-  later('ZADD', ALL, moment, id)
-  later('ZADD', place[3], '0', place[2] .. id)
-  seen[id] = 'q'
-  return 'Q'
+for n = 1, #extras, 2 do
+  more_of[extras[n]] = extras[n + 1]
 end
 
 local function restore(job, past)
@@ -103,37 +88,54 @@ local function answer(n, letter, other)
   others[#others + 1] = other
 end
 
-local function put_one(n, id, known)
-  local at = (n - 1) * JOB
-  local line, priority, more = jobs[at + 2], jobs[at + 3], jobs[at + 4]
+local function put_one(n, id, line, priority, known)
   if seen[id] or known then
     return answer(n, seen[id] or state_of(id), id)
   end
+  local more = more_of[n] or {0, false, false, false, false, false}
   local other = stands_in[id]
-  if not other and more and more[4] then
+  if not other and more[4] then
     local holder = take(more[4], id, nil, t)
     other = holder ~= id and holder or nil
   end
   if other then
     return answer(n, seen[other] or (call('HEXISTS', JOBS, other) == 1 and state_of(other)) or '-', other)
   end
-  if more then
-    letters[n] = insert(id, line, priority, more, ARGV[texts + n])
-    seen[id] = string.lower(letters[n])
-  else
-    letters[n] = insert_plain(id, line, priority, ARGV[texts + n])
+  letters[n] = insert(id, line, priority, more, ARGV[texts + n])
+  seen[id] = string.lower(letters[n])
+end
+
+-- Jobs first … last, all of one line and priority. Nearly all are plain: no more than a place in their line.
+local function put_stretch(first, last, line, priority)
+  local known = call('ZMSCORE', ALL, unpack(ids, first, last))
+  local head, place = pack(0, t, t, t, nil, priority, line, nil, nil), order(priority, t)
+  local jobs, all, ready_ones, size = {}, {}, {}, 0
+  for n = first, last do
+    local id, text = ids[n], ARGV[texts + n]
+    if known[n - first + 1] or more_of[n] or seen[id] or stands_in[id] or #text > INLINE then
+      put_one(n, id, line, priority, known[n - first + 1])
+    else
+      jobs[size + 1], jobs[size + 2] = id, head .. text
+      all[size + 1], all[size + 2] = moment, id
+      ready_ones[size + 1], ready_ones[size + 2] = '0', place .. id
+      size = size + 2
+      seen[id], letters[n] = 'q', 'Q'
+    end
+  end
+  if size > 0 then
+    send('HSET', JOBS, jobs, size)
+    send('ZADD', ALL, all, size)
+    send('ZADD', P .. 'l:' .. line, ready_ones, size)
+    touched[line], hint = true, true
   end
 end
 
-for first = 1, count, CHUNK do
-  local last, ids = min(first + CHUNK - 1, count), {}
-  for n = first, last do
-    ids[n - first + 1] = jobs[(n - 1) * JOB + 1]
+local at = 0
+for n = 1, #runs, 3 do
+  for first = at + 1, at + runs[n], CHUNK / 2 do
+    put_stretch(first, min(first + CHUNK / 2 - 1, at + runs[n]), runs[n + 1], runs[n + 2])
   end
-  local known = call('ZMSCORE', ALL, unpack(ids))
-  for n = first, last do
-    put_one(n, ids[n - first + 1], known[n - first + 1])
-  end
+  at = at + runs[n]
 end
 flush()
 if hint then
