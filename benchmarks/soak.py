@@ -1,0 +1,438 @@
+"""Hours of trouble with a server, unattended: python -m benchmarks.soak MODE [--rounds N] [--state FILE] [--url URL].
+
+restart     PostgreSQL, `pg_ctl restart -m immediate`, under 50 jobs per second
+terminate   PostgreSQL, every connection ended by pg_terminate_backend
+listener    PostgreSQL, only the connections that LISTEN
+redis-kill  Redis with its append-only file, kill -9 and started again
+frozen      both, SIGSTOP: 100 enqueues, each of which must raise within 5.5 s
+commits     requests of {begin; insert a row; enqueue; roll back, die anywhere, or commit}: jobs are the committed rows
+
+Servers are made in a temporary folder. Rounds stand in FILE: a mode that was interrupted goes on. The exit code is 1 if
+a bar was missed: at least 90 % of the rate again within 10 s, no job lost, no worker restarted.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import psutil
+import psycopg
+from uuid_utils import uuid7
+
+from benchmarks.servers import Postgres, Redis, Server, frozen, serving
+
+ROOT = Path(__file__).parent.parent
+RATE = 50
+"""Jobs per second."""
+
+ENOUGH = 0.9 * RATE
+RECOVERED, LONGEST = 10.0, 40.0
+"""Seconds until the rate must be there again, and until a round gives up waiting for it."""
+
+PROFILE = {"LEASE": "2", "WINDLASS_GRACE": "3", "WINDLASS_ENQUEUE_TIMEOUT": "2"}
+
+
+# A worker and its load
+
+
+class Bench:
+    """A worker of `benchmarks.trial_tasks` in the test profile, and what its jobs wrote."""
+
+    def __init__(self, url: str, folder: Path) -> None:
+        self.effects = folder / "effects"
+        os.environ |= {"WINDLASS_URL": url, "EFFECTS": str(self.effects), **PROFILE}
+        self.log = folder / "worker.log"
+        self.restarts = 0
+        self.start()
+
+    def start(self) -> None:
+        """Start the worker."""
+        command = [sys.executable, "-m", "windlass", "worker", "benchmarks.trial_tasks:app", "-p", "2", "-c", "10"]
+        with self.log.open("ab") as log:
+            self.worker = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
+
+    def look_after(self) -> None:
+        """Start the worker again if it ended, and count that."""
+        if self.worker.poll() is not None:
+            self.restarts += 1
+            self.start()
+
+    def ends(self) -> list[tuple[float, str]]:
+        """When which job ended, in order."""
+        lines = self.effects.read_text().splitlines() if self.effects.exists() else []
+        split = [line.split() for line in lines]
+        return sorted((float(one[2]), one[0]) for one in split if one[3] == "end")
+
+    def stop(self) -> None:
+        """As an operator would."""
+        self.worker.terminate()
+        try:
+            self.worker.wait(30)
+        except subprocess.TimeoutExpired:
+            for one in psutil.Process(self.worker.pid).children(recursive=True):
+                one.kill()
+            self.worker.kill()
+
+
+class Load(threading.Thread):
+    """Enqueues RATE jobs per second. What was not acknowledged is repeated under its id until it is."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.acknowledged: list[str] = []
+        self._unsure: list[str] = []
+        self._over = threading.Event()
+
+    def run(self) -> None:
+        """Until `finish`."""
+        due = time.monotonic()
+        while not self._over.is_set() or self._unsure:
+            if not self._over.is_set():
+                self._unsure.append(str(uuid7()))
+            for id in tuple(self._unsure[-3:]):  # after an outage three for each that is new
+                if not self._put(id):
+                    break
+            due = max(due + 1 / RATE, time.monotonic() - 0.1)  # what an outage left out is not made up for
+            self._over.wait(max(0.0, due - time.monotonic()))
+            if self._over.is_set():
+                time.sleep(0.001)
+
+    def _put(self, id: str) -> bool:
+        from benchmarks.trial_tasks import work
+        from windlass.errors import StoreError
+
+        try:
+            work.using(id=id).enqueue(0.01)
+        except StoreError:
+            return False
+        self._unsure.remove(id)
+        self.acknowledged.append(id)
+        return True
+
+    def finish(self) -> list[str]:
+        """Stop making new ones; those that the store has."""
+        self._over.set()
+        self.join(60)
+        return self.acknowledged
+
+
+def disturb(bench: Bench, trouble: Callable[[], None]) -> dict[str, Any]:
+    """One round: load, trouble in the midst of it, and what became of the jobs."""
+    restarts = bench.restarts
+    load = Load()
+    load.start()
+    time.sleep(3 + random.random())
+    began = time.time()
+    trouble()
+    back = time.time()
+    recovered = None
+    while recovered is None and time.time() < back + LONGEST:
+        time.sleep(0.25)
+        bench.look_after()
+        recovered = first_good_second([at for at, _ in bench.ends()], back)
+    time.sleep(1)
+    made = load.finish()
+    lost = settle(bench, set(made))
+    ran = Counter(id for _, id in bench.ends())
+    return {
+        "down": round(back - began, 2),
+        "recovered": None if recovered is None else round(recovered - back, 2),
+        "jobs": len(made),
+        "lost": len(lost),
+        "again": sum(ran[id] - 1 for id in made if ran[id] > 1),
+        "restarts": bench.restarts - restarts,
+    }
+
+
+def first_good_second(ends: list[float], since: float) -> float | None:
+    """The start of the first second from `since` on in which enough jobs ended; it must be over."""
+    now = time.time()
+    for start in [since, *ends[bisect_left(ends, since) :]]:
+        if start + 1 > now:
+            return None
+        if bisect_left(ends, start + 1) - bisect_left(ends, start) >= ENOUGH:
+            return start
+    return None
+
+
+def settle(bench: Bench, made: set[str]) -> set[str]:
+    """Wait until every job has ended; those that have not."""
+    until = time.monotonic() + 30
+    while (left := made - {id for _, id in bench.ends()}) and time.monotonic() < until:
+        bench.look_after()
+        time.sleep(0.2)
+    return left
+
+
+def rounds(mode: str, count: int, state: Path) -> bool:
+    """Rounds of one kind of trouble, until there are `count`; whether the bars were met."""
+    found: dict[str, list[dict[str, Any]]] = json.loads(state.read_text()) if state.exists() else {}
+    done = found.setdefault(mode, [])
+    kind: Callable[[Path], Any] = Redis if mode == "redis-kill" else Postgres
+    with ExitStack() as stack:
+        if len(done) < count:
+            server = stack.enter_context(serving(kind))
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            bench = Bench(server.url, folder)
+            stack.callback(bench.stop)
+            trouble = {
+                "restart": lambda: server.restart(),
+                "terminate": lambda: server.terminate("true"),
+                "listener": lambda: server.terminate("query ILIKE 'listen%'"),
+                "redis-kill": lambda: server.kill(),
+            }[mode]
+        while len(done) < count:
+            done.append(disturb(bench, trouble))
+            print(mode, len(done), done[-1], flush=True)
+            state.write_text(json.dumps(found, indent=1))
+            bench.effects.unlink()
+    return tell(mode, done)
+
+
+def tell(mode: str, done: list[dict[str, Any]]) -> bool:
+    """The figures of all rounds; whether the bars were met."""
+    times = sorted(one["recovered"] if one["recovered"] is not None else LONGEST for one in done)
+    sums = {name: sum(one[name] for one in done) for name in ("jobs", "lost", "again", "restarts")}
+    print(
+        f"{mode}: {len(done)} rounds, recovered in {statistics.median(times):.2f} s (median), {times[-1]:.2f} s (most);"
+        f" {sums['jobs']} jobs, {sums['lost']} lost, {sums['again']} run again, {sums['restarts']} workers restarted"
+    )
+    return times[-1] <= RECOVERED and not sums["lost"] and not sums["restarts"]
+
+
+# A frozen server
+
+
+def freeze(_: argparse.Namespace) -> bool:
+    """100 blocking enqueues in 100 threads and 100 in an event loop, on a server that was frozen; all must raise."""
+    kinds: tuple[Callable[[Path], Server], ...] = (Postgres, Redis)
+    good = [raises_in_time(kind, opened) for kind in kinds for opened in (True, False)]
+    return all(good)
+
+
+def raises_in_time(kind: Callable[[Path], Server], opened: bool) -> bool:
+    """Whether each enqueue raises within half a second of its deadline. `opened`: there was a connection before."""
+    from windlass import App
+
+    with serving(kind) as server:
+        app = App(server.url)
+        work: Any = app.task(name="work")(print)
+        if opened:
+            work.enqueue()
+        with frozen(server):
+            with ThreadPoolExecutor(100) as pool:
+                took = list(pool.map(lambda _: raised(work.enqueue), range(100)))
+            took += asyncio.run(raised_together(work))
+            took += [raised(work.enqueue), raised(lambda: app.jobs.get("none"))]
+        again = raised(work.enqueue)
+        app.close()
+    kinds = Counter(name for name, _ in took)
+    most = max(seconds for _, seconds in took)
+    name = f"{getattr(kind, '__name__', kind)}, {'open' if opened else 'new'}"
+    print(f"{name}: {dict(kinds)}, {most:.2f} s at most; afterwards: {again[0]}", flush=True)
+    return most <= app.config.enqueue_timeout + 0.5 and "nothing" not in kinds and again[0] == "nothing"
+
+
+def raised(call: Callable[[], Any]) -> tuple[str, float]:
+    """What a call raises, and after how many seconds."""
+    began = time.monotonic()
+    try:
+        call()
+    except Exception as error:
+        return type(error).__name__, time.monotonic() - began
+    return "nothing", time.monotonic() - began
+
+
+async def raised_together(work: Any) -> list[tuple[str, float]]:
+    """The same for 100 enqueues in one event loop."""
+    began = time.monotonic()
+    found = await asyncio.gather(*(work.aenqueue() for _ in range(100)), return_exceptions=True)
+    took = time.monotonic() - began
+    await work.app.aclose()
+    return [(type(one).__name__ if isinstance(one, Exception) else "nothing", took) for one in found]
+
+
+# Transactions of the caller's own
+
+
+MAKE = "CREATE TABLE IF NOT EXISTS soak_rows (id text PRIMARY KEY)"
+ADD = "INSERT INTO soak_rows VALUES ('{}')"
+
+
+class Dice:
+    """What one request does: at which of its lines the process dies, if it dies, and whether it commits."""
+
+    def __init__(self) -> None:
+        self.dies = random.randrange(1, 6) if random.random() < 0.1 else 0
+        self.commits = random.random() < 0.5
+        self.id = str(uuid7())
+
+    def line(self, number: int) -> None:
+        """A line of the request."""
+        if number == self.dies:
+            os._exit(9)
+
+
+def with_psycopg(url: str, count: int) -> Iterator[None]:
+    """Requests on one connection of psycopg."""
+    from benchmarks.trial_tasks import work
+
+    with psycopg.connect(url) as db:
+        for _ in range(count):
+            dice = Dice()
+            dice.line(1)
+            db.execute(ADD.format(dice.id))
+            dice.line(2)
+            work.using(id=dice.id, tx=db).enqueue(0)
+            dice.line(3)
+            db.commit() if dice.commits else db.rollback()
+            dice.line(4)
+            yield
+
+
+def with_sqlalchemy(url: str, count: int) -> Iterator[None]:
+    """Requests in sessions of SQLAlchemy."""
+    import sqlalchemy as sa
+    from sqlalchemy.orm import Session
+
+    from benchmarks.trial_tasks import work
+
+    engine = sa.create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
+    for _ in range(count):
+        dice = Dice()
+        with Session(engine) as session:
+            dice.line(1)
+            session.execute(sa.text(ADD.format(dice.id)))
+            dice.line(2)
+            work.using(id=dice.id, tx=session).enqueue(0)
+            dice.line(3)
+            session.commit() if dice.commits else session.rollback()
+            dice.line(4)
+        yield
+
+
+async def with_asyncpg(url: str, count: int, done: Callable[[], object]) -> None:
+    """Requests on one connection of asyncpg."""
+    import asyncpg  # type: ignore[import-untyped]
+
+    from benchmarks.trial_tasks import work
+
+    db = await asyncpg.connect(url)
+    for _ in range(count):
+        dice = Dice()
+        transaction = db.transaction()
+        await transaction.start()
+        dice.line(1)
+        await db.execute(ADD.format(dice.id))
+        dice.line(2)
+        await work.using(id=dice.id, tx=db).aenqueue(0)
+        dice.line(3)
+        await (transaction.commit() if dice.commits else transaction.rollback())
+        dice.line(4)
+        done()
+    await db.close()
+
+
+DRIVERS = ("psycopg", "asyncpg", "sqlalchemy")
+
+
+def requests(driver: str, url: str, count: int, written: int) -> None:
+    """Requests until the end or death; a byte to `written` for each that came to its end."""
+
+    def done() -> None:
+        os.write(written, b".")
+
+    if driver == "asyncpg":
+        asyncio.run(with_asyncpg(url, count, done))
+        return
+    for _ in (with_psycopg if driver == "psycopg" else with_sqlalchemy)(url, count):
+        done()
+
+
+def commits(options: argparse.Namespace) -> bool:
+    """`--rounds` requests per driver, by processes that die; whether the jobs are exactly the committed rows."""
+    with ExitStack() as stack:
+        url: str = options.url or stack.enter_context(serving(Postgres)).url
+        subprocess.run(
+            [sys.executable, "-m", "windlass", "migrate", "--url", url], stdout=subprocess.DEVNULL, check=True
+        )
+        bench = Bench(url, Path(stack.enter_context(tempfile.TemporaryDirectory())))
+        stack.callback(bench.stop)
+        with psycopg.connect(url, autocommit=True) as db:
+            db.execute(MAKE)
+        good = [as_committed(driver, url, options.rounds, bench) for driver in DRIVERS]
+        return all(good)
+
+
+def as_committed(driver: str, url: str, count: int, bench: Bench) -> bool:
+    """The requests of one driver, and what came of them."""
+    began, made, deaths = time.monotonic(), 0, 0
+    while made < count:
+        reading, written = os.pipe()
+        pid = os.fork()
+        if not pid:
+            try:
+                requests(driver, url, count - made, written)
+            except Exception:
+                traceback.print_exc()
+                os._exit(1)
+            os._exit(0)
+        os.close(written)
+        with os.fdopen(reading, "rb") as pipe:
+            made += len(pipe.read()) + 1  # the last died in the midst, or was never begun
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        deaths += code == 9
+        if code not in (0, 9):
+            raise SystemExit(f"{driver}: a request failed; run it by hand to see why")
+    time.sleep(1)
+    with psycopg.connect(url, autocommit=True) as db:
+        rows = {row[0] for row in db.execute("SELECT id FROM soak_rows")}
+        db.execute("TRUNCATE soak_rows")
+    lost = settle(bench, rows)
+    extra = {id for _, id in bench.ends()} - rows
+    bench.effects.unlink()
+    print(
+        f"{driver}: {made:,} requests in {time.monotonic() - began:.0f} s, {deaths} of them died; {len(rows):,} rows, "
+        f"{len(lost)} without a job, {len(extra)} jobs without a row"
+    )
+    return not lost and not extra
+
+
+def main() -> None:
+    """Run one mode."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("mode", choices=["restart", "terminate", "listener", "redis-kill", "frozen", "commits"])
+    parser.add_argument("--rounds", type=int, help="rounds (60), or requests per driver (10,000)")
+    parser.add_argument("--state", type=Path, default=Path("soak.json"))
+    parser.add_argument("--url", help="a PostgreSQL to use for commits")
+    options = parser.parse_args()
+    options.rounds = options.rounds or (10_000 if options.mode == "commits" else 60)
+    match options.mode:
+        case "frozen":
+            good = freeze(options)
+        case "commits":
+            good = commits(options)
+        case mode:
+            good = rounds(mode, options.rounds, options.state)
+    if not good:
+        raise SystemExit(f"{options.mode}: a bar was missed")
+
+
+if __name__ == "__main__":
+    main()
