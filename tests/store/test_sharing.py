@@ -267,10 +267,12 @@ async def until_empty(world: World, seconds: float) -> None:
 async def test_processes_share_no_job(real: World, tmp_path: Path) -> None:
     jobs = [new() for _ in range(3_000)]
     log = tmp_path / "log"
+    await real.put(more_to_come := new(delay=3_600))  # a rival ends when nothing is left
     with rivals(real, log, 4, lease=15) as started:
         for n in range(0, len(jobs), 100):
             await real.put(*jobs[n : n + 100])
             await asyncio.sleep(0.005)
+        await real.store.act([more_to_come.id], Verb.DELETE)
         await until_empty(real, 60)
         assert [await asyncio.to_thread(process.wait, 30) for process in started] == [0] * 4
     found = told(log)

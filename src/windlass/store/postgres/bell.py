@@ -1,0 +1,122 @@
+"""Hints between processes by LISTEN and NOTIFY. They may be lost; looking again finds everything."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable
+from typing import get_args
+
+import psycopg
+
+from windlass.store.contract import Topic
+from windlass.store.postgres.link import BoundAsyncConnection
+from windlass.store.postgres.statements import SQL, Call
+from windlass.store.waiters import Waiters
+
+logger = logging.getLogger("windlass.store")
+
+CALM = 0.01
+"""Seconds between two notifications of one topic by one process: a commit with one takes a lock of the whole server."""
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
+"""Seconds before a listener whose connection broke connects again."""
+
+PROOF = 2.0
+"""Seconds in which a listener must hear itself: behind a pooler it never does."""
+
+
+class Bell:
+    """Listens on a connection of its own from the first wait on; rings through the store's others."""
+
+    def __init__(
+        self,
+        schema: str,
+        connect: Callable[[], Awaitable[BoundAsyncConnection]] | None,
+        send: Callable[[Call], Awaitable[object]],
+    ) -> None:
+        self._channels: dict[str, Topic] = {f"windlass {schema} {topic}": topic for topic in get_args(Topic)}
+        self._names: dict[Topic, str] = {topic: channel for channel, topic in self._channels.items()}
+        self._connect = connect
+        self._send = send
+        self._waiters = Waiters()
+        self._listening: asyncio.Task[None] | None = None
+        self._ringing: dict[Topic, asyncio.Task[None]] = {}
+        self._again: set[Topic] = set()
+
+    def ring_call(self, topic: Topic) -> Call:
+        """The statement that rings."""
+        return Call(SQL.ring, (self._names[topic],))
+
+    def ring(self, topic: Topic) -> None:
+        """Wake all who wait for `topic`, soon; many rings at once become one or two."""
+        if topic in self._ringing:
+            self._again.add(topic)
+        else:
+            self._ringing[topic] = asyncio.create_task(self._ring(topic))
+
+    async def _ring(self, topic: Topic) -> None:
+        try:
+            while True:
+                self._again.discard(topic)
+                try:
+                    await self._send(self.ring_call(topic))
+                except Exception as error:
+                    logger.debug("a hint was not sent: %s", error)
+                await asyncio.sleep(CALM)
+                if topic not in self._again:
+                    return
+        finally:
+            self._ringing.pop(topic, None)
+
+    async def wait(self, topic: Topic, timeout: float) -> bool:
+        """Whether `topic` was rung within `timeout` seconds, or before without being heard."""
+        if self._listening is None and self._connect is not None:
+            self._listening = asyncio.create_task(self._listen(self._connect))
+        return await self._waiters.wait(topic, timeout)
+
+    async def _listen(self, connect: Callable[[], Awaitable[BoundAsyncConnection]]) -> None:
+        pause = FIRST_PAUSE
+        while True:
+            try:
+                connection = await connect()
+                try:
+                    for channel in self._channels:
+                        await connection.execute(f'LISTEN "{channel}"'.encode())
+                    if not await self._proves(connection):
+                        logger.info("this URL leads to a pooler that cannot LISTEN: jobs are found within a second")
+                        return
+                    pause = FIRST_PAUSE
+                    self._wake_all()  # something may have been missed
+                    async for note in connection.notifies():
+                        self._hear(note.channel)
+                finally:
+                    await connection.close()
+            except (psycopg.Error, OSError) as error:
+                logger.debug("the listener lost its connection: %s", error)
+            await asyncio.sleep(pause)
+            pause = min(LONGEST_PAUSE, pause * 2)
+
+    async def _proves(self, connection: BoundAsyncConnection) -> bool:
+        """Whether what is sent here is heard here."""
+        await connection.execute(SQL.ring, (next(iter(self._channels)),))
+        async for _ in connection.notifies(timeout=PROOF, stop_after=1):
+            return True
+        return False
+
+    def _hear(self, channel: str) -> None:
+        if channel in self._channels:
+            self._waiters.wake(self._channels[channel])
+
+    def _wake_all(self) -> None:
+        for topic in self._names:
+            self._waiters.wake(topic)
+
+    async def close(self) -> None:
+        """Stop listening."""
+        tasks = [task for task in (self._listening, *self._ringing.values()) if task]
+        for task in tasks:
+            task.cancel()
+        for task in tasks:
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await task
+        self._listening = None

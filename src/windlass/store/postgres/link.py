@@ -1,0 +1,314 @@
+"""Connections to the server: kept for the next call, replaced when they break, and never waited for without end."""
+
+import asyncio
+import contextlib
+import random
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, TypeVar
+
+import psycopg
+from psycopg import AsyncConnection, Connection, waiting
+from psycopg.abc import PQGen
+
+from windlass.errors import Conflict, Evicted, StoreError, StoreUnavailable
+from windlass.store.postgres.statements import Call
+from windlass.store.postgres.target import STATEMENT_TIMEOUT, Target
+
+RV = TypeVar("RV")
+Rows = list[tuple[Any, ...]]
+
+PATIENCE = 5.0
+"""Seconds that one call may take in all, with its repetitions."""
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.5
+"""Seconds before a call that failed for a passing reason is repeated."""
+
+MOST = 16
+"""The most connections of one event loop, or of all blocking callers of a process."""
+
+OWN_ERRORS: dict[str, type[StoreError]] = {"WL001": Evicted, "WL002": Conflict}
+PASSING = frozenset({"40001", "40P01", "55P03", "25006", "53300", "57014"})
+"""Serialization, deadlock, lock timeout, a server that became a replica, too many connections, statement timeout."""
+
+NO_SCHEMA = frozenset({"42P01", "42883", "3F000", "42704"})
+
+
+class Unanswered(Exception):
+    """The call may have been carried out: its answer did not come in time."""
+
+
+class Tries:
+    """The repetitions of one call: whether there is another one, and after which pause."""
+
+    def __init__(self, place: str, patience: float) -> None:
+        self.until = time.monotonic() + patience
+        self._place = place
+        self._patience = patience
+        self._pause = FIRST_PAUSE
+        self._sent = False
+
+    def failed(self, error: psycopg.Error, *, sent: bool) -> float:
+        """Seconds to wait before the next try. Raises what the caller shall see if there is none."""
+        if error.sqlstate in OWN_ERRORS:
+            raise OWN_ERRORS[error.sqlstate](error.diag.message_primary or str(error)) from None
+        lost = error.sqlstate is None or error.sqlstate[:2] == "08" or error.sqlstate[:3] == "57P"
+        self._sent |= sent and lost
+        passing = lost and isinstance(error, psycopg.OperationalError)
+        if not (passing or error.sqlstate in PASSING) or time.monotonic() + self._pause >= self.until:
+            raise self._end(error) from error
+        pause, self._pause = self._pause, min(LONGEST_PAUSE, self._pause * 2)
+        return pause * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load
+
+    def _end(self, error: psycopg.Error) -> Exception:
+        if self._sent:
+            return Unanswered(str(error))
+        text = " ".join(str(error).split()) or f"no answer within {self._patience:g} s"
+        if error.sqlstate in NO_SCHEMA:
+            text += ". The schema is missing or older than this Windlass: run windlass migrate"
+        return StoreUnavailable(f"PostgreSQL at {self._place} did not do it; nothing was written: {text}")
+
+
+class BoundConnection(Connection[Any]):
+    """A connection whose waits end at `until` (monotonic), and which then is of no use any more."""
+
+    until: float | None = None
+
+    def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
+        try:
+            return waiting.wait(gen, self.pgconn.socket, interval=interval, timeout=remaining(self.until, timeout))
+        except BaseException as error:
+            if not isinstance(error, psycopg.DatabaseError) or error.sqlstate is None:
+                self.pgconn.finish()
+            raise
+
+
+class BoundAsyncConnection(AsyncConnection[Any]):
+    """The same for an event loop. A cancelled call drops its connection: asking a dead server to cancel takes long."""
+
+    until: float | None = None
+
+    async def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
+        try:
+            return await waiting.wait_async(
+                gen, self.pgconn.socket, interval=interval, timeout=remaining(self.until, timeout)
+            )
+        except BaseException as error:
+            if not isinstance(error, psycopg.DatabaseError) or error.sqlstate is None:
+                self.pgconn.finish()
+            raise
+
+
+def remaining(until: float | None, timeout: float | None) -> float | None:
+    """Seconds that a wait may take."""
+    if until is None:
+        return timeout
+    left = max(0.0, until - time.monotonic())
+    return left if timeout is None else min(left, timeout)
+
+
+class Ways:
+    """How to connect to one target: directly, or through a pooler, which takes no session settings."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self.pooled = False
+
+    def settings(self) -> dict[str, Any]:
+        """What a connection is made with."""
+        given: dict[str, Any] = {"conninfo": self.target.conninfo, "autocommit": True, "prepare_threshold": None}
+        if not self.pooled and "options=" not in self.target.conninfo:
+            given["options"] = f"-c statement_timeout={STATEMENT_TIMEOUT}"
+        return given
+
+    def is_pooler(self, error: psycopg.Error) -> bool:
+        """Whether the other side has just told that it is a pooler; from then on we know."""
+        if self.pooled or "unsupported startup parameter" not in str(error):
+            return False
+        self.pooled = True
+        return True
+
+
+class AsyncLink:
+    """Connections of one event loop."""
+
+    def __init__(self, ways: Ways) -> None:
+        self._ways = ways
+        self._idle: list[BoundAsyncConnection] = []
+        self._free = asyncio.Semaphore(MOST)
+        self._closed = False
+
+    async def rows(self, first: Call, then: Call | None = None, *, patience: float = PATIENCE) -> Rows:
+        """The rows of a call, repeated (as `then`, if given) while the reason why it failed may pass.
+
+        Raises `StoreUnavailable` when nothing was written, `Unanswered` when that cannot be told.
+        """
+        tries, call = Tries(self._ways.target.place, patience), first
+        while True:
+            sent = False
+            try:
+                async with self._connection(tries.until) as connection:
+                    sent = True
+                    cursor = await connection.execute(call.sql, call.params)
+                    return await cursor.fetchall()
+            except psycopg.Error as error:
+                pause = tries.failed(error, sent=sent)
+                call = then or first
+            await asyncio.sleep(pause)
+
+    @contextlib.asynccontextmanager
+    async def _connection(self, until: float | None) -> AsyncIterator[BoundAsyncConnection]:
+        self._refuse_closed()
+        async with self._free:
+            connection = await self._take(until)
+            connection.until = until
+            try:
+                yield connection
+            finally:
+                if connection.closed:
+                    self._drop_idle()
+                elif self._closed:
+                    await connection.close()
+                else:
+                    self._idle.append(connection)
+
+    @contextlib.asynccontextmanager
+    async def transaction(self) -> AsyncIterator[BoundAsyncConnection]:
+        """A connection with an open transaction, which ends with the block."""
+        async with self._connection(None) as connection, connection.transaction():
+            yield connection
+
+    async def _take(self, until: float | None) -> BoundAsyncConnection:
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.closed:
+                return connection
+        return await self.connect(until)
+
+    async def connect(self, until: float | None = None) -> BoundAsyncConnection:
+        """A new connection. Raises `psycopg.OperationalError`."""
+        left = None if until is None else max(0.0, until - time.monotonic())
+        try:
+            async with asyncio.timeout(left):
+                return await BoundAsyncConnection.connect(**self._ways.settings())
+        except TimeoutError:
+            raise psycopg.OperationalError("the server did not take a connection in time") from None
+        except psycopg.OperationalError as error:
+            if self._ways.is_pooler(error):
+                return await self.connect(until)
+            raise
+
+    def _drop_idle(self) -> None:
+        """Forget the other connections when one broke: the server was restarted, or a failover happened."""
+        for connection in self._idle:
+            connection.pgconn.finish()
+        self._idle.clear()
+
+    async def close(self) -> None:
+        """Close what is idle; what is in use is closed when it comes back."""
+        self._closed = True
+        for connection in self._idle:
+            await connection.close()
+        self._idle.clear()
+
+    def _refuse_closed(self) -> None:
+        if self._closed:
+            raise StoreUnavailable("the store is not open")
+
+
+class BlockingLink:
+    """Connections of the threads of a process that store jobs without an event loop."""
+
+    def __init__(self, ways: Ways) -> None:
+        self._ways = ways
+        self._idle: list[BoundConnection] = []
+        self._free = threading.Semaphore(MOST)
+        self._closed = False
+
+    def rows(self, first: Call, then: Call | None, patience: float) -> Rows:
+        """As `AsyncLink.rows`, on the caller's own thread."""
+        tries, call = Tries(self._ways.target.place, patience), first
+        while True:
+            sent = False
+            try:
+                with self._connection(tries.until) as connection:
+                    sent = True
+                    return connection.execute(call.sql, call.params).fetchall()
+            except psycopg.Error as error:
+                pause = tries.failed(error, sent=sent)
+                call = then or first
+            time.sleep(pause)
+
+    @contextlib.contextmanager
+    def _connection(self, until: float | None) -> Iterator[BoundConnection]:
+        if self._closed:
+            raise StoreUnavailable("the store is not open")
+        if not self._free.acquire(timeout=None if until is None else max(0.0, until - time.monotonic())):
+            raise psycopg.OperationalError(f"all {MOST} connections of this process are busy")
+        try:
+            connection = self._take(until)
+            connection.until = until
+            try:
+                yield connection
+            finally:
+                if connection.closed:
+                    self.drop_idle()
+                elif self._closed:
+                    connection.close()
+                else:
+                    self._idle.append(connection)
+        finally:
+            self._free.release()
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[BoundConnection]:
+        """A connection with an open transaction, which ends with the block."""
+        with self._connection(None) as connection, connection.transaction():
+            yield connection
+
+    def _take(self, until: float | None) -> BoundConnection:
+        while True:
+            try:
+                connection = self._idle.pop()
+            except IndexError:
+                return self._connect(until)
+            if not connection.closed:
+                return connection
+
+    def _connect(self, until: float | None) -> BoundConnection:
+        """A new connection, made on a thread of its own: libpq counts in whole seconds, and from two on."""
+        made: list[BoundConnection | Exception] = []
+        given_up = threading.Event()
+
+        def make() -> None:
+            try:
+                made.append(BoundConnection.connect(**self._ways.settings()))
+            except Exception as error:
+                made.append(error)
+            if given_up.is_set() and isinstance(made[0], BoundConnection):
+                made[0].close()
+
+        thread = threading.Thread(target=make, name="windlass-connect", daemon=True)
+        thread.start()
+        thread.join(None if until is None else max(0.0, until - time.monotonic()))
+        if thread.is_alive():
+            given_up.set()
+            raise psycopg.OperationalError("the server did not take a connection in time")
+        (connection,) = made
+        if isinstance(connection, psycopg.OperationalError) and self._ways.is_pooler(connection):
+            return self._connect(until)
+        if isinstance(connection, Exception):
+            raise connection
+        return connection
+
+    def drop_idle(self) -> None:
+        """Forget the other connections when one broke."""
+        with contextlib.suppress(IndexError):
+            while True:
+                self._idle.pop().close()
+
+    def close(self) -> None:
+        """Close what is idle; what is in use is closed when it comes back."""
+        self._closed = True
+        self.drop_idle()

@@ -1,0 +1,140 @@
+-- Statements of the PostgreSQL store. {schema} is the quoted name of its schema; each is one round trip.
+
+-- name: put
+SELECT (p).states, (p).at, (p).holders, (p).held, (p).pending, (p).ring
+FROM {schema}.put(%s::text[], %s::text[], %s::integer[], %s::text[], %s::boolean, %s::bigint, %s::json, %s::json, %s::json, %s::boolean) AS p;
+
+-- name: exchange
+SELECT * FROM {schema}.exchange(%s::text, %s::bigint, %s::text[], %s::bigint[], %s::bigint[], %s::integer[], %s::text[], %s::json,
+    %s::integer, %s::text[], %s::integer[], %s::integer[], %s::text[], %s::integer[]);
+
+-- name: settle
+SELECT {schema}.settle(%s::text, %s::json);
+
+-- name: enlist
+SELECT {schema}.enlist(%s::text, %s::text, %s::integer, %s::text, %s::double precision, %s::text, %s::integer);
+
+-- name: join_worker
+SELECT {schema}.join_worker(%s::text, %s::text, %s::integer, %s::text[]);
+
+-- name: release
+SELECT {schema}.release(%s::text[], %s::text, %s::json);
+
+-- name: retire
+SELECT {schema}.retire(%s::text);
+
+-- name: beat
+SELECT * FROM {schema}.beat(%s::text);
+
+-- name: survey
+SELECT {schema}.survey();
+
+-- name: phantoms
+-- Whether a runner has claims up to an exchange that are not among those it says it holds.
+SELECT EXISTS (SELECT 1 FROM {schema}.live l WHERE l.runner = %s::text AND l.state = 'running' AND l.seq <= %s::bigint
+    AND NOT EXISTS (SELECT 1 FROM unnest(%s::text[], %s::bigint[]) AS k (id, fence)
+        WHERE k.id = l.id AND k.fence = l.fence));
+
+-- name: reconcile
+SELECT {schema}.reconcile(%s::text, %s::bigint, %s::text[], %s::bigint[]);
+
+-- name: reap
+SELECT {schema}.reap(%s::text);
+
+-- name: note
+WITH given AS (
+    SELECT * FROM unnest(%s::text[], %s::bigint[], %s::bigint[], %s::text[])
+        WITH ORDINALITY AS g (id, fence, seq, progress, n)
+), noted AS (
+    UPDATE {schema}.live l SET progress = g.progress FROM given g
+    WHERE l.id = g.id AND l.fence = g.fence AND l.seq = g.seq AND l.runner = %s::text AND l.state = 'running'
+    RETURNING g.n
+)
+SELECT id FROM given WHERE n NOT IN (SELECT n FROM noted) ORDER BY n;
+
+-- name: act
+SELECT {schema}.act(%s::text[], %s::text);
+
+-- name: prune
+SELECT {schema}.prune(%s::json, %s::integer);
+
+-- name: save
+SELECT {schema}.save(%s::json, %s::json);
+
+-- name: docs
+SELECT kind, name, version, body, due FROM {schema}.docs WHERE kind = %s ORDER BY name COLLATE "C";
+
+-- name: docs_due
+SELECT kind, name, version, body, due FROM {schema}.docs
+WHERE kind = %s AND due <= {schema}.now_micros() ORDER BY due, name COLLATE "C";
+
+-- name: live_by_id
+SELECT {columns} FROM {schema}.live WHERE id = ANY (%s::text[]);
+
+-- name: over_by_id
+-- {since} is a literal, so that planning leaves out the partitions of all days before.
+SELECT {columns} FROM {schema}.history WHERE id = ANY (%s::text[]) AND finished_at >= {since};
+
+-- name: listed
+SELECT {columns}, {keys} FROM {schema}.{table} WHERE {condition} ORDER BY {order} LIMIT %s;
+
+-- name: listed_ready
+-- The heads of every line, merged: one index search per line, however long each is.
+WITH RECURSIVE present (line) AS (
+    (SELECT line FROM {schema}.live WHERE state = 'ready' ORDER BY line LIMIT 1)
+    UNION ALL
+    SELECT n.line FROM present p CROSS JOIN LATERAL (
+        SELECT line FROM {schema}.live WHERE state = 'ready' AND line > p.line ORDER BY line LIMIT 1) n
+)
+SELECT {columns}, -priority, rank, id FROM present p CROSS JOIN LATERAL (
+    SELECT * FROM {schema}.live WHERE state = 'ready' AND live.line = p.line AND {condition}
+    ORDER BY priority DESC, rank, id LIMIT %s) l
+ORDER BY priority DESC, rank, id LIMIT %s;
+
+-- name: counted
+SELECT (SELECT count(*) FROM {schema}.live WHERE {condition}) + (SELECT count(*) FROM {schema}.history WHERE {condition});
+
+-- name: targets
+SELECT id FROM {schema}.{table} WHERE {condition} LIMIT %s;
+
+-- name: held_by_another
+-- Within a statement about jobs: whether the unique key of that job is another's.
+SELECT 1 FROM {schema}.marks m WHERE m.key = unique_key AND m.job <> id
+
+-- name: stats
+SELECT queue, task, state, count(*), min(run_at), {schema}.now_micros() FROM {schema}.live
+WHERE state IN ('ready', 'scheduled', 'running') GROUP BY 1, 2, 3 ORDER BY 1, 2, 3;
+
+-- name: workers
+SELECT id, host, pid, version, lease, queues, concurrency, started_at, {schema}.steady_micros() - beat_at
+FROM {schema}.workers ORDER BY started_at, id;
+
+-- name: runners
+SELECT id, worker, pid, tasks, joined_at,
+    (SELECT count(*) FROM {schema}.live l WHERE l.runner = runners.id AND l.state = 'running')
+FROM {schema}.runners ORDER BY joined_at, id;
+
+-- name: ring
+SELECT pg_notify(%s, '');
+
+-- name: version
+SELECT CASE WHEN to_regclass(%s) IS NULL THEN NULL ELSE 1 END;
+
+-- name: schema_version
+SELECT version, oldest FROM {schema}.schema_version;
+
+-- name: set_version
+WITH old AS (DELETE FROM {schema}.schema_version) INSERT INTO {schema}.schema_version VALUES (%s, %s);
+
+-- name: health
+SELECT current_setting('server_version'), current_setting('synchronous_commit'), current_setting('fsync'),
+    pg_is_in_recovery(), extract(epoch FROM clock_timestamp()),
+    current_setting('max_connections')::integer, (SELECT count(*) FROM pg_stat_activity),
+    pg_total_relation_size('{schema}.live'),
+    (SELECT coalesce(sum(pg_total_relation_size(relid)), 0) FROM pg_partition_tree('{schema}.history') WHERE isleaf),
+    (SELECT n_dead_tup FROM pg_stat_all_tables WHERE relid = '{schema}.live'::regclass),
+    (SELECT n_live_tup FROM pg_stat_all_tables WHERE relid = '{schema}.live'::regclass);
+
+-- name: old_snapshot
+SELECT pid, coalesce(application_name, ''), extract(epoch FROM clock_timestamp() - xact_start) FROM pg_stat_activity
+WHERE backend_xmin IS NOT NULL AND pid <> pg_backend_pid() ORDER BY age(backend_xmin) DESC LIMIT 1;

@@ -1,0 +1,177 @@
+"""What is only read, for people and programs: pages, counts, workers."""
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from windlass.model import Doc, Filter, JobRecord, Line, Page, RunnerInfo, State, Verb, WorkerInfo
+from windlass.store.postgres.rows import COLUMNS, WIDTH, read_job
+from windlass.store.postgres.statements import SQL, Call, earliest, filled
+from windlass.store.rows import MICRO, seconds
+
+NEWEST = (("id", "DESC"),)
+ORDERS = {
+    State.SCHEDULED: (("run_at", ""), ("id", "")),
+    State.RUNNING: (("started_at", "DESC"), ("id", "DESC")),
+    State.SUCCEEDED: (("finished_at", "DESC"), ("id", "")),
+    State.FAILED: (("finished_at", "DESC"), ("id", "")),
+    State.CANCELLED: (("finished_at", "DESC"), ("id", "")),
+}
+"""How jobs of a state are listed: as an index, or few rows, have them."""
+
+
+def fill(sql: str, schema: str, **parts: str) -> str:
+    """A statement with its parts."""
+    for name, part in {"schema": schema, "columns": COLUMNS, **parts}.items():
+        sql = sql.replace(f"{{{name}}}", part)
+    return sql
+
+
+def get_live(schema: str, ids: Sequence[str]) -> Call:
+    """The live ones of these jobs."""
+    return Call(fill(SQL.live_by_id, schema), (list(ids),))
+
+
+def get_over(schema: str, ids: Sequence[str]) -> Call:
+    """Those of these jobs that are over."""
+    return Call(fill(SQL.over_by_id, schema, since=str(earliest(ids))), (list(ids),))
+
+
+def where(filter: Filter) -> tuple[str, list[Any]]:
+    """The condition of a filter, and its parameters."""
+    terms, parameters = ["true"], list[Any]()
+    if filter.state is not None:
+        terms.append(f"state = '{State(filter.state)}'")
+    for column in ("task", "queue"):
+        if (value := getattr(filter, column)) is not None:
+            terms.append(f"{column} = %s")
+            parameters.append(value)
+    if filter.tag is not None:
+        terms.append("tags @> ARRAY[%s]")
+        parameters.append(filter.tag)
+    return " AND ".join(terms), parameters
+
+
+def tables(filter: Filter) -> tuple[str, ...]:
+    """Where jobs that match can be."""
+    if filter.state is None:
+        return ("live", "history")
+    return ("history",) if filter.state.final else ("live",)
+
+
+def listed(schema: str, filter: Filter, limit: int, after: str | None) -> list[Call]:
+    """The statements whose rows, merged, are a page and one row more."""
+    if filter.state is State.READY:
+        return [listed_ready(schema, filter, limit, after)]
+    order = ORDERS.get(filter.state or State.WAITING, NEWEST)
+    condition, parameters = where(filter)
+    if after is not None:
+        more, cursor = beyond(order, json.loads(after))
+        condition, parameters = f"{condition} AND {more}", [*parameters, *cursor]
+    parts = {
+        "keys": ", ".join(name for name, _ in order),
+        "order": ", ".join(f"{name} {way}" for name, way in order),
+        "condition": condition,
+    }
+    return [Call(fill(SQL.listed, schema, table=table, **parts), (*parameters, limit + 1)) for table in tables(filter)]
+
+
+def beyond(order: Sequence[tuple[str, str]], cursor: Sequence[Any]) -> tuple[str, list[Any]]:
+    """The condition for rows after `cursor` in an order of one or two keys."""
+    signs = [">" if not way else "<" for _, way in order]
+    if len(order) == 1:
+        return f"{order[0][0]} {signs[0]} %s", list(cursor)
+    (first, _), (second, _) = order
+    inner = f"({first} {signs[0]}= %s AND ({first} {signs[0]} %s OR {second} {signs[1]} %s))"
+    return inner, [cursor[0], cursor[0], cursor[1]]
+
+
+def listed_ready(schema: str, filter: Filter, limit: int, after: str | None) -> Call:
+    """Ready jobs in the order of claiming."""
+    condition, parameters = where(filter)
+    if after is not None:
+        condition += " AND (-priority, rank, id) > (%s, %s, %s)"
+        parameters += json.loads(after)
+    return Call(fill(SQL.listed_ready, schema, condition=condition), (*parameters, limit + 1, limit + 1))
+
+
+def read_page(filter: Filter, limit: int, rows: list[Sequence[Any]]) -> Page:
+    """A page out of the rows of `listed`."""
+    if len(tables(filter)) > 1:
+        rows.sort(key=lambda row: str(row[0]), reverse=True)
+    more = len(rows) > limit
+    rows = rows[:limit]
+    cursor = json.dumps(list(rows[-1][WIDTH:])) if more else None
+    return Page(jobs=tuple(read_job(row) for row in rows), after=cursor)
+
+
+def counted(schema: str, filter: Filter) -> Call:
+    """How many jobs match."""
+    condition, parameters = where(filter)
+    return Call(fill(SQL.counted, schema, condition=condition), (*parameters, *parameters))
+
+
+def targets(schema: str, filter: Filter, verb: Verb, limit: int) -> list[Call]:
+    """The statements that find jobs that match and that `verb` fits."""
+    fits = {
+        Verb.CANCEL: {"live": "NOT cancelling"},
+        Verb.RETRY: {
+            "live": "state = 'scheduled'",
+            "history": f"NOT EXISTS ({filled(SQL.held_by_another, schema)})",
+        },
+        Verb.DELETE: {"live": "state <> 'running'", "history": "true"},
+    }[verb]
+    condition, parameters = where(filter)
+    return [
+        Call(fill(SQL.targets, schema, table=table, condition=f"{condition} AND {fits[table]}"), (*parameters, limit))
+        for table in tables(filter)
+        if table in fits
+    ]
+
+
+def read_stats(rows: Sequence[Sequence[Any]]) -> list[Line]:
+    """Rows of `stats`."""
+    return [
+        Line(queue=queue, task=task, state=State(state), count=number, oldest=max(0.0, (now - first) / MICRO))
+        for queue, task, state, number, first, now in rows
+    ]
+
+
+def read_workers(workers: Sequence[Sequence[Any]], runners: Sequence[Sequence[Any]]) -> list[WorkerInfo]:
+    """Rows of `workers` and `runners`."""
+    of: defaultdict[str, list[RunnerInfo]] = defaultdict(list)
+    for id, worker, pid, tasks, joined_at, running in runners:
+        info = RunnerInfo(
+            id=id, worker=worker, pid=pid, tasks=tuple(tasks), joined_at=joined_at / MICRO, running=running
+        )
+        of[worker].append(info)
+    return [
+        WorkerInfo(
+            id=id,
+            host=host,
+            pid=pid,
+            version=version,
+            lease=lease,
+            queues=queues,
+            concurrency=concurrency,
+            started_at=started_at / MICRO,
+            beat_age=age / MICRO,
+            runners=tuple(of[id]),
+        )
+        for id, host, pid, version, lease, queues, concurrency, started_at, age in workers
+    ]
+
+
+def read_docs(rows: Sequence[Sequence[Any]]) -> list[Doc]:
+    """Rows of `docs`."""
+    return [
+        Doc(kind=kind, name=name, version=version, body=bytes(body), due=seconds(due))
+        for kind, name, version, body, due in rows
+    ]
+
+
+def in_order(ids: Sequence[str], found: Sequence[JobRecord]) -> list[JobRecord]:
+    """Jobs in the order asked for."""
+    by_id = {job.id: job for job in found}
+    return [by_id[id] for id in ids if id in by_id]

@@ -1,0 +1,293 @@
+"""The store's calls as data: one SQL statement each with its parameters, and a reader of its rows.
+
+Whoever has a connection can run them: the store's own, or the user's, inside his transaction.
+"""
+
+import base64
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from windlass.errors import UniquePending
+from windlass.model import Claim, Demand, Doc, Ending, Exchanged, Mark, NewJob, Outcome, Placed, State
+from windlass.store.queries import load_queries
+from windlass.store.rows import MICRO, micros
+
+SQL = load_queries("windlass.store.postgres", "queries.sql")
+DAY = 86_400 * MICRO
+STATES: Mapping[str | None, State | None] = {str(state): state for state in State} | {None: None}
+
+
+class Call(Struct, frozen=True):
+    """One statement with positional `%s` parameters."""
+
+    sql: str
+    params: tuple[Any, ...]
+
+
+class PutAnswer(Struct, frozen=True):
+    """What a put did, and whether an idle worker should hear of it."""
+
+    placed: list[Placed]
+    ring: bool
+
+
+@lru_cache(maxsize=256)
+def filled(sql: str, schema: str) -> str:
+    """A statement for the tables of `schema` (quoted)."""
+    return sql.replace("{schema}", schema)
+
+
+def earliest(ids: Sequence[str]) -> int:
+    """A day (in microseconds) before which no job of these ids can have ended, as far as their UUIDv7 tell."""
+    first = min((made_at(id) for id in ids), default=0)
+    return max(0, (first - DAY) // DAY * DAY)
+
+
+def made_at(id: str) -> int:
+    """The moment in a UUIDv7; 0 for any other id."""
+    if len(id) != 36 or id[14] != "7":
+        return 0
+    try:
+        return int(id[:8] + id[9:13], 16) * 1000
+    except ValueError:
+        return 0
+
+
+# Put
+
+
+def put_call(
+    schema: str,
+    jobs: Sequence[NewJob],
+    marks: Sequence[Mark] = (),
+    docs: Sequence[Doc] = (),
+    *,
+    in_tx: bool = False,
+    again: bool = False,
+) -> Call:
+    """`Store.put`. `in_tx`: inside somebody else's transaction; `again`: it may have been done before."""
+    shapes: dict[tuple[Any, ...], int] = {}
+    numbers: list[int] = []
+    for job in jobs:
+        shape = (
+            job.queue,
+            job.task,
+            job.priority,
+            job.delay,
+            job.run_at,
+            job.expires_in,
+            job.options,
+            job.tags,
+            job.past,
+        )
+        number = shapes.get(shape)
+        if number is None:
+            number = shapes[shape] = len(shapes) + 1
+        numbers.append(number)
+    ids = [job.id for job in jobs]
+    fresh = not again and all(job.fresh for job in jobs)
+    return Call(
+        filled(SQL.put, schema),
+        (
+            ids,
+            [job.args.decode() for job in jobs],
+            numbers,
+            [job.unique for job in jobs] if any(job.unique for job in jobs) else None,
+            fresh,
+            0 if fresh else earliest(ids),
+            to_json([kind(*shape) for shape in shapes]),
+            to_json([{"key": mark.key, "job": mark.job, "ttl": micros(mark.ttl)} for mark in marks]) if marks else None,
+            docs_json(docs) if docs else None,
+            in_tx,
+        ),
+    )
+
+
+def kind(
+    queue: str,
+    task: str,
+    priority: int,
+    delay: float,
+    run_at: float | None,
+    expires_in: float | None,
+    options: bytes | None,
+    tags: tuple[str, ...],
+    past: Any,
+) -> dict[str, Any]:
+    """What several jobs of one put have in common."""
+    found: dict[str, Any] = {"queue": queue, "task": task, "priority": priority}
+    if run_at is not None:
+        found["run_at"] = micros(run_at)
+    elif delay > 0:
+        found["delay"] = micros(delay)
+    if expires_in is not None:
+        found["expires_in"] = micros(expires_in)
+    if options is not None:
+        found["options"] = options.decode()
+    if tags:
+        found["tags"] = tags
+    if past is not None:
+        found |= {"attempt": past.attempt, "lost": past.lost, "fence": past.fence}
+        found |= {"enqueued_at": micros(past.enqueued_at), "attempts": [as_attempt(one) for one in past.attempts]}
+    return found
+
+
+def as_attempt(attempt: Any) -> str:
+    """An attempt as `live.attempts` keeps it."""
+    began = None if attempt.started_at is None else micros(attempt.started_at)
+    row = (attempt.fence, attempt.attempt, attempt.ending, attempt.runner, began, micros(attempt.ended_at))
+    return to_json([*row, attempt.failure])
+
+
+def docs_json(docs: Sequence[Doc]) -> str:
+    """Documents as `save_docs` takes them."""
+    return to_json(
+        [
+            {
+                "kind": doc.kind,
+                "name": doc.name,
+                "version": doc.version,
+                "body": base64.b64encode(doc.body).decode(),
+                "due": None if doc.due is None else micros(doc.due),
+            }
+            for doc in docs
+        ]
+    )
+
+
+def read_put(rows: Sequence[Sequence[Any]], jobs: Sequence[NewJob], params: Sequence[Any]) -> PutAnswer:
+    """The row of a put. Raises `UniquePending`."""
+    states, at, holders, held, pending, ring = rows[0]
+    if pending:
+        raise UniquePending(
+            "another open transaction has one of the unique keys, and whether it stays is not known yet; nothing was "
+            "written. Try again when that transaction is over"
+        )
+    of_shape = [STATES[state] for state in states]
+    placed = [
+        Placed(id=job.id, state=of_shape[shape - 1], new=True) for job, shape in zip(jobs, params[2], strict=True)
+    ]
+    for position, holder, state in zip(at, holders, held, strict=True):
+        placed[position - 1] = Placed(id=holder, state=STATES[state], new=False)
+    return PutAnswer(placed, ring)
+
+
+# Exchange and settle
+
+
+def exchange_call(schema: str, runner: str, seq: int, outcomes: Sequence[Outcome], demand: Demand) -> Call:
+    """`Store.exchange`."""
+    plain, others = split(outcomes)
+    names, serves = served(tuple((lane.slots > 0, lane.tasks, lane.suspects) for lane in demand.lanes))
+    quotas = demand.quotas
+    return Call(
+        filled(SQL.exchange, schema),
+        (
+            runner,
+            seq,
+            *(successes(plain) if plain else (None,) * 5),
+            outcomes_json(others) if others else None,
+            min(demand.slots, 1000),
+            names,
+            serves,
+            [lane.slots for lane in demand.lanes],
+            None if quotas is None else [quota.queue for quota in quotas],
+            None if quotas is None else [quota.share for quota in quotas],
+        ),
+    )
+
+
+def split(outcomes: Sequence[Outcome]) -> tuple[list[Outcome], list[Outcome]]:
+    """Plain successes, and the rest; all in the rest where two are of one job, because then their order counts."""
+    if len({outcome.id for outcome in outcomes}) < len(outcomes):
+        return [], list(outcomes)
+    plain = [outcome for outcome in outcomes if outcome.ending is Ending.SUCCEEDED]
+    return plain, [outcome for outcome in outcomes if outcome.ending is not Ending.SUCCEEDED]
+
+
+def successes(plain: Sequence[Outcome]) -> tuple[list[Any], ...]:
+    """Plain successes as the arrays of `succeed`."""
+    return (
+        [outcome.id for outcome in plain],
+        [outcome.fence for outcome in plain],
+        [outcome.seq for outcome in plain],
+        [outcome.attempt for outcome in plain],
+        [None if outcome.result is None else outcome.result.decode() for outcome in plain],
+    )
+
+
+@lru_cache(maxsize=64)
+def served(lanes: tuple[tuple[bool, frozenset[str], frozenset[str]], ...]) -> tuple[list[str], list[int]]:
+    """The names of tasks (with ! for suspects) and the number of the first lane with free slots that takes each."""
+    found: dict[str, int] = {}
+    for number, (free, tasks, suspects) in enumerate(lanes, 1):
+        for name in (*tasks, *(f"{task}!" for task in suspects)) if free else ():
+            found.setdefault(name, number)
+    return list(found), list(found.values())
+
+
+def outcomes_json(outcomes: Sequence[Outcome]) -> str:
+    """Outcomes as `settle_each` takes them."""
+    return to_json(
+        [
+            {
+                "id": outcome.id,
+                "fence": outcome.fence,
+                "seq": outcome.seq,
+                "ending": outcome.ending,
+                "state": outcome.ending.state,
+                "attempt": outcome.attempt,
+                "lost": outcome.lost,
+                "delay": micros(outcome.delay),
+                "result": None if outcome.result is None else outcome.result.decode(),
+                "failure": None if outcome.failure is None else to_json(outcome.failure),
+                "reason": outcome.reason,
+            }
+            for outcome in outcomes
+        ]
+    )
+
+
+def read_exchange(rows: Sequence[Sequence[Any]]) -> tuple[Exchanged, bool]:
+    """The rows of an exchange, and whether a job came to its end."""
+    refused, finished, next_run, more, *_ = rows[0]
+    next_due = None if next_run is None else next_run / MICRO
+    claims = tuple([read_claim(row) for row in rows[1:]])
+    return Exchanged(refused=tuple(refused), claimed=claims, next_due=0.0 if more else next_due), finished
+
+
+def read_claim(row: Sequence[Any]) -> Claim:
+    """A claim in the rows of an exchange."""
+    return Claim(
+        id=row[4],
+        fence=row[5],
+        seq=row[6],
+        task=row[7],
+        queue=row[8],
+        args=row[9].encode(),
+        options=None if row[10] is None else row[10].encode(),
+        priority=row[11],
+        attempt=row[12],
+        lost=row[13],
+        enqueued_at=row[14] / MICRO,
+        run_at=row[15] / MICRO,
+    )
+
+
+def settle_call(schema: str, runner: str, outcome: Outcome) -> Call:
+    """`Store.settle`."""
+    return Call(filled(SQL.settle, schema), (runner, outcomes_json([outcome])))
+
+
+def read_settle(rows: Sequence[Sequence[Any]]) -> bool:
+    """Whether the outcome stands."""
+    return not rows[0][0]
+
+
+def to_json(value: Any) -> str:
+    """A value as JSON text."""
+    return msgspec.json.encode(value).decode()

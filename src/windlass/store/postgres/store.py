@@ -1,0 +1,342 @@
+"""The PostgreSQL store: the contract, one statement a call."""
+
+import asyncio
+import contextlib
+import json
+import logging
+import time
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+import psycopg
+
+from windlass.clock import Clock
+from windlass.errors import EnqueueUnknown, StoreUnavailable
+from windlass.model import (
+    Demand,
+    Doc,
+    Ending,
+    Exchanged,
+    Filter,
+    Held,
+    JobRecord,
+    Line,
+    Mark,
+    NewJob,
+    Order,
+    Orders,
+    Outcome,
+    Page,
+    Patch,
+    Placed,
+    RunnerInfo,
+    State,
+    Verb,
+    WorkerInfo,
+)
+from windlass.store.contract import BATCH, Topic
+from windlass.store.postgres import reads, statements
+from windlass.store.postgres.bell import Bell
+from windlass.store.postgres.link import PATIENCE, AsyncLink, BlockingLink, BoundAsyncConnection, Rows, Unanswered, Ways
+from windlass.store.postgres.probe import probe
+from windlass.store.postgres.rows import read_job
+from windlass.store.postgres.schema import bring_up
+from windlass.store.postgres.statements import SQL, Call, docs_json, filled, to_json
+from windlass.store.postgres.target import parse
+from windlass.store.rows import MICRO, micros
+
+logger = logging.getLogger("windlass.store")
+
+KEEPING_HOUSE = 60.0
+"""Seconds that prune, survey and what operators do may take."""
+
+
+class PostgresStore:
+    """Jobs in one schema of a PostgreSQL database. Serves one event loop, and any thread by `put_now`."""
+
+    def __init__(self, url: str, clock: Clock) -> None:
+        self.target = parse(url)
+        self.schema = self.target.quoted
+        self._ways = Ways(self.target)
+        self._link: AsyncLink | None = None
+        self._beats: AsyncLink | None = None
+        self._blocking = BlockingLink(self._ways)
+        self._bell: Bell | None = None
+        self._surveying: asyncio.Task[None] | None = None
+
+    # Lifecycle
+
+    async def open(self) -> None:
+        if self._link:
+            return
+        link = AsyncLink(self._ways)
+        await self._bring_up(link, allowed=self.target.migrate)
+        self._link, self._beats = link, AsyncLink(self._ways)
+        self._blocking = BlockingLink(self._ways)
+        listens = self.target.listen is not None
+        self._bell = Bell(self.target.schema, self._connect_listener if listens else None, self._link.rows)
+
+    async def close(self) -> None:
+        if self._surveying:
+            self._surveying.cancel()
+        if self._bell:
+            await self._bell.close()
+        for link in (self._link, self._beats):
+            if link:
+                await link.close()
+        self._blocking.close()
+        self._link = self._beats = self._bell = self._surveying = None
+
+    async def migrate(self) -> Sequence[str]:
+        link = AsyncLink(self._ways)
+        try:
+            return await self._bring_up(link, allowed=True)
+        finally:
+            await link.close()
+
+    async def _bring_up(self, link: AsyncLink, *, allowed: bool) -> Sequence[str]:
+        try:
+            connection = await link.connect(time.monotonic() + PATIENCE)
+        except psycopg.Error as error:
+            text = " ".join(str(error).split())
+            raise StoreUnavailable(f"PostgreSQL at {self.target.place} cannot be reached: {text}") from error
+        try:
+            connection.until = time.monotonic() + (KEEPING_HOUSE if allowed else PATIENCE)
+            return await bring_up(connection, self.target, allowed=allowed)
+        except psycopg.Error as error:
+            text = " ".join(str(error).split())
+            raise StoreUnavailable(f"PostgreSQL at {self.target.place} cannot be used: {text}") from error
+        finally:
+            await connection.close()
+
+    async def _connect_listener(self) -> BoundAsyncConnection:
+        assert self.target.listen
+        return await BoundAsyncConnection.connect(self.target.listen, autocommit=True, prepare_threshold=None)
+
+    async def _rows(self, sql: str, *params: Any, patience: float = PATIENCE) -> Rows:
+        return await self._call(Call(filled(sql, self.schema), params), patience=patience)
+
+    async def _call(self, first: Call, then: Call | None = None, *, patience: float = PATIENCE) -> Rows:
+        if not self._link:
+            raise StoreUnavailable("the store is not open")
+        try:
+            return await self._link.rows(first, then, patience=patience)
+        except Unanswered as error:
+            raise StoreUnavailable(f"PostgreSQL at {self.target.place} did not answer in time: {error}") from error
+
+    # Jobs in
+
+    async def put(self, jobs: Sequence[NewJob], marks: Sequence[Mark] = (), docs: Sequence[Doc] = ()) -> list[Placed]:
+        if not self._link or not self._bell:
+            raise StoreUnavailable("the store is not open")
+        first = statements.put_call(self.schema, jobs, marks, docs)
+        then = statements.put_call(self.schema, jobs, marks, docs, again=True) if first.params[4] else None
+        try:
+            rows = await self._link.rows(first, then, patience=patience_for(jobs))
+        except Unanswered as error:
+            raise self._unknown(jobs, error) from error
+        answer = statements.read_put(rows, jobs, first.params)
+        if answer.ring:
+            self._bell.ring("work")
+        return answer.placed
+
+    def put_now(self, jobs: Sequence[NewJob], timeout: float) -> list[Placed]:
+        if not self._bell:
+            raise StoreUnavailable("the store is not open")
+        first = statements.put_call(self.schema, jobs)
+        then = statements.put_call(self.schema, jobs, again=True) if first.params[4] else None
+        try:
+            rows = self._blocking.rows(first, then, timeout)
+        except Unanswered as error:
+            raise self._unknown(jobs, error) from error
+        answer = statements.read_put(rows, jobs, first.params)
+        if answer.ring:
+            with contextlib.suppress(StoreUnavailable, Unanswered):  # a hint less
+                self._blocking.rows(self._bell.ring_call("work"), None, timeout)
+        return answer.placed
+
+    def _unknown(self, jobs: Sequence[NewJob], error: Exception) -> Exception:
+        if not jobs:
+            return StoreUnavailable(str(error))
+        return EnqueueUnknown(
+            f"PostgreSQL at {self.target.place} did not answer in time: the job may exist. Repeating with using(id=…) "
+            f"is safe ({error})",
+            jobs[0].id,
+        )
+
+    # The user's own transaction
+
+    @contextlib.asynccontextmanager
+    async def transaction(self) -> AsyncIterator[BoundAsyncConnection]:
+        """A connection of the store's with an open transaction, for a task's own writes and its `settle_call`."""
+        if not self._link:
+            raise StoreUnavailable("the store is not open")
+        async with self._link.transaction() as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def transaction_now(self) -> Iterator[Any]:
+        """`transaction`, for plain functions."""
+        with self._blocking.transaction() as connection:
+            yield connection
+
+    # Workers
+
+    async def enlist(self, worker: WorkerInfo) -> None:
+        await self._rows(
+            SQL.enlist,
+            worker.id,
+            worker.host,
+            worker.pid,
+            worker.version,
+            worker.lease,
+            worker.queues,
+            worker.concurrency,
+        )
+
+    async def join(self, runner: RunnerInfo) -> None:
+        await self._rows(SQL.join_worker, runner.id, runner.worker, runner.pid, list(runner.tasks))
+
+    async def exchange(self, runner: str, seq: int, outcomes: Sequence[Outcome], demand: Demand) -> Exchanged:
+        rows = await self._call(statements.exchange_call(self.schema, runner, seq, outcomes, demand))
+        answer, finished = statements.read_exchange(rows)
+        if finished:
+            self._ring("done")
+        return answer
+
+    async def settle(self, runner: str, outcome: Outcome) -> bool:
+        rows = await self._call(statements.settle_call(self.schema, runner, outcome))
+        self._ring("done")
+        return statements.read_settle(rows)
+
+    async def release(self, runners: Sequence[str], ending: Ending, outcomes: Sequence[Outcome] = ()) -> int:
+        given = statements.outcomes_json(outcomes) if outcomes else None
+        rows = await self._rows(SQL.release, list(runners), ending, given)
+        self._ring("work")
+        self._ring("done")
+        return int(rows[0][0])
+
+    async def retire(self, worker: str) -> None:
+        await self._rows(SQL.retire, worker)
+        self._ring("work")
+
+    async def beat(self, worker: str, held: Mapping[str, Held] | None = None) -> Orders:
+        if not self._beats:
+            raise StoreUnavailable("the store is not open")
+        try:
+            rows = await self._beats.rows(Call(filled(SQL.beat, self.schema), (worker,)))
+        except Unanswered as error:
+            raise StoreUnavailable(str(error)) from error
+        evicted, cancel, due, dead, survey = rows[0]
+        if evicted:
+            return Orders(evicted=True)
+        if survey and (self._surveying is None or self._surveying.done()):
+            self._surveying = asyncio.create_task(self._survey())
+        for runner, keep in (held or {}).items():
+            await self._reconcile(runner, keep)
+        orders = [Order(runner=runner, id=id, fence=fence) for runner, id, fence in map(json.loads, cancel or ())]
+        return Orders(cancel=tuple(orders), due=None if due is None else due / MICRO, dead=dead)
+
+    async def _survey(self) -> None:
+        """Walk from the bottom, apart from the beat: it may take long while an old snapshot is held."""
+        try:
+            await self._rows(SQL.survey, patience=KEEPING_HOUSE)
+        except Exception as error:
+            logger.debug("the bounds were not surveyed this time: %s", error)
+
+    async def _reconcile(self, runner: str, keep: Held) -> None:
+        """Hand back claims that nobody holds; looks first, because there is nearly always nothing to do."""
+        said = (runner, keep.seq, [id for id, _ in keep.claims], [fence for _, fence in keep.claims])
+        if (await self._rows(SQL.phantoms, *said))[0][0]:
+            await self._rows(SQL.reconcile, *said)
+            self._ring("work")
+
+    async def reap(self, spare: str | None = None) -> list[str]:
+        dead = [row[0] for row in await self._rows(SQL.reap, spare)]
+        if dead:
+            self._ring("work")
+        return dead
+
+    async def wait(self, topic: Topic, timeout: float) -> bool:
+        if not self._bell:
+            raise StoreUnavailable("the store is not open")
+        return await self._bell.wait(topic, timeout)
+
+    def _ring(self, topic: Topic) -> None:
+        if self._bell:
+            self._bell.ring(topic)
+
+    async def note(self, runner: str, patches: Sequence[Patch]) -> Sequence[str]:
+        rows = await self._rows(
+            SQL.note,
+            [patch.id for patch in patches],
+            [patch.fence for patch in patches],
+            [patch.seq for patch in patches],
+            [to_json(patch.progress) for patch in patches],
+            runner,
+        )
+        return [row[0] for row in rows]
+
+    # Operators
+
+    async def act(self, target: Filter | Sequence[str], verb: Verb) -> list[str]:
+        ids = await self._targets(target, verb) if isinstance(target, Filter) else list(target[:BATCH])
+        if not ids:
+            return []
+        rows = await self._rows(SQL.act, ids, verb, patience=KEEPING_HOUSE)
+        if rows:
+            self._ring("work" if verb is Verb.RETRY else "done")
+        found = {row[0] for row in rows}
+        return [id for id in dict.fromkeys(ids) if id in found]
+
+    async def _targets(self, filter: Filter, verb: Verb) -> list[str]:
+        found: list[str] = []
+        for call in reads.targets(self.schema, filter, verb, BATCH):
+            if len(found) < BATCH:
+                found += [row[0] for row in await self._call(call, patience=KEEPING_HOUSE)]
+        return found[:BATCH]
+
+    async def prune(self, keep: Mapping[State, float]) -> int:
+        ages = to_json({str(state): micros(age) for state, age in keep.items()})
+        return int((await self._rows(SQL.prune, ages, BATCH, patience=KEEPING_HOUSE))[0][0])
+
+    async def save(self, docs: Sequence[Doc], drop: Collection[tuple[str, str]] = ()) -> None:
+        dropped = msgspec.json.encode([{"kind": kind, "name": name} for kind, name in drop]).decode()
+        await self._rows(SQL.save, docs_json(docs), dropped)
+
+    async def load(self, kind: str, due: bool = False) -> list[Doc]:
+        return reads.read_docs(await self._rows(SQL.docs_due if due else SQL.docs, kind))
+
+    # Reading
+
+    async def get(self, ids: Sequence[str]) -> list[JobRecord]:
+        """First among the live ones, then in the history, then again: a retry may have brought one back meanwhile."""
+        found: dict[str, JobRecord] = {}
+        for call in (reads.get_live, reads.get_over, reads.get_live):
+            if missing := [id for id in ids if id not in found]:
+                found |= {row[0]: read_job(row) for row in await self._call(call(self.schema, missing))}
+        return reads.in_order(ids, list(found.values()))
+
+    async def find(self, filter: Filter, limit: int = 100, after: str | None = None) -> Page:
+        rows: list[Sequence[Any]] = []
+        for call in reads.listed(self.schema, filter, limit, after):
+            rows += await self._call(call, patience=KEEPING_HOUSE)
+        return reads.read_page(filter, limit, rows)
+
+    async def count(self, filter: Filter) -> int:
+        return int((await self._call(reads.counted(self.schema, filter), patience=KEEPING_HOUSE))[0][0])
+
+    async def stats(self) -> list[Line]:
+        return reads.read_stats(await self._rows(SQL.stats, patience=KEEPING_HOUSE))
+
+    async def workers(self) -> list[WorkerInfo]:
+        return reads.read_workers(await self._rows(SQL.workers), await self._rows(SQL.runners))
+
+    async def probe(self) -> Mapping[str, str]:
+        return await probe(self.target, self._rows, pooled=self._ways.pooled)
+
+
+def patience_for(jobs: Sequence[NewJob]) -> float:
+    """Seconds that storing these may take."""
+    return PATIENCE + len(jobs) / 10_000
