@@ -133,6 +133,7 @@ def source(tmp_path: Path, loop: asyncio.Runner, world: World) -> Iterator[World
 
 
 async def move(source: World, target: World) -> Moved:
+    await target.advance(0)  # one clock for both, which some worlds have to tell to their server
     return await Move(source.store, target.store, clock=source.clock).run()
 
 
@@ -155,8 +156,6 @@ def essence(job: JobRecord) -> Any:
 
 
 async def test_live_jobs_move_as_they_are(source: World, world: World) -> None:
-    if await world.now() != await source.now():
-        pytest.skip("their clocks differ")
     crew = await source.crew()
     jobs = [await through(crew, *[Ending.RETRY] * n) for n in range(3)]
     jobs.append(await through(crew, Ending.SNOOZED))
