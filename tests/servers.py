@@ -1,4 +1,4 @@
-"""Real servers for tests: PostgreSQL, PgBouncer, Redis, a Redis cluster, a sentinel; in temporary folders, on free ports.
+"""Real servers for tests, in temporary folders and on free ports: PostgreSQL, PgBouncer, Redis, a cluster, a sentinel.
 
 They start when they are first asked for, end with the process that asked, however that ends, and may be killed, frozen
 and started again. `WINDLASS_TEST_POSTGRES_URL` and `WINDLASS_TEST_REDIS_URL` name servers to use instead.
@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 import psutil
@@ -103,15 +103,16 @@ class Server:
 
     def start(self) -> None:
         """Start it, on the data that it left if it ran before; returns when it answers."""
-        self._guard = subprocess.Popen(
-            ["sh", "-c", GUARD, "sh", *self.command()],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=(self.folder / "stderr").open("ab"),
-            env={"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", "END": self.end},
-            user=self.user,
-            start_new_session=True,
-        )
+        with (self.folder / "stderr").open("ab") as log:
+            self._guard = subprocess.Popen(
+                ["sh", "-c", GUARD, "sh", *self.command()],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env={"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", "END": self.end},
+                user=self.user,
+                start_new_session=True,
+            )
         assert self._guard.stdout
         self.pid = int(self._guard.stdout.readline())
         until(self.answers, f"{type(self).__name__} on port {self.port}; see {self.folder}")
@@ -155,7 +156,7 @@ class Server:
         self.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def __enter__(self) -> "Server":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -272,6 +273,12 @@ class Sentinel(Redis):
         return [program("redis-server"), str(self.folder / "sentinel.conf"), "--sentinel"]
 
 
+def has_joined(node: Redis, size: int) -> bool:
+    """Whether a node knows the whole cluster."""
+    with node.raw as client:
+        return client.cluster("INFO")["cluster_state"] == "ok" and len(client.cluster("SLOTS")) == size
+
+
 def make_cluster() -> list[Redis]:
     """Three masters that share the slots."""
     nodes = [Redis(**{"cluster-enabled": "yes", "cluster-node-timeout": "2000"}) for _ in range(3)]
@@ -282,13 +289,7 @@ def make_cluster() -> list[Redis]:
             client.execute_command("CLUSTER", "ADDSLOTSRANGE", first, min(first + share, SLOTS) - 1)
             client.execute_command("CLUSTER", "MEET", "127.0.0.1", nodes[0].port)
     for node in nodes:
-        with node.raw as client:
-            until(
-                lambda client=client: (
-                    client.cluster("INFO")["cluster_state"] == "ok" and len(client.cluster("SLOTS")) == len(nodes)
-                ),
-                "the cluster",
-            )
+        until(functools.partial(has_joined, node, len(nodes)), "the cluster")
     return nodes
 
 
