@@ -37,8 +37,34 @@ class Mismatch(Exception):
     """The connection speaks with another engine than the one the statement is for."""
 
 
+_hints: "WeakKeyDictionary[Any, set[Hint]]" = WeakKeyDictionary()
+"""What shall be called after the commit of a session, or of a connection of ours."""
+
+
+def watch(tx: Any) -> set[Hint]:
+    """Collect hints for whoever will tell of the commit."""
+    return _hints.setdefault(tx, set())
+
+
+def watched(tx: Any) -> set[Hint] | None:
+    """The hints of a connection that somebody watches."""
+    try:
+        return _hints.get(tx)
+    except TypeError:  # not one that can be watched
+        return None
+
+
+def committed(tx: Any) -> None:
+    """It is committed: give the hints."""
+    for hint in _hints.pop(tx, ()):
+        hint()
+
+
 class Link:
     """One connection of the user's own. It runs steps in the transaction that is open there; it never ends it."""
+
+    def __init__(self, tx: Any) -> None:
+        self._db = tx
 
     def anchor(self) -> object:
         """What stands for the database."""
@@ -50,7 +76,9 @@ class Link:
         """The rows of a statement, or what to await for them."""
 
     def on_commit(self, hint: Hint) -> None:
-        """Call `hint` after the commit, where the library can tell of it."""
+        """Call `hint` after the commit, where somebody tells of it."""
+        if (hints := watched(self._db)) is not None:
+            hints.add(hint)
 
 
 class SyncLink(Link):
@@ -70,7 +98,9 @@ class AsyncLink(Link):
     async def adrive(self, start: Start[T], hint: Hint) -> T:
         """Run steps; `hint` is for after the commit."""
         self.refuse_closed()
-        return await adrive(start(self.anchor()), self.run)
+        done = await adrive(start(self.anchor()), self.run)
+        self.on_commit(hint)
+        return done
 
 
 def statement(step: Step, engine: str) -> Statement:
@@ -98,18 +128,12 @@ def refuse_autocommit(how: str) -> NoReturn:
 class Sqlite3Link(SyncLink):
     """The standard library's connection."""
 
-    def __init__(self, tx: Any) -> None:
-        self._db = tx
-
     def run(self, step: Step) -> Any:
         return run_on_file(step, self._db)
 
 
 class AiosqliteLink(AsyncLink):
     """A connection that lives in a thread of its own."""
-
-    def __init__(self, tx: Any) -> None:
-        self._db = tx
 
     def run(self, step: Step) -> Any:
         return self._db._execute(run_on_file, step, self._db._conn)
@@ -120,9 +144,6 @@ class AiosqliteLink(AsyncLink):
 
 class PsycopgLink(SyncLink):
     """psycopg 3."""
-
-    def __init__(self, tx: Any) -> None:
-        self._db = tx
 
     def anchor(self) -> object:
         return self._db
@@ -144,9 +165,6 @@ class PsycopgLink(SyncLink):
 class AsyncPsycopgLink(AsyncLink):
     """psycopg 3, asynchronous."""
 
-    def __init__(self, tx: Any) -> None:
-        self._db = tx
-
     anchor = PsycopgLink.anchor
     refuse_closed = PsycopgLink.refuse_closed
 
@@ -163,9 +181,6 @@ class AsyncPsycopgLink(AsyncLink):
 class AsyncpgLink(AsyncLink):
     """asyncpg: a connection, or what its pool gives out."""
 
-    def __init__(self, tx: Any) -> None:
-        self._db = tx
-
     def anchor(self) -> object:
         return getattr(self._db, "_con", self._db)
 
@@ -180,7 +195,7 @@ class AsyncpgLink(AsyncLink):
 
 def numbered(sql: str) -> str:
     """A statement with $1, $2 … for its %s."""
-    first, *rest = sql.split("%s")
+    first, *rest = sql.replace("%s::json", "%s::text::json").split("%s")  # a codec for json must not see our text
     return "".join((first, *(f"${at}{part}" for at, part in enumerate(rest, 1)))).replace("%%", "%")
 
 
@@ -189,9 +204,6 @@ def numbered(sql: str) -> str:
 
 class ConnectionLink(SyncLink):
     """A SQLAlchemy Connection, on any driver that it has for our databases."""
-
-    def __init__(self, tx: Any) -> None:
-        self._db = tx
 
     def anchor(self) -> object:
         return self._db.engine
@@ -239,22 +251,17 @@ class SessionLink(ConnectionLink):
 
     def on_commit(self, hint: Hint) -> None:
         listen_once()
-        _hints.setdefault(self._session, set()).add(hint)
+        watch(self._session).add(hint)
 
 
 class Greenlet(AsyncLink):
     """An asynchronous session or connection of SQLAlchemy: the blocking one, run as it wants it."""
-
-    def __init__(self, tx: Any) -> None:
-        self._db = tx
 
     async def adrive(self, start: Start[T], hint: Hint) -> T:
         done: T = await self._db.run_sync(lambda inner: recognise(inner, SyncLink).drive(start, hint))
         return done
 
 
-_hints: "WeakKeyDictionary[Any, set[Hint]]" = WeakKeyDictionary()
-"""What sessions shall call after their commits."""
 _listening: list[bool] = []
 
 
@@ -273,8 +280,7 @@ def listen_once() -> None:
 def after_commit(session: Any) -> None:
     """Call the hints of a session whose outermost transaction is committed."""
     if not session.in_nested_transaction():
-        for hint in _hints.pop(session, ()):
-            hint()
+        committed(session)
 
 
 def after_rollback(session: Any) -> None:

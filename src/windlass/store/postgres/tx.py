@@ -18,6 +18,7 @@ from windlass.clock import Clock
 from windlass.errors import ConfigError, StoreUnavailable
 from windlass.model import NewJob, Outcome, Placed
 from windlass.store.contract import Topic
+from windlass.store.links import committed, watch
 from windlass.store.postgres import statements
 from windlass.store.postgres.statements import SQL
 from windlass.store.postgres.target import Target, parse
@@ -28,8 +29,9 @@ logger = logging.getLogger("windlass.store")
 SPARE = 4
 """The most idle connections that are kept for the next transaction."""
 
-CALM, PAUSE = 0.01, 1.0
-"""Seconds between two hints, of which one serves all commits in between; and after a connection that failed."""
+CALM, PAUSE, IDLE = 0.01, 1.0, 10.0
+"""Seconds between two hints, of which one serves all commits in between; after a connection that failed; and without a
+hint until the connection is given up."""
 
 
 class PostgresTx:
@@ -89,31 +91,50 @@ class Bell:
 
     def __init__(self, target: Target) -> None:
         self._target = target
+        self._begin()
+
+    def _begin(self) -> None:
+        """Nobody serves yet, as in a forked child."""
+        self._lock = threading.Lock()
         self._topics: set[Topic] = set()
         self._rung = threading.Event()
-        self._pid = 0
+        self._serving = False
+        self._pid = os.getpid()
 
     def ring(self, topic: Topic) -> None:
-        """Soon. Never blocks, never raises."""
+        """Soon. Never waits, never raises."""
         if self._target.listen is None:
             return
-        self._topics.add(topic)
-        self._rung.set()
         if self._pid != os.getpid():
-            self._pid = os.getpid()
-            with contextlib.suppress(RuntimeError):  # no threads left, or the interpreter ends: polling finds the job
-                threading.Thread(target=self._serve, name="windlass-bell", daemon=True).start()
+            self._begin()
+        with self._lock:
+            self._topics.add(topic)
+            self._rung.set()
+            if not self._serving:
+                with contextlib.suppress(RuntimeError):  # no threads left, or the interpreter ends: polling finds it
+                    threading.Thread(target=self._serve, name="windlass-bell", daemon=True).start()
+                    self._serving = True
 
     def _serve(self) -> None:
-        while True:
-            with contextlib.suppress(psycopg.Error), psycopg.connect(self._target.conninfo, autocommit=True) as db:
-                while True:
-                    self._rung.wait()
-                    self._rung.clear()
+        """Ring until nothing was to be rung for a while, or the server is gone."""
+        try:
+            with psycopg.connect(self._target.conninfo, autocommit=True) as db:
+                while self._goes_on():
                     while self._topics:
                         db.execute(SQL.ring, (f"windlass {self._target.schema} {self._topics.pop()}",))
                     time.sleep(CALM)
+        except psycopg.Error as error:
+            logger.debug("nobody was woken; polling finds the job: %s", error)
             time.sleep(PAUSE)
+            with self._lock:
+                self._serving = False
+
+    def _goes_on(self) -> bool:
+        rung = self._rung.wait(IDLE)
+        with self._lock:
+            self._rung.clear()
+            self._serving = rung or bool(self._topics)
+            return self._serving
 
 
 # A transaction of ours, for the user to write in
@@ -192,6 +213,7 @@ class ServerBlock:
     def _begin(self) -> Steps[Any]:
         self._open = self._db.transaction()
         yield self._open.__aenter__ if self._async else self._open.__enter__
+        watch(self._db)
         return self._db
 
     def leave(self, runner: str, outcome: Outcome | None) -> Steps[bool]:
@@ -201,9 +223,10 @@ class ServerBlock:
         except BaseException:
             self._db.pgconn.finish()
             raise
-        yield from self._give_back()
         if stands:
+            committed(self._db)
             self._bell.ring("done")
+        yield from self._give_back()
         return stands
 
     def _give_back(self) -> Steps[None]:

@@ -7,12 +7,13 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NoReturn, TypeVar, get_args
+from typing import NoReturn, TypeVar
 
 from windlass.clock import Clock
 from windlass.errors import ConfigError, StoreUnavailable
 from windlass.model import NewJob, Outcome, Placed
 from windlass.store.contract import Topic
+from windlass.store.links import committed, watch
 from windlass.store.rows import micros
 from windlass.store.sqlite import moves
 from windlass.store.sqlite.moves import SQL
@@ -221,6 +222,7 @@ class FileBlock:
             self._db.execute(f"PRAGMA synchronous = {self._synchronous}")
             self._db.execute("PRAGMA wal_autocheckpoint = 0")
             self._begin(self._db)
+            watch(self._db)
             return self._db
         except BaseException:
             self._close()
@@ -238,7 +240,7 @@ class FileBlock:
         raise StoreUnavailable("nobody waits for this transaction any more; it was not begun")
 
     def _end(self, runner: str, outcome: Outcome | None) -> bool:
-        db = self._db
+        db, stands = self._db, False
         assert db
         try:
             if outcome is None:
@@ -257,8 +259,9 @@ class FileBlock:
             raise failure(error) from error
         finally:
             self._close()
-            for topic in get_args(Topic) if outcome else ():
-                ring_all(Path(f"{self._path}.d"), topic)
+            if stands:
+                ring_all(Path(f"{self._path}.d"), "done")
+                committed(db)
 
     def _close(self) -> None:
         if self._db is not None:
