@@ -1,6 +1,7 @@
 """The way to the server for blocking callers, on their own threads: bounded in time like the other."""
 
 import contextlib
+import select
 import threading
 import time
 from collections.abc import Sequence
@@ -71,7 +72,11 @@ class Direct:
         if self.closed:
             raise StoreUnavailable("the store is closed; open it again before using it")
         with contextlib.suppress(IndexError):
-            return self._idle.pop()
+            while True:
+                connection = self._idle.pop()
+                if not is_over(connection):
+                    return connection
+                connection.disconnect()
         address = self._address
         if address is None:
             address = self._address = self._find(left)
@@ -129,3 +134,12 @@ def set_timeout(connection: Line, left: float) -> None:
     if connection._sock is None:
         raise exceptions.ConnectionError("the connection is closed")
     connection._sock.settimeout(max(0.01, left))
+
+
+def is_over(connection: Line) -> bool:
+    """Whether the server has ended a connection that nobody uses: what is sent there now is surely not done."""
+    if connection._sock is None:
+        return True
+    look = select.poll()
+    look.register(connection._sock, select.POLLIN)
+    return bool(look.poll(0))

@@ -82,8 +82,11 @@ class Link:
     async def _take(self, fresh: bool) -> Connection:
         if self.closed:
             raise StoreUnavailable("the store is closed; open it again before using it")
-        if self._idle and not fresh:
-            return self._idle.pop()
+        while self._idle and not fresh:
+            connection = self._idle.pop()
+            if not is_over(connection):
+                return connection
+            await connection.disconnect(nowait=True)
         return await self.connect()
 
     async def connect(self) -> Connection:
@@ -149,3 +152,9 @@ class Link:
         while self._idle:
             with contextlib.suppress(RuntimeError, *FAILURES):
                 await self._idle.pop().disconnect()
+
+
+def is_over(connection: Connection) -> bool:
+    """Whether the server has ended a connection that nobody uses: what is sent there now is surely not done."""
+    reader = connection._reader
+    return reader is None or reader.at_eof()

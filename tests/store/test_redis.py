@@ -1,0 +1,522 @@
+"""What only the Redis store has: servers that are not fit for jobs, full, frozen, started anew or moved elsewhere."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import pytest
+
+from tests import servers
+from tests.servers import Redis, Sentinel, until
+from tests.store.redis_world import ClusterWorld, RedisWorld
+from tests.store.world import doc, ends, new, wants, worker_info
+from windlass.clock import SystemClock
+from windlass.errors import ConfigError, EnqueueUnknown, StoreUnavailable
+from windlass.model import Demand, Ending, Filter, State, Verb
+from windlass.store.dispatch import make_store
+from windlass.store.redis.health import Health, refuse
+from windlass.store.redis.store import RedisStore
+from windlass.store.redis.url import parse
+
+
+class OwnWorld(RedisWorld):
+    """A world on a server of its own."""
+
+    def __init__(self, folder: Path, own: Redis, options: str = "") -> None:
+        self.own = own
+        super().__init__(folder, SystemClock(), options)
+
+    @property
+    def server(self) -> str:
+        return self.own.url
+
+    def wipe(self) -> None:
+        """The server goes, and its keys with it."""
+
+
+@contextlib.asynccontextmanager
+async def opened(folder: Path, options: str = "", **settings: str) -> AsyncGenerator[OwnWorld, None]:
+    with Redis(**settings) as server:
+        world = OwnWorld(folder, server, options)
+        await world.open()
+        try:
+            yield world
+        finally:
+            await world.close()
+
+
+async def try_open(url: str) -> None:
+    store = make_store(url)
+    try:
+        await store.open()
+    finally:
+        await store.close()
+
+
+# Servers that are no place for jobs
+
+
+async def test_a_server_that_evicts_is_refused() -> None:
+    wanted = pytest.raises(ConfigError, match=r"allkeys-lru.*set maxmemory-policy to noeviction")
+    with Redis(**{"maxmemory": "100mb", "maxmemory-policy": "allkeys-lru"}) as server, wanted:
+        await try_open(server.url)
+
+
+async def test_a_server_that_keeps_nothing_is_refused_unless_that_is_wanted(caplog: pytest.LogCaptureFixture) -> None:
+    with Redis(appendonly="no") as server:
+        with pytest.raises(ConfigError, match=r"set appendonly to yes.*durability=none"):
+            await try_open(server.url)
+        await try_open(f"{server.url}?durability=none")
+    assert "durability=none" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({}, "appendfsync is everysec"),
+        ({"appendonly": "no", "save": "60 1"}, "only writes snapshots"),
+        ({"appendfsync": "always"}, ""),
+    ],
+)
+async def test_what_a_crash_may_lose_is_told(
+    settings: dict[str, str], said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Redis(**settings) as server:
+        await try_open(server.url)
+    warned = [entry.getMessage() for entry in caplog.records if entry.levelno == logging.WARNING]
+    assert len(warned) == bool(said)
+    assert said in "".join(warned)
+
+
+async def test_a_server_that_hides_its_settings_is_taken_with_a_warning() -> None:
+    with Redis() as server:
+        server.raw.acl_setuser(
+            "app", True, passwords=["+p"], keys=["*"], channels=["*"], categories=["+@all"], commands=["-config"]
+        )
+        store = make_store(server.url.replace("://", "://app:p@"))
+        await store.open()
+        found = await store.probe()
+        await store.close()
+    assert "CONFIG GET" in found["warning"]
+    assert found["eviction"] == "noeviction"
+
+
+def test_an_old_server_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"6\.2\.14.*7\.0"):
+        refuse(Health({"redis_version": "6.2.14"}, {}), parse("redis://x"))
+
+
+async def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
+    world = RedisWorld(tmp_path)
+    world.raw.set(world.key("schema"), 99)
+    with pytest.raises(ConfigError, match=r"schema 99.*update Windlass"):
+        await world.open()
+    await world.close()
+
+
+async def test_probe_tells_what_an_operator_wants(tmp_path: Path) -> None:
+    async with opened(tmp_path) as world:
+        found = await world.store.probe()
+    assert found["engine"].startswith(("Redis ", "Valkey "))
+    assert int(found["bytes"]) > 0
+    assert abs(float(found["clock_offset"])) < 1
+    assert found["persistence"] == "AOF, fsync everysec"
+    assert "problem" not in found
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("redis://h/x", "database"),
+        ("redis://h?prefix={a}", "prefix"),
+        ("redis://h?history=many", "history"),
+        ("redis://h?durability=all", "durability"),
+        ("redis://h?colour=red", "colour"),
+        ("redis+sentinel://h:1", "service"),
+        ("redis+cluster://h:1/3", "cluster"),
+        ("redis://h:port", "[Pp]ort"),
+    ],
+)
+def test_a_url_that_is_none(url: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        RedisStore(url, SystemClock())
+
+
+def test_what_a_url_says() -> None:
+    target = parse("rediss+cluster://me:p%40ss@a:1,b?prefix=shop&history=5&durability=none")
+    assert (target.kind, target.tls, target.nodes) == ("cluster", True, (("a", 1), ("b", 6379)))
+    assert (target.login["username"], target.login["password"]) == ("me", "p@ss")
+    assert (target.tag, target.history, target.durable) == ("{shop}:", 5, False)
+    assert "p%40ss" not in target.shown
+    sentinel = parse("redis+sentinel://a,b:7/main/2")
+    assert (sentinel.nodes, sentinel.service, sentinel.login["db"]) == ((("a", 26379), ("b", 7)), "main", 2)
+    assert parse("valkey://h").nodes == (("h", 6379),)
+
+
+# Keys
+
+
+async def test_all_keys_carry_one_tag_and_apps_are_apart(tmp_path: Path) -> None:
+    one, other = RedisWorld(tmp_path), RedisWorld(tmp_path)
+    async with opened(tmp_path) as world:
+        await world.put(job := new(tags=("t",), unique="k", expires_in=60), new(args=b'"' + b"x" * 2_000 + b'"'))
+        await world.store.save([doc("a", due=5)])
+        crew = await world.crew()
+        await crew.exchange(*[ends(claim, Ending.RETRY) for claim in await crew.claim(9)])
+        await world.store.act([job.id], Verb.CANCEL)
+        tag = world.key("").encode()
+        assert [key for key in world.raw.scan_iter() if not key.startswith(tag)] == []
+    for each in (one, other):
+        await each.open()
+    await one.put(job := new(unique="k"))
+    assert (await other.put(new(id=job.id, unique="k")))[0].new
+    assert await other.store.act([job.id], Verb.DELETE) == [job.id]
+    assert await one.state(job.id) is State.READY
+    for each in (one, other):
+        await each.close()
+
+
+async def test_nothing_is_left_of_a_job_that_is_gone(tmp_path: Path) -> None:
+    world = RedisWorld(tmp_path)
+    await world.open()
+    crew = await world.crew()
+    before = set(world.raw.scan_iter(world.key("*")))
+    jobs = [new(tags=("t",), unique=f"k{n}", expires_in=60 + n, args=b"1" * n * 90, delay=n % 2) for n in range(12)]
+    await world.put(*jobs)
+    await world.advance(1)
+    endings = list(Ending)
+    claims = await crew.claim(8)
+    await crew.exchange(*(ends(claim, endings[n % 7]) for n, claim in enumerate(claims)))
+    await crew.claim(1)
+    await world.store.beat(crew.worker)
+    await world.store.retire(crew.worker)
+    await world.store.act([job.id for job in jobs], Verb.DELETE)
+    left = {key.decode() for key in set(world.raw.scan_iter(world.key("*"))) - before}
+    assert left == {world.key("departed")}
+    await world.close()
+
+
+# Scripts
+
+
+async def test_scripts_that_the_server_forgot_are_loaded_again(tmp_path: Path) -> None:
+    async with opened(tmp_path) as world:
+        for _ in range(3):
+            await world.put(new())
+            world.raw.script_flush()
+        crew = await world.crew()
+        claims = await crew.claim(9)
+        world.raw.script_flush()
+        assert (await crew.exchange(*(ends(claim, Ending.SUCCEEDED) for claim in claims))).refused == ()
+        world.raw.script_flush()
+        assert world.store.put_now([new()], 5)[0].new
+
+
+async def test_a_backlog_that_nobody_here_knows_costs_nothing(tmp_path: Path) -> None:
+    async with opened(tmp_path) as world:
+        await world.put(*(new("strange", queue=f"q{n % 3}", priority=9) for n in range(20)))
+        crew = await world.crew()
+
+        async def commands() -> int:
+            world.raw.config_resetstat()
+            assert await crew.claim(10) == []
+            found = world.raw.info("commandstats")
+            return sum(entry["calls"] for name, entry in found.items() if name.startswith(("cmdstat_z", "cmdstat_h")))
+
+        few = await commands()
+        for _ in range(10):
+            await world.put(*(new("strange", queue=f"q{n % 3}", priority=9) for n in range(2_000)))
+        assert await commands() == few <= 12
+
+
+async def test_a_claim_reads_the_heads_it_needs_and_no_more(tmp_path: Path) -> None:
+    async with opened(tmp_path) as world:
+        await world.put(*(new(f"t{n % 4}") for n in range(4_000)))
+        crew = await world.crew()
+        world.raw.config_resetstat()
+        claims = (await crew.exchange(demand=wants(40, "t0", "t1", "t2", "t3"))).claimed
+        assert len(claims) == 40
+        assert world.raw.info("commandstats")["cmdstat_zrange"]["calls"] < 20
+
+
+# A history that stays small
+
+
+async def test_the_history_is_bounded_by_its_size(tmp_path: Path) -> None:
+    async with opened(tmp_path, "&history=50") as world:
+        jobs = [new(tags=("t",), unique=f"k{n}") for n in range(400)]
+        await world.put(*jobs)
+        crew = await world.crew()
+        while claims := await crew.claim(30):
+            outcomes = [ends(claim, Ending.FAILED if n % 3 else Ending.SUCCEEDED) for n, claim in enumerate(claims)]
+            await crew.exchange(*outcomes)
+        assert await world.store.count(Filter()) == 50
+        assert await world.store.count(Filter(tag="t")) == 50
+        left = {job.id for job in (await world.store.find(Filter())).jobs}
+        assert left <= {job.id for job in jobs[-70:]}, "of those that ended in one exchange, any may go first"
+        assert world.raw.hlen(world.key("jobs")) == world.raw.hlen(world.key("news")) == 50
+        assert len(world.raw.keys(world.key("a:*"))) <= 50
+
+
+async def test_a_history_that_became_smaller_is_worked_off_by_prune(tmp_path: Path) -> None:
+    async with opened(tmp_path) as world:
+        jobs = [new() for _ in range(2_500)]
+        await world.put(*jobs)
+        while await world.store.act(Filter(task="work"), Verb.CANCEL):
+            pass
+        world.options = "&history=100"
+        await world.reopen()
+        assert [await world.store.prune({}) for _ in range(4)] == [1_000, 1_000, 400, 0]
+        assert await world.store.count(Filter(state=State.CANCELLED)) == 100
+
+
+# A full server
+
+
+async def test_a_full_server_refuses_jobs_and_is_still_worked_off(tmp_path: Path) -> None:
+    async with opened(tmp_path) as world:
+        await world.put(
+            *(new() for _ in range(200)), *(new("other", args=b'"' + b"x" * 90_000 + b'"') for _ in range(50))
+        )
+        world.raw.config_set("maxmemory", world.raw.info("memory")["used_memory"] - 100_000)
+        with pytest.raises(StoreUnavailable, match="maxmemory"):
+            await world.put(new())
+        with pytest.raises(StoreUnavailable, match="maxmemory"):
+            world.store.put_now([new()], 5)
+        assert await world.store.count(Filter()) == 250
+        crew = await world.crew()
+        while claims := await crew.claim(50):
+            assert (await crew.exchange(*(ends(claim, Ending.SUCCEEDED) for claim in claims))).refused == ()
+        assert not (await crew.beat()).evicted
+        await world.store.act(Filter(task="other"), Verb.DELETE)
+        assert (await world.put(new()))[0].new
+
+
+# A server that is away
+
+
+async def test_a_server_that_is_killed_and_started_again_loses_nothing(tmp_path: Path) -> None:
+    async with opened(tmp_path) as world:
+        await world.put(*(new() for _ in range(20)))
+        crew = await world.crew()
+        claims = await crew.claim(5)
+        waiting = asyncio.create_task(world.store.wait("work", 30))
+        await asyncio.sleep(0.2)
+        while await world.store.wait("work", 0.05):
+            pass
+        waiting.cancel()
+        waiting = asyncio.create_task(world.store.wait("work", 30))
+        world.own.kill()
+        later = asyncio.create_task(crew.exchange(*(ends(claim, Ending.SUCCEEDED) for claim in claims)))
+        await asyncio.sleep(0.5)
+        await asyncio.to_thread(world.own.start)
+        assert (await later).refused == ()
+        assert await asyncio.wait_for(waiting, 10)
+        assert len(await crew.claim(99)) == 15
+        assert world.store.put_now([new()], 5)[0].new
+        await world.store.enlist(worker_info("another"))
+
+
+async def test_a_server_that_is_not_there(tmp_path: Path) -> None:
+    async with opened(tmp_path) as world:
+        world.own.kill()
+        await asyncio.sleep(0.05)
+        began = time.monotonic()
+        with pytest.raises(StoreUnavailable, match="is the server running"):
+            world.store.put_now([new()], 0.5)
+        assert time.monotonic() - began < 1.5
+        with pytest.raises(StoreUnavailable):
+            await world.put(new())
+        assert time.monotonic() - began < 7.5
+        with pytest.raises(StoreUnavailable, match=r"127\.0\.0\.1"):
+            await try_open(world.url)
+
+
+async def test_a_frozen_server_keeps_nobody_waiting(tmp_path: Path) -> None:
+    async with opened(tmp_path) as world:
+        await world.put(new())
+        world.store.put_now([new()], 5)
+        with world.own.frozen():
+            began = time.monotonic()
+            job = new()
+            with pytest.raises(EnqueueUnknown) as caught:
+                world.store.put_now([job], 0.5)
+            assert caught.value.id == job.id
+            assert time.monotonic() - began < 1.5
+            with pytest.raises(EnqueueUnknown):
+                await world.put(new())
+            with pytest.raises(StoreUnavailable, match="did not answer"):
+                await world.store.beat("w")
+            assert time.monotonic() - began < 13
+            began = time.monotonic()
+            with pytest.raises(StoreUnavailable):
+                await try_open(world.url)
+            assert time.monotonic() - began < 6
+        assert (await world.put(new()))[0].new
+        assert world.store.put_now([new()], 5)[0].new
+
+
+# Lost replies
+
+
+class Proxy:
+    """Stands between a store and its server, and swallows the answer to what `wanted` names, once."""
+
+    def __init__(self, server: Redis) -> None:
+        self.server = server
+        self.wanted = b""
+        self.swallowed = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        back, forth = await asyncio.open_connection("127.0.0.1", self.server.port)
+        with contextlib.closing(writer), contextlib.closing(forth):
+            while data := await reader.read(1 << 20):
+                lose = bool(self.wanted) and self.wanted in data
+                forth.write(data)
+                answer = await back.read(1 << 20)
+                if lose:
+                    self.wanted = b""
+                    self.swallowed += 1
+                    return
+                writer.write(answer)
+
+
+@contextlib.asynccontextmanager
+async def lossy(folder: Path) -> AsyncGenerator[tuple[OwnWorld, Proxy], None]:
+    """A world that talks through a proxy."""
+    with Redis() as server:
+        proxy = Proxy(server)
+        listening = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
+        port = listening.sockets[0].getsockname()[1]
+
+        class Through(OwnWorld):
+            server = property(lambda self: f"redis://127.0.0.1:{port}/0")
+
+        world = Through(folder, server)
+        await world.open()
+        yield world, proxy
+        await world.close()
+        listening.close()
+        await asyncio.sleep(0.05)
+
+
+async def test_a_repeat_after_a_lost_reply_is_not_noticed(tmp_path: Path) -> None:
+    async with lossy(tmp_path) as (world, proxy):
+        crew = await world.crew()
+        jobs = [new(fresh=True), new(fresh=True, unique="k")]
+        proxy.wanted = jobs[0].id.encode()
+        assert [entry.new for entry in await world.put(*jobs)] == [True, True]
+        proxy.wanted = b"thing"
+        await world.store.save([doc("a", body=b"one")])
+        proxy.wanted = b"thing"
+        job = new()
+        assert (await world.store.put([job], docs=[doc("a", 1, b"two")]))[0].id == job.id
+        proxy.wanted = crew.runner.encode()
+        claims = await crew.claim(9)
+        assert {claim.id for claim in claims} == {entry.id for entry in (*jobs, job)}
+        proxy.wanted = crew.runner.encode()
+        answer = await crew.exchange(*(ends(claim, Ending.SUCCEEDED) for claim in claims))
+        assert (answer.refused, proxy.swallowed) == ((), 5)
+        assert [(entry.version, entry.body) for entry in await world.store.load("thing")] == [(2, b"two")]
+
+
+async def test_registering_is_never_repeated(tmp_path: Path) -> None:
+    async with lossy(tmp_path) as (world, proxy):
+        await world.crew(worker=(await world.crew()).worker)
+        proxy.wanted = b"somebody"
+        with pytest.raises(StoreUnavailable):
+            await world.store.enlist(worker_info("somebody"))
+        assert [worker.id for worker in await world.store.workers()][1:] == ["somebody"]
+
+
+# Cluster and Sentinel
+
+
+async def test_an_app_follows_its_slot_to_another_node(tmp_path: Path) -> None:
+    world = ClusterWorld(tmp_path)
+    await world.open()
+    await world.put(*(new() for _ in range(5)))
+    slot = world.raw.keyslot(world.key(""))
+    await asyncio.to_thread(move_slot, world, slot)
+    crew = await world.crew()
+    assert len(await crew.claim(9)) == 5
+    assert world.store.put_now([new()], 5)[0].new
+    await world.close()
+
+
+def move_slot(world: ClusterWorld, slot: int) -> None:
+    """Move a slot with its keys to the next node, as `redis-cli --cluster reshard` does."""
+    nodes = servers.cluster_nodes()
+    ids = {node.port: node.raw.execute_command("CLUSTER", "MYID").decode() for node in nodes}
+    owner = world.raw.get_node_from_key(world.key("")).port
+    at = next(n for n, node in enumerate(nodes) if node.port == owner)
+    source, target = nodes[at], nodes[(at + 1) % len(nodes)]
+    target.raw.execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[source.port])
+    source.raw.execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[target.port])
+    keys = source.raw.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 1_000)
+    source.raw.execute_command("MIGRATE", "127.0.0.1", target.port, "", 0, 5_000, "KEYS", *keys)
+    for node in (target, source):
+        node.raw.execute_command("CLUSTER", "SETSLOT", slot, "NODE", ids[target.port])
+
+
+async def test_a_failover_by_sentinel_is_followed(tmp_path: Path) -> None:
+    with Redis() as master, Redis() as replica:
+        replica.raw.replicaof("127.0.0.1", master.port)
+        until(lambda: replica.raw.info("replication")["master_link_status"] == "up", "the replica")
+        with Sentinel(master) as sentinel:
+            until(lambda: sentinel.raw.sentinel_master("main")["num-slaves"] == 1, "the sentinel")
+            store = make_store(f"redis+sentinel://127.0.0.1:1,127.0.0.1:{sentinel.port}/main/0?prefix=s")
+            await store.open()
+            await store.put([new() for _ in range(10)])
+            until(lambda: replica.raw.zcard("{s}:all") == 10, "replication")
+            master.kill()
+            until(lambda: replica.raw.role()[0] == b"master", "the failover")
+            assert (await store.put([new()]))[0].new
+            assert store.put_now([new()], 5)[0].new
+            assert await store.count(Filter()) == 12
+            await store.close()
+
+
+async def test_a_read_only_server_is_waited_for(tmp_path: Path) -> None:
+    """As after a failover, when the old master came back as a replica but nobody has noticed yet."""
+    async with opened(tmp_path) as world:
+        await world.put(new())
+        world.raw.replicaof("127.0.0.1", 1)
+        later = asyncio.create_task(world.put(new()))
+        await asyncio.sleep(0.3)
+        assert not later.done()
+        world.raw.replicaof("NO", "ONE")
+        assert (await later)[0].new
+
+
+# Much at once
+
+
+async def test_a_thousand_calls_at_once(tmp_path: Path) -> None:
+    async with opened(tmp_path) as world:
+        placed = await asyncio.gather(*(world.put(new()) for _ in range(1_000)))
+        assert all(entry[0].new for entry in placed)
+        assert len(world.raw.client_list()) < 30
+
+
+async def test_callers_on_many_threads(tmp_path: Path) -> None:
+    async with opened(tmp_path) as world:
+        calls = [asyncio.to_thread(world.store.put_now, [new()], 5) for _ in range(200)]
+        assert all(entry[0].new for entry in await asyncio.gather(*calls))
+        assert await world.store.count(Filter()) == 200
+
+
+async def test_a_caller_that_gives_up_breaks_nothing(tmp_path: Path) -> None:
+    async with opened(tmp_path) as world:
+        crew = await world.crew()
+        for n in range(30):
+            call = asyncio.create_task(world.put(new()))
+            await asyncio.sleep(0.0001 * n)
+            call.cancel()
+            await asyncio.gather(call, return_exceptions=True)
+        jobs = await world.store.get([job.id for job in (await world.store.find(Filter())).jobs])
+        assert (await crew.exchange(demand=Demand(slots=0))).claimed == ()
+        assert len(await crew.claim(99)) == len(jobs)
