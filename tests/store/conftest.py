@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.store.world import KINDS, World
+from tests.store.kinds import KINDS
+from tests.store.world import World
 from windlass.clock import SystemClock
 
 

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.store.stage import Process, Stage, finish
+from tests.store.stage import Process, Stage
 from windlass.errors import Evicted
 from windlass.model import (
     Claim,
@@ -77,6 +77,7 @@ class History:
 
     async def put(self, jobs: Sequence[NewJob]) -> list[Placed]:
         placed = await self._store.put(jobs)
+        await self._notice_expired()
         for job, entry in zip(jobs, placed, strict=True):
             self._placed(job, entry)
         return placed
@@ -97,16 +98,15 @@ class History:
     def _holder(self, key: str | None, but: str) -> Life | None:
         """The other live job that holds a unique key."""
         for id, life in self.lives.items():
-            if key is not None and id != but and life.new.unique == key and not self._is_over(life):
+            if key is not None and id != but and life.new.unique == key and not life.over:
                 return life
         return None
 
-    def _is_over(self, life: Life) -> bool:
-        """Whether a job is over; nobody is told when it expires, so that is looked up."""
-        if life.over is None and life.open is None and life.new.expires_in is not None:
-            for job in finish(self._store.get([life.new.id])):
-                self._may_have_expired(life, job)
-        return life.over is not None
+    async def _notice_expired(self) -> None:
+        """Look up the jobs that may have expired, because nobody is told."""
+        lives = [life for life in self.lives.values() if not (life.over or life.open or life.new.expires_in is None)]
+        for job in await self._store.get([life.new.id for life in lives]) if lives else ():
+            self._may_have_expired(self.lives[job.id], job)
 
     def _may_have_expired(self, life: Life, job: JobRecord) -> None:
         if life.over is None and life.open is None and job.state is State.CANCELLED and job.reason == "expired":
@@ -290,8 +290,7 @@ class History:
     # Operators
 
     async def act(self, ids: Sequence[str], verb: Verb) -> list[str]:
-        for life in self.lives.values():
-            self._is_over(life)
+        await self._notice_expired()
         done = await self._store.act(ids, verb)
         for id in ids:
             self.tell(id, f"operator: {verb}", id in done)
@@ -305,7 +304,7 @@ class History:
                 raise Violation(id, f"{verb} was done to a job that does not exist")
         elif done:
             self._done(life, verb)
-        elif verb is Verb.RETRY and self._is_over(life) and not self._holder(life.new.unique, id):
+        elif verb is Verb.RETRY and life.over and not self._holder(life.new.unique, id):
             raise Violation(id, f"{life.over}, but not retried")
 
     def _done(self, life: Life, verb: Verb) -> None:
@@ -315,7 +314,7 @@ class History:
             life.end(State.CANCELLED)
         elif verb is Verb.DELETE:
             del self.lives[life.new.id]
-        elif self._is_over(life):
+        elif life.over:
             if other := self._holder(life.new.unique, life.new.id):
                 raise Violation(life.new.id, f"retried although {other.new.id} holds its unique key")
             life.over, life.attempt, life.suspect = None, 0, False
@@ -348,13 +347,13 @@ class History:
 
     def audit(self) -> None:
         """Compare what the store holds with what was told."""
-        found = {job.id: job for job in finish(self._store.get(list(self.lives)))}
+        found = {job.id: job for job in self._stage.finish(self._store.get(list(self.lives)))}
         for id, life in self.lives.items():
             if id not in found:
                 raise Violation(id, "lost: the store does not know it any more")
             self._may_have_expired(life, found[id])
             self._compare(life, found[id])
-        live = sum(line.count for line in finish(self._store.stats()))
+        live = sum(line.count for line in self._stage.finish(self._store.stats()))
         if live != sum(life.over is None for life in self.lives.values()):
             raise Violation("", f"{live} live jobs, of which this history does not know")
 

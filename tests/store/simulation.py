@@ -4,21 +4,28 @@
 """
 
 import argparse
+import asyncio
 import random
 import sys
+import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
+from pathlib import Path
 from typing import Any
 
 from tests.store.cast import LEASE, Plot, Runner, Worker, operate, produce
 from tests.store.history import History, Violation
 from tests.store.stage import Process, Stage, Weather
+from tests.store.world import MemoryWorld, PushedClock, World
+from windlass.clock import FakeClock
 from windlass.store.contract import Store
-from windlass.store.dispatch import make_store
 
 STORMY = 40.0
 """Seconds in which things go wrong."""
+
+FOLDER = Path(tempfile.gettempdir())
+"""Where a world that needs files would have them; those that are simulated need none."""
 
 QUIET = 150.0
 """Seconds after that in which every job must come to its end: two leases, the longest backoff, the longest job."""
@@ -27,12 +34,22 @@ QUIET = 150.0
 class Simulation:
     """One run from one seed."""
 
-    def __init__(self, seed: int, connect: Callable[..., Store] = make_store) -> None:
+    def __init__(self, seed: int, kind: type[World] = MemoryWorld) -> None:
         self.seed = seed
         self.rng = random.Random(seed)
-        self.stage = Stage(self.rng)
-        self.store = connect("sqlite:///:memory:", self.stage.clock)
-        self.history = History(self.store, self.stage)
+        self.world = kind(FOLDER)
+        assert isinstance(self.world.clock, FakeClock)
+        self.stage = Stage(self.rng, self.world.clock)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._tell_time: Callable[[], None] = lambda: None
+        if kind is MemoryWorld:  # without an event loop, because that is several times as fast
+            self.world.add(make_inline(self.world))
+        else:
+            self._loop = asyncio.new_event_loop()
+            self.stage.finish = self._finish
+            self._loop.run_until_complete(self.world.open())
+            self._tell_time_late()
+        self.history = History(self.world.store, self.stage)
         self.plot = Plot(self.stage, self.history)
         self._shifted = 0.0
         self._outside = Process("outside")
@@ -42,12 +59,39 @@ class Simulation:
 
     def run(self) -> None:
         """The whole run. Raises `Violation`."""
-        self.store.open_now()  # type: ignore[attr-defined]
         try:
             self._play()
         finally:
             self.stage.close()
-            finish_closing(self.store)
+            self.close()
+
+    def _finish(self, work: Coroutine[Any, Any, Any]) -> Any:
+        assert self._loop
+        self._tell_time()
+        return self._loop.run_until_complete(work)
+
+    def _tell_time_late(self) -> None:
+        """Tell a server the time when it is asked something, not whenever it passes."""
+        clock = self.world.clock
+        if isinstance(clock, PushedClock):
+            push = clock.push
+            told = [(clock.now(), clock.boot())]
+
+            def tell() -> None:
+                if told[0] != (clock.now(), clock.boot()):
+                    told[0] = (clock.now(), clock.boot())
+                    push()
+
+            clock.push = lambda: None
+            self._tell_time = tell
+
+    def close(self) -> None:
+        """Let go of the store."""
+        if self._loop:
+            self._loop.run_until_complete(self.world.close())
+            self._loop.close()
+        else:
+            self.world.store.close_now()  # type: ignore[attr-defined]
 
     def _play(self) -> None:
         self._set_weather()
@@ -171,8 +215,11 @@ class Simulation:
                 worker.start()
 
 
-def finish_closing(store: Store) -> None:
-    store.close_now()  # type: ignore[attr-defined]
+def make_inline(world: World) -> Store:
+    """An open store in this process's memory."""
+    store = world.connect()
+    store.open_now()  # type: ignore[attr-defined]
+    return store
 
 
 def story(simulation: Simulation, job: str) -> Iterable[str]:
@@ -182,10 +229,10 @@ def story(simulation: Simulation, job: str) -> Iterable[str]:
             yield f"{at:9.3f}  {what:<18} {detail}"
 
 
-def failing(seeds: Iterable[int], connect: Callable[..., Store] = make_store) -> tuple[Simulation, Violation] | None:
+def failing(seeds: Iterable[int], kind: type[World] = MemoryWorld) -> tuple[Simulation, Violation] | None:
     """The first run that violates something."""
     for seed in seeds:
-        simulation = Simulation(seed, connect)
+        simulation = Simulation(seed, kind)
         try:
             simulation.run()
         except Violation as violation:
@@ -200,13 +247,16 @@ def report(simulation: Simulation, violation: Violation) -> str:
 
 
 def main() -> int:
+    from tests.store.kinds import KINDS
+
     parser = argparse.ArgumentParser(prog="python -m tests.store.simulation", description=__doc__)
     parser.add_argument("--seeds", type=int, default=2_000, help="how many")
     parser.add_argument("--start", type=int, default=0, help="the first")
+    parser.add_argument("--store", default="memory", choices=sorted(KINDS), help="on which kind of store")
     given = parser.parse_args()
     began, events = time.monotonic(), Counter[Any]()
     for seed in range(given.start, given.start + given.seeds):
-        simulation = Simulation(seed)
+        simulation = Simulation(seed, KINDS[given.store])
         try:
             simulation.run()
         except Violation as violation:

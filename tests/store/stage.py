@@ -23,13 +23,13 @@ class Lost(Exception):
     """No answer came in time; the call may have been carried out, or will be."""
 
 
-def finish(work: Coroutine[Any, Any, T]) -> T:
+def finish_inline(work: Coroutine[Any, Any, T]) -> T:
     """The result of a coroutine that waits for nothing."""
     try:
         work.send(None)
     except StopIteration as end:
         return end.value  # type: ignore[no-any-return]
-    raise RuntimeError("it waits for something: only a store that works inline can be simulated")
+    raise RuntimeError("it waits for something: give the stage a `finish` that runs an event loop")
 
 
 @dataclass
@@ -92,6 +92,7 @@ class Stage:
     _agenda: list[tuple[float, int, Callable[[], object]]] = field(default_factory=list)
     _entries: int = 0
     _actors: set[Actor] = field(default_factory=set)
+    finish: Callable[[Coroutine[Any, Any, Any]], Any] = finish_inline
 
     def after(self, seconds: float, work: Callable[[], object]) -> None:
         """Do `work` when `seconds` have passed."""
@@ -163,26 +164,27 @@ class Stage:
         if fate in ("dropped", "unanswered", "late"):
             self.after(TIMEOUT, lambda: resume(None, Lost(fate)))
             if fate != "dropped":
-                self.after(delay if fate == "unanswered" else self.rng.uniform(0.1, STRAGGLE), lambda: carry_out(work))
+                self.after(
+                    delay if fate == "unanswered" else self.rng.uniform(0.1, STRAGGLE), lambda: self.carry_out(work)
+                )
             return
         if fate == "doubled":
-            self.after(self.rng.uniform(0.0, STRAGGLE), lambda: carry_out(work))
+            self.after(self.rng.uniform(0.0, STRAGGLE), lambda: self.carry_out(work))
 
         def arrive() -> None:
-            value, error = carry_out(work)
+            value, error = self.carry_out(work)
             if fate == "fatal":
                 process.kill()
             self.after(delay, lambda: resume(value, error))
 
         self.after(delay, arrive)
 
-
-def carry_out(work: Callable[[], Coroutine[Any, Any, Any]]) -> tuple[Any, WindlassError | None]:
-    """Do it now: its value, or the error that the caller gets to see."""
-    try:
-        return finish(work()), None
-    except WindlassError as error:
-        return None, error
+    def carry_out(self, work: Callable[[], Coroutine[Any, Any, Any]]) -> tuple[Any, WindlassError | None]:
+        """Do it now: its value, or the error that the caller gets to see."""
+        try:
+            return self.finish(work()), None
+        except WindlassError as error:
+            return None, error
 
 
 class Bell:

@@ -3,7 +3,8 @@
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 
-from tests.store.world import KINDS, LEASE, Crew, World, doc, ends, new, wants
+from tests.store.kinds import KINDS
+from tests.store.world import LEASE, Crew, World, doc, ends, new, wants
 from windlass import policy
 from windlass.model import Ending, Filter, NewJob, Outcome, Patch, Progress, State, Verb
 

@@ -23,8 +23,10 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from tests.budget import MACHINE
+from tests.store.kinds import KINDS
 from tests.store.model import Model, ideal, seen
-from tests.store.world import KINDS, ends, new, new_id, worker_info
+from tests.store.world import ends, new, new_id, worker_info
 from windlass.errors import Evicted
 from windlass.model import (
     Claim,
@@ -44,7 +46,6 @@ from windlass.model import (
 )
 
 T = TypeVar("T")
-BUDGET = {"memory": (600, 50), "sqlite": (20, 40)}
 LEASES = (10.3, 20.3)
 TASKS, QUEUES, KEYS = ("a", "b", "c"), ("x", "y"), (None, None, None, "k", "l")
 PICK = st.integers(0, 1_000)
@@ -422,7 +423,7 @@ class Machine(RuleBasedStateMachine):
 @pytest.mark.timeout(0)
 def test_machine(kind: str) -> None:
     wanted = os.environ.get("WINDLASS_MACHINE")
-    examples, steps = map(int, wanted.split("x")) if wanted else BUDGET.get(kind, (100, 40))
+    examples, steps = map(int, wanted.split("x")) if wanted else MACHINE[kind]
     machine = type("Machine", (Machine,), {"kind": kind})
     quick = settings(
         max_examples=examples,

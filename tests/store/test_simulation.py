@@ -7,10 +7,12 @@ import os
 
 import pytest
 
+from tests import budget
+from tests.store.kinds import KINDS
 from tests.store.mutants import MUTANTS
 from tests.store.simulation import Simulation, failing, report, story
 
-SEEDS = int(os.environ.get("WINDLASS_SEEDS", "2000"))
+SEEDS = int(os.environ.get("WINDLASS_SEEDS") or budget.SEEDS["memory"])
 PARTS = 4
 FOUND_WITHIN = 300
 
@@ -21,6 +23,15 @@ def test_no_seed_violates_anything(part: int) -> None:
     found = failing(range(part, SEEDS, PARTS))
     if found:
         pytest.fail(f"python -m tests.store.simulation --seeds 1 --start {found[0].seed}\n{report(*found)}")
+
+
+@pytest.mark.timeout(0)
+@pytest.mark.parametrize("server", sorted(budget.SEEDS.keys() - {"memory"}))
+def test_no_seed_violates_anything_on_a_server(server: str) -> None:
+    found = failing(range(budget.SEEDS[server]), KINDS[server])
+    if found:
+        how = f"python -m tests.store.simulation --store {server} --seeds 1 --start {found[0].seed}"
+        pytest.fail(f"{how}\n{report(*found)}")
 
 
 @pytest.mark.parametrize("name", sorted(MUTANTS))

@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,20 @@ from windlass.store.contract import Store
 from windlass.store.dispatch import make_store
 
 LEASE = 15.0
+
+
+class PushedClock(FakeClock):
+    """A fake clock that tells its world whenever it is moved, whoever moves it."""
+
+    push: Callable[[], object] = staticmethod(lambda: None)
+
+    def advance(self, seconds: float) -> None:
+        super().advance(seconds)
+        self.push()
+
+    def shift(self, seconds: float) -> None:
+        super().shift(seconds)
+        self.push()
 
 
 class World:
@@ -71,8 +85,12 @@ class World:
         """A further store object on the same data, as another process would have it; `store` from now on."""
         store = self.connect()
         await store.open()
-        self._stores.append(store)
+        self.add(store)
         return store
+
+    def add(self, store: Store) -> None:
+        """Use an open store from now on."""
+        self._stores.append(store)
 
     async def close(self) -> None:
         """Let go of everything."""
@@ -144,10 +162,6 @@ class SQLiteWorld(World):
     @property
     def url(self) -> str:
         return f"sqlite:///{self.folder / 'jobs.db'}"
-
-
-KINDS: Mapping[str, type[World]] = {world.kind: world for world in (MemoryWorld, SQLiteWorld)}
-"""The kinds of stores that the suite runs on; a new one adds itself here and changes nothing else."""
 
 
 @dataclass

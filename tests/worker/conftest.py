@@ -9,12 +9,19 @@ from types import ModuleType
 
 import pytest
 
-from tests.worker.rig import Rig
+from tests.worker.rig import Rig, empty_store
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test of workers on SQLite, or where it is marked on every store."""
+    if "rig" in metafunc.fixturenames:
+        marked = metafunc.definition.get_closest_marker("every_store")
+        metafunc.parametrize("store", ["sqlite", "postgres", "redis"] if marked else ["sqlite"])
 
 
 @pytest.fixture
-def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
-    rig = Rig(tmp_path)
+def rig(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
+    rig = Rig(tmp_path, empty_store(store, tmp_path))
     monkeypatch.setenv("WINDLASS_URL", rig.url)
     monkeypatch.setenv("EFFECTS", os.fspath(tmp_path / "effects"))
     yield rig

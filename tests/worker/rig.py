@@ -5,12 +5,15 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+
+from tests import servers
 
 ROOT = Path(__file__).parent.parent.parent
 PATIENCE = 60.0
@@ -44,11 +47,22 @@ class Effect:
     text: str
 
 
+def empty_store(kind: str, folder: Path) -> str:
+    """The URL of a store of that kind with nothing in it."""
+    name = f"rig_{uuid.uuid4().hex[:12]}"
+    match kind:
+        case "postgres":
+            return f"{servers.postgres_url()}?schema={name}"
+        case "redis":
+            return f"{servers.redis_url()}?prefix={name}"
+    return f"sqlite:///{folder}/windlass.db"
+
+
 class Rig:
     """One store, one file of effects, any number of workers."""
 
-    def __init__(self, folder: Path, lease: float = 15.0) -> None:
-        self.url = f"sqlite:///{folder}/windlass.db"
+    def __init__(self, folder: Path, url: str | None = None, *, lease: float = 15.0) -> None:
+        self.url = url or empty_store("sqlite", folder)
         self.log = folder / "worker.log"
         self._effects = folder / "effects"
         self._environment = os.environ | {

@@ -15,6 +15,7 @@ from tests.worker.rig import Rig, runs, until
 from windlass import App, JobCancelled, JobFailed, Retry, State
 
 
+@pytest.mark.every_store
 def test_every_lane_runs_and_returns(rig: Rig, tasks: ModuleType) -> None:
     with rig.worker("-p", "2", "-c", "4"):
         jobs = [(tasks.on_loop.enqueue(n), n * 2) for n in range(20)]
@@ -40,6 +41,7 @@ def test_lifespan_is_opened_and_closed_once_per_runner(rig: Rig, tasks: ModuleTy
     assert len(rig.effects("lifespan opened")) == len(rig.effects("lifespan closed")) == 2
 
 
+@pytest.mark.every_store
 def test_retries_until_it_works_and_keeps_every_error(rig: Rig, tasks: ModuleType) -> None:
     with rig.worker("-p", "1"):
         job = tasks.fails.enqueue(2)
@@ -50,6 +52,7 @@ def test_retries_until_it_works_and_keeps_every_error(rig: Rig, tasks: ModuleTyp
         assert job.attempt == 3
 
 
+@pytest.mark.every_store
 def test_fails_for_good_after_its_attempts(rig: Rig, tasks: ModuleType) -> None:
     with rig.worker("-p", "1"):
         with pytest.raises(JobFailed, match="attempt 3") as error:
@@ -57,6 +60,7 @@ def test_fails_for_good_after_its_attempts(rig: Rig, tasks: ModuleType) -> None:
         assert error.value.type == "ValueError"
 
 
+@pytest.mark.every_store
 def test_snooze_charges_nothing(rig: Rig, tasks: ModuleType) -> None:
     with rig.worker("-p", "1"):
         assert tasks.snoozes.enqueue().result(timeout=60) == 1
@@ -83,6 +87,7 @@ def test_cancel_raised_by_the_task(rig: Rig, tasks: ModuleType) -> None:
         tasks.raises.enqueue("cancel").result(timeout=60)
 
 
+@pytest.mark.every_store
 @pytest.mark.parametrize("how", ["nap", "doze", "sleep_in_process"])
 def test_timeout_on_every_lane(rig: Rig, tasks: ModuleType, how: str) -> None:
     with rig.worker("-p", "1"):
@@ -106,6 +111,7 @@ def test_a_thread_that_ignores_its_timeout_costs_its_runner_and_nobody_else(rig:
     assert "will be replaced" in rig.text()
 
 
+@pytest.mark.every_store
 @pytest.mark.parametrize("how", ["nap", "doze", "sleep_in_process"])
 def test_cancel_a_running_job_on_every_lane(rig: Rig, tasks: ModuleType, how: str) -> None:
     with rig.worker("-p", "1"):
@@ -117,6 +123,7 @@ def test_cancel_a_running_job_on_every_lane(rig: Rig, tasks: ModuleType, how: st
     assert len(rig.effects("500")) == 1
 
 
+@pytest.mark.every_store
 @pytest.mark.parametrize("how", ["kill", "segfault", "exit"])
 def test_a_job_that_kills_its_process_fails_at_the_third_loss(rig: Rig, tasks: ModuleType, how: str) -> None:
     with rig.worker("-p", "1", "-c", "4"):
@@ -130,6 +137,7 @@ def test_a_job_that_kills_its_process_fails_at_the_third_loss(rig: Rig, tasks: M
     assert len(rig.effects(f"dies {how}")) == 3
 
 
+@pytest.mark.every_store
 def test_kill_9_of_a_runner_gives_its_jobs_back_at_once(rig: Rig, tasks: ModuleType) -> None:
     with rig.worker("-p", "2", "-c", "2") as worker:
         jobs = [tasks.nap.enqueue(2) for _ in range(4)]
@@ -143,8 +151,9 @@ def test_kill_9_of_a_runner_gives_its_jobs_back_at_once(rig: Rig, tasks: ModuleT
     assert max(job.refresh().attempt for job in jobs) == 1, "a loss is not a failed attempt"
 
 
+@pytest.mark.every_store
 def test_kill_9_of_a_whole_worker_waits_for_the_lease_and_no_longer(rig: Rig, tasks: ModuleType) -> None:
-    rig = Rig(rig.log.parent, lease=2)
+    rig = Rig(rig.log.parent, rig.url, lease=2)
     first = rig.start("-p", "1")
     job = tasks.nap.enqueue(1)
     until(lambda: rig.effects("nap"), "the job runs")
@@ -159,6 +168,7 @@ def test_kill_9_of_a_whole_worker_waits_for_the_lease_and_no_longer(rig: Rig, ta
     rig.close()
 
 
+@pytest.mark.every_store
 def test_sigterm_hands_unfinished_jobs_back_uncharged(rig: Rig, tasks: ModuleType) -> None:
     worker = rig.start("-p", "2", "-c", "2")
     slow = [tasks.nap.enqueue(600), tasks.doze.enqueue(600), tasks.sleep_in_process.enqueue(600)]
@@ -181,6 +191,7 @@ def test_a_second_signal_does_not_wait(rig: Rig, tasks: ModuleType) -> None:
     assert job.refresh().state == State.READY
 
 
+@pytest.mark.every_store
 def test_an_unknown_task_waits_for_a_worker_that_knows_it(rig: Rig, tasks: ModuleType) -> None:
     app = App(rig.url)
 
@@ -199,7 +210,7 @@ def test_an_unknown_task_waits_for_a_worker_that_knows_it(rig: Rig, tasks: Modul
 
 @pytest.mark.parametrize("how", ["blocks_sleep", "blocks_spin", "blocks_in_c"])
 def test_a_blocked_loop_runs_once_and_is_named(rig: Rig, tasks: ModuleType, how: str) -> None:
-    rig = Rig(rig.log.parent, lease=2)
+    rig = Rig(rig.log.parent, rig.url, lease=2)
     with rig.worker("-p", "2", "-c", "1"):
         job = getattr(tasks, how).enqueue(6)
         until(lambda: rig.effects(how), "the job blocks")
@@ -214,6 +225,7 @@ def test_a_blocked_loop_runs_once_and_is_named(rig: Rig, tasks: ModuleType, how:
     rig.close()
 
 
+@pytest.mark.every_store
 def test_priority_and_strict_queues(rig: Rig, tasks: ModuleType) -> None:
     low = [tasks.on_loop.using(queue="low", priority=50).enqueue(n) for n in range(3)]
     high = [tasks.on_loop.using(queue="high", priority=p).enqueue(p) for p in (0, -5, 9)]
@@ -224,8 +236,9 @@ def test_priority_and_strict_queues(rig: Rig, tasks: ModuleType) -> None:
     assert order == [high[2].id, high[0].id, high[1].id, *(job.id for job in low)]
 
 
+@pytest.mark.every_store
 def test_a_frozen_worker_comes_back_to_nothing(rig: Rig, tasks: ModuleType) -> None:
-    rig = Rig(rig.log.parent, lease=2)
+    rig = Rig(rig.log.parent, rig.url, lease=2)
     frozen = rig.start("-p", "1", "-c", "1")
     job = tasks.nap.enqueue(3)
     until(lambda: rig.effects("nap"), "the job runs")
@@ -245,6 +258,7 @@ def test_a_frozen_worker_comes_back_to_nothing(rig: Rig, tasks: ModuleType) -> N
     rig.close()
 
 
+@pytest.mark.every_store
 def test_expired_jobs_do_not_start(rig: Rig, tasks: ModuleType) -> None:
     job = tasks.on_loop.using(expires_in=0.05).enqueue(1)
     later = tasks.on_loop.using(expires_in=60).enqueue(2)
@@ -269,6 +283,7 @@ def test_an_alias_runs_jobs_of_the_old_name(rig: Rig, tasks: ModuleType) -> None
     app.close()
 
 
+@pytest.mark.every_store
 @pytest.mark.parametrize("url", ["sqlite:///:memory:", "file"])
 def test_a_worker_in_this_process(rig: Rig, url: str) -> None:
     async def main() -> None:
@@ -302,6 +317,7 @@ def test_a_worker_in_this_process(rig: Rig, url: str) -> None:
     asyncio.run(main())
 
 
+@pytest.mark.every_store
 def test_progress_is_stored_while_the_job_runs(rig: Rig, tasks: ModuleType) -> None:
     with rig.worker("-p", "1"):
         job = tasks.reports.enqueue()
