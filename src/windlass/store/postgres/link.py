@@ -102,10 +102,13 @@ class BoundAsyncConnection(AsyncConnection[Any]):
 
 def remaining(until: float | None, timeout: float | None) -> float | None:
     """Seconds that a wait may take."""
-    if until is None:
-        return timeout
-    left = max(0.0, until - time.monotonic())
-    return left if timeout is None else min(left, timeout)
+    limits = [limit for limit in (left(until), timeout) if limit is not None]
+    return min(limits, default=None)
+
+
+def left(until: float | None) -> float | None:
+    """Seconds left until a moment (monotonic); None: no limit."""
+    return None if until is None else max(0.0, until - time.monotonic())
 
 
 class Ways:
@@ -160,7 +163,12 @@ class AsyncLink:
     @contextlib.asynccontextmanager
     async def _connection(self, until: float | None) -> AsyncIterator[BoundAsyncConnection]:
         self._refuse_closed()
-        async with self._free:
+        try:
+            async with asyncio.timeout(left(until)):
+                await self._free.acquire()
+        except TimeoutError:
+            raise psycopg.OperationalError(f"all {MOST} connections of this process are busy") from None
+        try:
             connection = await self._take(until)
             connection.until = until
             try:
@@ -172,6 +180,8 @@ class AsyncLink:
                     await connection.close()
                 else:
                     self._idle.append(connection)
+        finally:
+            self._free.release()
 
     @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncIterator[BoundAsyncConnection]:
@@ -188,9 +198,8 @@ class AsyncLink:
 
     async def connect(self, until: float | None = None) -> BoundAsyncConnection:
         """A new connection. Raises `psycopg.OperationalError`."""
-        left = None if until is None else max(0.0, until - time.monotonic())
         try:
-            async with asyncio.timeout(left):
+            async with asyncio.timeout(left(until)):
                 return await BoundAsyncConnection.connect(**self._ways.settings())
         except TimeoutError:
             raise psycopg.OperationalError("the server did not take a connection in time") from None
@@ -244,7 +253,7 @@ class BlockingLink:
     def _connection(self, until: float | None) -> Iterator[BoundConnection]:
         if self._closed:
             raise StoreUnavailable("the store is not open")
-        if not self._free.acquire(timeout=None if until is None else max(0.0, until - time.monotonic())):
+        if not self._free.acquire(timeout=left(until)):
             raise psycopg.OperationalError(f"all {MOST} connections of this process are busy")
         try:
             connection = self._take(until)
@@ -291,7 +300,7 @@ class BlockingLink:
 
         thread = threading.Thread(target=make, name="windlass-connect", daemon=True)
         thread.start()
-        thread.join(None if until is None else max(0.0, until - time.monotonic()))
+        thread.join(left(until))
         if thread.is_alive():
             given_up.set()
             raise psycopg.OperationalError("the server did not take a connection in time")
