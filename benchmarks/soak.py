@@ -1,6 +1,6 @@
 """Hours of trouble with a server, unattended: python -m benchmarks.soak MODE [--rounds N] [--state FILE] [--url URL].
 
-restart     PostgreSQL, `pg_ctl restart -m immediate`, under 50 jobs per second
+restart     PostgreSQL, shut down as by `pg_ctl restart -m immediate`, under 50 jobs per second
 terminate   PostgreSQL, every connection ended by pg_terminate_backend
 listener    PostgreSQL, only the connections that LISTEN
 redis-kill  Redis with its append-only file, kill -9 and started again
@@ -28,14 +28,18 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import asyncpg  # type: ignore[import-untyped]
 import psutil
 import psycopg
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
 from uuid_utils import uuid7
 
-from benchmarks.servers import Postgres, Redis, Server, frozen, serving
+from tests.servers import Postgres, Redis, Server
 
 ROOT = Path(__file__).parent.parent
 RATE = 50
@@ -46,6 +50,15 @@ RECOVERED, LONGEST = 10.0, 40.0
 """Seconds until the rate must be there again, and until a round gives up waiting for it."""
 
 PROFILE = {"LEASE": "2", "WINDLASS_GRACE": "3", "WINDLASS_ENQUEUE_TIMEOUT": "2"}
+
+
+def terminate(server: Server, where: str) -> None:
+    """End the connections of clients for which `where` holds."""
+    with psycopg.connect(server.url, autocommit=True) as db:
+        db.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            f"WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() AND {where}"
+        )
 
 
 # A worker and its load
@@ -184,18 +197,18 @@ def rounds(mode: str, count: int, state: Path) -> bool:
     """Rounds of one kind of trouble, until there are `count`; whether the bars were met."""
     found: dict[str, list[dict[str, Any]]] = json.loads(state.read_text()) if state.exists() else {}
     done = found.setdefault(mode, [])
-    kind: Callable[[Path], Any] = Redis if mode == "redis-kill" else Postgres
     with ExitStack() as stack:
         if len(done) < count:
-            server = stack.enter_context(serving(kind))
+            server = Redis() if mode == "redis-kill" else Postgres()
+            stack.callback(server.remove)
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             bench = Bench(server.url, folder)
             stack.callback(bench.stop)
             trouble = {
-                "restart": lambda: server.restart(),
-                "terminate": lambda: server.terminate("true"),
-                "listener": lambda: server.terminate("query ILIKE 'listen%'"),
-                "redis-kill": lambda: server.kill(),
+                "restart": server.restart,
+                "terminate": lambda: terminate(server, "true"),
+                "listener": lambda: terminate(server, "query ILIKE 'listen%'"),
+                "redis-kill": server.restart,
             }[mode]
         while len(done) < count:
             done.append(disturb(bench, trouble))
@@ -221,21 +234,21 @@ def tell(mode: str, done: list[dict[str, Any]]) -> bool:
 
 def freeze(_: argparse.Namespace) -> bool:
     """100 blocking enqueues in 100 threads and 100 in an event loop, on a server that was frozen; all must raise."""
-    kinds: tuple[Callable[[Path], Server], ...] = (Postgres, Redis)
+    kinds: tuple[type[Server], ...] = (Postgres, Redis)
     good = [raises_in_time(kind, opened) for kind in kinds for opened in (True, False)]
     return all(good)
 
 
-def raises_in_time(kind: Callable[[Path], Server], opened: bool) -> bool:
+def raises_in_time(kind: type[Server], opened: bool) -> bool:
     """Whether each enqueue raises within half a second of its deadline. `opened`: there was a connection before."""
     from windlass import App
 
-    with serving(kind) as server:
+    with kind() as server:
         app = App(server.url)
         work: Any = app.task(name="work")(print)
         if opened:
             work.enqueue()
-        with frozen(server):
+        with server.frozen():
             with ThreadPoolExecutor(100) as pool:
                 took = list(pool.map(lambda _: raised(work.enqueue), range(100)))
             took += asyncio.run(raised_together(work))
@@ -244,7 +257,7 @@ def raises_in_time(kind: Callable[[Path], Server], opened: bool) -> bool:
         app.close()
     kinds = Counter(name for name, _ in took)
     most = max(seconds for _, seconds in took)
-    name = f"{getattr(kind, '__name__', kind)}, {'open' if opened else 'new'}"
+    name = f"{kind.__name__}, {'open' if opened else 'new'}"
     print(f"{name}: {dict(kinds)}, {most:.2f} s at most; afterwards: {again[0]}", flush=True)
     return most <= app.config.enqueue_timeout + 0.5 and "nothing" not in kinds and again[0] == "nothing"
 
@@ -308,9 +321,6 @@ def with_psycopg(url: str, count: int) -> Iterator[None]:
 
 def with_sqlalchemy(url: str, count: int) -> Iterator[None]:
     """Requests in sessions of SQLAlchemy."""
-    import sqlalchemy as sa
-    from sqlalchemy.orm import Session
-
     from benchmarks.trial_tasks import work
 
     engine = sa.create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
@@ -329,8 +339,6 @@ def with_sqlalchemy(url: str, count: int) -> Iterator[None]:
 
 async def with_asyncpg(url: str, count: int, done: Callable[[], object]) -> None:
     """Requests on one connection of asyncpg."""
-    import asyncpg  # type: ignore[import-untyped]
-
     from benchmarks.trial_tasks import work
 
     db = await asyncpg.connect(url)
@@ -368,7 +376,7 @@ def requests(driver: str, url: str, count: int, written: int) -> None:
 def commits(options: argparse.Namespace) -> bool:
     """`--rounds` requests per driver, by processes that die; whether the jobs are exactly the committed rows."""
     with ExitStack() as stack:
-        url: str = options.url or stack.enter_context(serving(Postgres)).url
+        url: str = options.url or stack.enter_context(Postgres()).url
         subprocess.run(
             [sys.executable, "-m", "windlass", "migrate", "--url", url], stdout=subprocess.DEVNULL, check=True
         )
@@ -376,6 +384,7 @@ def commits(options: argparse.Namespace) -> bool:
         stack.callback(bench.stop)
         with psycopg.connect(url, autocommit=True) as db:
             db.execute(MAKE)
+        import_module("benchmarks.trial_tasks")  # once, not in every process that dies
         good = [as_committed(driver, url, options.rounds, bench) for driver in DRIVERS]
         return all(good)
 
