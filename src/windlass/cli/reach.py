@@ -13,7 +13,7 @@ from windlass.errors import ConfigError, StoreError, StoreUnavailable
 from windlass.store.contract import Store
 from windlass.store.dispatch import bounded, make_store, within
 
-OPEN_WITHIN, CLOSE_WITHIN = 4.0, 1.0
+OPEN_WITHIN, CLOSE_WITHIN = 3.0, 0.5
 """Seconds after which a command says that the store does not answer, and after which it ends without a farewell."""
 
 REACH = "Is the server running, not frozen or overloaded, and may this host reach it?"
