@@ -59,7 +59,7 @@ CREATE TYPE placed AS (
     ring   boolean          -- an idle worker should hear of this
 );
 
--- Leave out jobs that exist, whose mark is another's or whose key is held. Takes the keys of the others, sorted.
+-- Leave out jobs that exist, whose mark was taken before or whose key is held. Takes the keys of the others, sorted.
 CREATE FUNCTION sift(INOUT answer placed, ids text[], keys text[], fresh boolean, since bigint, marks_given json)
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -72,8 +72,8 @@ BEGIN
     FOR mark IN SELECT * FROM json_to_recordset(marks_given) AS m (key text, job text, ttl bigint) ORDER BY 1 LOOP
         INSERT INTO marks VALUES (mark.key, mark.job, answer.moment + mark.ttl) ON CONFLICT (key) DO UPDATE
         SET job = excluded.job, until = excluded.until WHERE marks.until <= answer.moment;
-        SELECT m.job INTO holder FROM marks m WHERE m.key = mark.key;
-        IF holder <> mark.job THEN
+        IF NOT FOUND THEN
+            SELECT m.job INTO holder FROM marks m WHERE m.key = mark.key;
             dropped := dropped || mark.job;
             instead := instead || holder;
         END IF;
