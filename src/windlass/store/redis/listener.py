@@ -75,7 +75,7 @@ class Listener:
             pause = min(2 * pause, LONGEST_PAUSE)
 
     async def _subscribe(self, connection: Connection, *channels: bytes) -> None:
-        await connection.send_packed_command(pack((b"SUBSCRIBE", *channels)), check_health=False)
+        await connection.send_packed_command(pack((b"SSUBSCRIBE", *channels)), check_health=False)
 
     async def _hear(self, connection: Connection) -> None:
         asked = False
@@ -85,6 +85,8 @@ class Listener:
                 raise exceptions.TimeoutError(f"no word within {QUIET + ANSWER_WITHIN:g} s")
             if answer is None:
                 await connection.send_packed_command(pack((b"PING",)), check_health=False)
-            elif answer[0] == b"message":
+            elif answer[0] == b"smessage":
                 self._waiters.wake(self._topics[answer[1]])
+            elif answer[0] == b"sunsubscribe":
+                raise exceptions.ConnectionError("the keys moved to another server")
             asked = answer is None

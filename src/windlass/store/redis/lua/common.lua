@@ -82,8 +82,9 @@ local function before(a, b)
   return #a < #b
 end
 
+-- Sharded, so that a cluster does not carry it to nodes where nobody listens.
 local function ring(topic)
-  call('PUBLISH', P .. topic, '')
+  call('SPUBLISH', P .. topic, '')
 end
 
 local function has(flags, bit)

@@ -64,10 +64,10 @@ local function claim(may_be_expired)
   local claims, news = {}, {}
   for n, id in ipairs(ids) do
     local cold, at = colds[n], 3 * n
-    local raw = running(cold, raws[n])
+    local raw, flags = running(cold, raws[n]), byte(cold)
     news[2 * n - 1], news[2 * n] = id, raw
-    claims[at - 2], claims[at - 1], claims[at] = id, byte(cold) >= 16 and whole(id, cold) or cold, raw
-    if expiring and has(byte(cold), 4) then
+    claims[at - 2], claims[at - 1], claims[at] = id, flags >= 16 and whole(id, cold) or cold, raw
+    if expiring and has(flags, 4) then
       later('ZREM', EXPIRING, id)
     end
   end
