@@ -8,8 +8,9 @@ from typing import get_args
 
 import psycopg
 
+from windlass.errors import StoreUnavailable
 from windlass.store.contract import Topic
-from windlass.store.postgres.link import BoundAsyncConnection
+from windlass.store.postgres.link import BoundAsyncConnection, Pooler
 from windlass.store.postgres.statements import SQL, Call
 from windlass.store.waiters import Waiters
 
@@ -20,6 +21,10 @@ CALM = 0.01
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
 """Seconds before a listener whose connection broke connects again."""
+
+POOLED = (
+    "this URL leads to a pooler that cannot LISTEN, so jobs start within a second; listen= may name the server itself"
+)
 
 PROOF = 2.0
 """Seconds in which a listener must hear itself: behind a pooler it never does."""
@@ -83,7 +88,7 @@ class Bell:
                     for channel in self._channels:
                         await connection.execute(f'LISTEN "{channel}"'.encode())
                     if not await self._proves(connection):
-                        logger.info("this URL leads to a pooler that cannot LISTEN: jobs are found within a second")
+                        logger.info(POOLED)
                         return
                     pause = FIRST_PAUSE
                     self._wake_all()  # something may have been missed
@@ -91,14 +96,17 @@ class Bell:
                         self._hear(note.channel)
                 finally:
                     await connection.close()
-            except (psycopg.Error, OSError) as error:
+            except Pooler:
+                logger.info(POOLED)
+                return
+            except (psycopg.Error, OSError, StoreUnavailable) as error:
                 logger.debug("the listener lost its connection: %s", error)
             await asyncio.sleep(pause)
             pause = min(LONGEST_PAUSE, pause * 2)
 
     async def _proves(self, connection: BoundAsyncConnection) -> bool:
-        """Whether what is sent here is heard here."""
-        await connection.execute(SQL.ring, (next(iter(self._channels)),))
+        """Whether what another connection sends is heard here."""
+        await self._send(Call(SQL.ring, (next(iter(self._channels)),)))
         async for _ in connection.notifies(timeout=PROOF, stop_after=1):
             return True
         return False

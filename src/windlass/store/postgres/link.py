@@ -39,6 +39,10 @@ class Unanswered(Exception):
     """The call may have been carried out: its answer did not come in time."""
 
 
+class Pooler(Exception):
+    """The other side is a pooler, which keeps no state between transactions."""
+
+
 class Tries:
     """The repetitions of one call: whether there is another one, and after which pause."""
 
@@ -118,19 +122,35 @@ class Ways:
         self.target = target
         self.pooled = False
 
-    def settings(self) -> dict[str, Any]:
-        """What a connection is made with."""
-        given: dict[str, Any] = {"conninfo": self.target.conninfo, "autocommit": True, "prepare_threshold": None}
-        if not self.pooled and "options=" not in self.target.conninfo:
+    def settings(self, conninfo: str | None = None) -> dict[str, Any]:
+        """What a connection, to `conninfo` if it is another one, is made with."""
+        there = conninfo or self.target.conninfo
+        given: dict[str, Any] = {"conninfo": there, "autocommit": True, "prepare_threshold": None}
+        if (conninfo or not self.pooled) and "options=" not in there:
             given["options"] = f"-c statement_timeout={STATEMENT_TIMEOUT}"
         return given
 
+    async def listener(self) -> "BoundAsyncConnection":
+        """A connection to listen on. Raises `Pooler`, `psycopg.OperationalError`."""
+        assert self.target.listen
+        try:
+            return await BoundAsyncConnection.connect(**self.settings(self.target.listen))
+        except psycopg.OperationalError as error:
+            if is_pooler(error):
+                raise Pooler from None
+            raise
+
     def is_pooler(self, error: psycopg.Error) -> bool:
         """Whether the other side has just told that it is a pooler; from then on we know."""
-        if self.pooled or "unsupported startup parameter" not in str(error):
+        if self.pooled or not is_pooler(error):
             return False
         self.pooled = True
         return True
+
+
+def is_pooler(error: psycopg.Error) -> bool:
+    """Whether that is how PgBouncer refuses a session's settings."""
+    return "unsupported startup parameter" in str(error)
 
 
 class AsyncLink:

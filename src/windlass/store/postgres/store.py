@@ -75,7 +75,7 @@ class PostgresStore:
         self._link, self._beats = link, AsyncLink(self._ways)
         self._blocking = BlockingLink(self._ways)
         listens = self.target.listen is not None
-        self._bell = Bell(self.target.schema, self._connect_listener if listens else None, self._link.rows)
+        self._bell = Bell(self.target.schema, self._ways.listener if listens else None, self._link.rows)
 
     async def close(self) -> None:
         if self._surveying:
@@ -109,10 +109,6 @@ class PostgresStore:
             raise StoreUnavailable(f"PostgreSQL at {self.target.place} cannot be used: {text}") from error
         finally:
             await connection.close()
-
-    async def _connect_listener(self) -> BoundAsyncConnection:
-        assert self.target.listen
-        return await BoundAsyncConnection.connect(self.target.listen, autocommit=True, prepare_threshold=None)
 
     async def _rows(self, sql: str, *params: Any, patience: float = PATIENCE) -> Rows:
         return await self._call(Call(filled(sql, self.schema), params), patience=patience)
