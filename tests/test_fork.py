@@ -1,15 +1,19 @@
 """An app that was used before a fork works in every child: gunicorn --preload, uwsgi, multiprocessing."""
 
+import functools
 import os
 import socket
 import subprocess
 import sys
 import textwrap
+import uuid
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from tests.servers import Redis, postgres_url
 from tests.worker.rig import until
 from windlass import App
 
@@ -98,7 +102,7 @@ MANY = """
 add.enqueue(0)
 busy = [Busy() for _ in range(3)]
 children = 0
-for n in range(30):
+for n in range(15):
     [id] = ids_of(fork(lambda: [add.enqueue(2).id]))
     assert app.jobs.get(id).state == "ready"
 pairs = []
@@ -110,7 +114,7 @@ for thread in threads:
 for thread in threads:
     thread.join()
 made = set.union(*map(ids_of, pairs), *(one.stop() for one in busy))
-assert app.jobs.count() == 31 + len(made)
+assert app.jobs.count() == 16 + len(made)
 app.close()
 """
 
@@ -131,15 +135,28 @@ print(subprocess.run(look, capture_output=True, text=True).stdout, end="")
 """
 
 
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path}/fork.db"
+@functools.cache
+def safe_redis() -> str:
+    """The URL of a Redis server that gives no reason for a warning."""
+    return Redis(appendfsync="always").url
+
+
+@pytest.fixture(params=["sqlite", "postgres", "redis"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty store of each kind."""
+    name = f"fork{uuid.uuid4().hex[:12]}"
+    urls: dict[str, Callable[[], str]] = {
+        "sqlite": lambda: f"sqlite:///{tmp_path}/fork.db",
+        "postgres": lambda: f"{postgres_url()}?schema={name}",
+        "redis": lambda: f"{safe_redis()}?prefix={name}",
+    }
+    return urls[request.param]()
 
 
 def run(code: str, url: str) -> str:
     """What a program says that must end well, and without a warning."""
     done = subprocess.run(
-        [sys.executable, "-X", "dev", "-W", "error", "-c", HEAD + textwrap.dedent(code), url],
+        [sys.executable, "-W", "error", "-c", HEAD + textwrap.dedent(code), url],
         capture_output=True,
         text=True,
         timeout=100,
@@ -196,7 +213,7 @@ def request(socket_path: Path) -> tuple[str, str]:
 def test_gunicorn_preload(url: str, tmp_path: Path) -> None:
     (tmp_path / "preloaded.py").write_text(SITE)
     path, log = tmp_path / "site", tmp_path / "log"
-    command = [sys.executable, "-X", "dev", "-m", "gunicorn", "--preload", "-w", "3", "--threads", "2"]
+    command = [sys.executable, "-W", "default", "-m", "gunicorn", "--preload", "-w", "3", "--threads", "2"]
     command += ["--bind", f"unix:{path}", "--no-control-socket", "preloaded:site"]
     with log.open("wb") as out:
         server = subprocess.Popen(command, cwd=tmp_path, env=os.environ | {"WINDLASS_URL": url}, stdout=out, stderr=out)

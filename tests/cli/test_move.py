@@ -4,11 +4,14 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.cli.conftest import Shell, job_id, new
+from tests.servers import postgres_url, redis_url
 from windlass.model import Demand, Ending, Lane, NewJob, Outcome, RunnerInfo, State, WorkerInfo
 from windlass.store.contract import Store
 
@@ -45,6 +48,28 @@ asyncio.run(main())
 def target(tmp_path: Path, shell: Shell) -> Shell:
     """Another store beside that of `shell`."""
     return Shell(f"sqlite:///{tmp_path / 'target.db'}")
+
+
+KINDS: dict[str, Callable[[Path], str]] = {
+    "sqlite": lambda folder: f"sqlite:///{folder / uuid.uuid4().hex}.db",
+    "postgres": lambda folder: f"{postgres_url()}?schema=move{uuid.uuid4().hex[:12]}",
+    "redis": lambda folder: f"{redis_url()}?prefix=move{uuid.uuid4().hex[:12]}",
+}
+
+PAIRS = [
+    ("sqlite", "sqlite"),
+    ("sqlite", "postgres"),
+    ("sqlite", "redis"),
+    ("postgres", "redis"),
+    ("redis", "postgres"),
+]
+
+
+@pytest.fixture(params=PAIRS, ids="-".join)
+def pair(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Shell, Shell]:
+    """Two empty stores."""
+    source, target = [Shell(KINDS[kind](tmp_path)) for kind in request.param]
+    return source, target
 
 
 def put(shell: Shell, *jobs: NewJob) -> None:
@@ -107,10 +132,11 @@ def test_wrong_stores(shell: Shell, tmp_path: Path) -> None:
     assert len(shell.jobs()) == 1
 
 
-def test_killed_at_every_step(shell: Shell, target: Shell) -> None:
+def test_killed_at_every_step(pair: tuple[Shell, Shell]) -> None:
+    shell, target = pair
     names = [f"job-{n}" for n in range(450)]
     put(shell, *[new(name, delay=n % 3 * 1000, tags=("t",)) for n, name in enumerate(names)])
-    for step in range(6, 30, 2):
+    for step in range(6, 30, 3):
         done = subprocess.run([sys.executable, "-c", DYING, shell.url, target.url, str(step)], check=False)
         if done.returncode == 0:
             break
