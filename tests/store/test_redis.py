@@ -17,6 +17,7 @@ from windlass.clock import SystemClock
 from windlass.errors import ConfigError, EnqueueUnknown, StoreUnavailable
 from windlass.model import Demand, Ending, Filter, State, Verb
 from windlass.store.dispatch import make_store
+from windlass.store.redis import wire
 from windlass.store.redis.health import Health, refuse
 from windlass.store.redis.store import RedisStore
 from windlass.store.redis.url import parse
@@ -154,6 +155,12 @@ def test_what_a_url_says() -> None:
     sentinel = parse("redis+sentinel://a,b:7/main/2")
     assert (sentinel.nodes, sentinel.service, sentinel.login["db"]) == ((("a", 26379), ("b", 7)), "main", 2)
     assert parse("valkey://h").nodes == (("h", 6379),)
+
+
+def test_commands_are_packed_alike_with_and_without_the_c_part() -> None:
+    words = ("EVALSHA", b"\xff\x00", 7, "é")
+    assert wire.pack_plainly(words) == b"*4\r\n$7\r\nEVALSHA\r\n$2\r\n\xff\x00\r\n$1\r\n7\r\n$2\r\n\xc3\xa9\r\n"
+    assert wire.pack(words) == wire.pack_plainly(words)
 
 
 # Keys

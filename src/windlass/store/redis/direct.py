@@ -10,8 +10,8 @@ from typing import Any
 from redis import Connection, SSLConnection, exceptions
 
 from windlass.errors import StoreUnavailable
-from windlass.store.redis.url import SENTINEL, Address, Target
-from windlass.store.redis.wire import ASK_WITHIN, CONNECT_WITHIN, Plain, Request, Tries, find_master
+from windlass.store.redis.url import Address, Target
+from windlass.store.redis.wire import ASK_WITHIN, CONNECT_WITHIN, Plain, Request, Tries, find_master, logins
 
 Line = Any
 """A `Connection`: the driver's blocking one has no types on its methods."""
@@ -103,17 +103,12 @@ class Direct:
             return found
 
     def _question(self, address: Address, words: Sequence[str], left: float) -> Any:
-        login = {key: value for key, value in self.target.login.items() if key.startswith("ssl")}
-        if self.target.kind != SENTINEL:
-            login = self.target.login
-        try:
-            connection = self._dial(address, login, left)
-            try:
+        for login in logins(self.target):
+            with contextlib.suppress(*FAILURES), contextlib.ExitStack() as stack:
+                connection = self._dial(address, login, left)
+                stack.callback(connection.disconnect)
                 return self._answer(connection, Plain(words), left)
-            finally:
-                connection.disconnect()
-        except FAILURES:
-            return None
+        return None
 
     def forget(self) -> None:
         """Look anew for the server, on new connections."""

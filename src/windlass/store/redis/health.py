@@ -22,6 +22,10 @@ LAST = ("aof_last_write_status", "aof_last_bgrewrite_status", "rdb_last_bgsave_s
 SETTINGS = ("maxmemory", "maxmemory-policy", "appendonly", "appendfsync", "save")
 
 
+_said: set[tuple[str, str]] = set()
+"""Warnings that this process has given: once each, however often a store is opened."""
+
+
 @dataclass(frozen=True, slots=True)
 class Health:
     """Facts of a server: INFO, and settings as far as it lets us see them."""
@@ -137,7 +141,9 @@ async def admit(link: Link) -> None:
     health = await examine(link)
     refuse(health, link.target)
     for text in warnings(health, link.target):
-        logger.warning("%s: %s", link.target.shown, text)
+        if (link.target.shown, text) not in _said:
+            _said.add((link.target.shown, text))
+            logger.warning("%s: %s", link.target.shown, text)
     await prepare(link)
 
 

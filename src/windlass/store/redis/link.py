@@ -9,8 +9,18 @@ from redis import exceptions
 from redis.asyncio import Connection, SSLConnection
 
 from windlass.errors import StoreUnavailable
-from windlass.store.redis.url import SENTINEL, Address, Target
-from windlass.store.redis.wire import ASK_WITHIN, CONNECT_WITHIN, PATIENCE, Argument, Plain, Request, Tries, find_master
+from windlass.store.redis.url import Address, Target
+from windlass.store.redis.wire import (
+    ASK_WITHIN,
+    CONNECT_WITHIN,
+    PATIENCE,
+    Argument,
+    Plain,
+    Request,
+    Tries,
+    find_master,
+    logins,
+)
 
 CONNECTIONS = 16
 """The most calls that are under way at once; others wait their turn."""
@@ -127,18 +137,15 @@ class Link:
             return found
 
     async def _question(self, address: Address, words: Sequence[str]) -> Any:
-        login = {key: value for key, value in self.target.login.items() if key.startswith("ssl")}
-        if self.target.kind != SENTINEL:
-            login = self.target.login
-        try:
-            async with asyncio.timeout(ASK_WITHIN):
-                connection = await self._dial(address, login)
-                try:
-                    return await self._answer(connection, Plain(words))
-                finally:
-                    await connection.disconnect(nowait=True)
-        except (*FAILURES, TimeoutError):
-            return None
+        for login in logins(self.target):
+            with contextlib.suppress(*FAILURES, TimeoutError):
+                async with asyncio.timeout(ASK_WITHIN):
+                    connection = await self._dial(address, login)
+                    try:
+                        return await self._answer(connection, Plain(words))
+                    finally:
+                        await connection.disconnect(nowait=True)
+        return None
 
     async def forget(self) -> None:
         """Look anew for the server, on new connections."""

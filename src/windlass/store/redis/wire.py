@@ -11,12 +11,13 @@ from redis.crc import key_slot
 
 from windlass.errors import StoreUnavailable
 from windlass.store.redis.scripts import Script
-from windlass.store.redis.url import CLUSTER, PLAIN, Address, Target
+from windlass.store.redis.url import CLUSTER, PLAIN, SENTINEL, Address, Target
 
 Argument = str | bytes | int
 
-PATIENCE = 5.0
-"""Seconds that a call may take, all its tries included."""
+PATIENCE = 4.5
+"""Seconds that a call may take, all its tries included: less than the 5 s after which the layers above give up, because
+we know better what to say."""
 
 CONNECT_WITHIN = 2.0
 """Seconds that one server may take to let us in, so that there is time to try another."""
@@ -144,6 +145,14 @@ def unavailable(target: Target, error: BaseException) -> StoreUnavailable:
         answered = isinstance(error, exceptions.ResponseError)
         advice = "look at the server's log" if answered else "is the server running, and is the URL right?"
     return StoreUnavailable(f"{target.shown}: {str(error).rstrip('.')}; {advice}")
+
+
+def logins(target: Target) -> list[dict[str, Any]]:
+    """Ways to log in where one asks for the master. Sentinels mostly have no password, else the same."""
+    if target.kind != SENTINEL:
+        return [target.login]
+    open_door = {key: value for key, value in target.login.items() if key.startswith("ssl")}
+    return [open_door, {**target.login, "db": 0}]
 
 
 Search = Generator[tuple[Address, tuple[str, ...]], Any, Address]
