@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 
 import pytest
@@ -443,19 +443,26 @@ async def test_registering_is_never_repeated(tmp_path: Path) -> None:
 
 
 async def test_an_app_follows_its_slot_to_another_node(tmp_path: Path) -> None:
+    """And waits while the slot is on its way: no script runs with half of its keys."""
     world = ClusterWorld(tmp_path)
     await world.open()
     await world.put(*(new() for _ in range(5)))
-    slot = world.raw.keyslot(world.key(""))
-    await asyncio.to_thread(move_slot, world, slot)
     crew = await world.crew()
-    assert len(await crew.claim(9)) == 5
+    moving = move_slot(world, world.raw.keyslot(world.key("")))
+    next(moving)
+    later = asyncio.create_task(crew.claim(9))
+    await asyncio.sleep(0.2)
+    next(moving)
+    await asyncio.sleep(0.2)
+    assert not later.done()
+    next(moving)
+    assert len(await later) == 5
     assert world.store.put_now([new()], 5)[0].new
     await world.close()
 
 
-def move_slot(world: ClusterWorld, slot: int) -> None:
-    """Move a slot with its keys to the next node, as `redis-cli --cluster reshard` does."""
+def move_slot(world: ClusterWorld, slot: int) -> Iterator[None]:
+    """Move a slot with its keys to the next node, as `redis-cli --cluster reshard` does, in three steps."""
     nodes = servers.cluster_nodes()
     ids = {node.port: node.raw.execute_command("CLUSTER", "MYID").decode() for node in nodes}
     owner = world.raw.get_node_from_key(world.key("")).port
@@ -463,10 +470,29 @@ def move_slot(world: ClusterWorld, slot: int) -> None:
     source, target = nodes[at], nodes[(at + 1) % len(nodes)]
     target.raw.execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[source.port])
     source.raw.execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[target.port])
+    yield
     keys = source.raw.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 1_000)
     source.raw.execute_command("MIGRATE", "127.0.0.1", target.port, "", 0, 5_000, "KEYS", *keys)
+    yield
     for node in (target, source):
         node.raw.execute_command("CLUSTER", "SETSLOT", slot, "NODE", ids[target.port])
+    yield
+
+
+async def test_records_that_were_taken_away_by_hand_stop_nobody(tmp_path: Path) -> None:
+    world = RedisWorld(tmp_path, options="&history=1")
+    await world.open()
+    jobs = [new() for _ in range(6)]
+    await world.put(*jobs)
+    crew = await world.crew()
+    world.raw.hdel(world.key("jobs"), jobs[0].id)
+    claims = await crew.claim(3)
+    assert [claim.id for claim in claims] == [job.id for job in jobs[1:3]]
+    world.raw.hdel(world.key("news"), jobs[1].id)
+    assert [claim.id for claim in (await crew.again(demand=wants(3))).claimed] == [jobs[2].id]
+    assert (await crew.exchange(*(ends(claim, Ending.SUCCEEDED) for claim in claims))).refused == (jobs[1].id,)
+    assert len(await crew.claim(9)) == 3
+    await world.close()
 
 
 async def test_a_failover_by_sentinel_is_followed(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ local function again()
   local ids, claims = call('SMEMBERS', held), {}
   local raws = hmget(NEWS, ids)
   for n, id in ipairs(ids) do
-    local _, _, _, at = unpack_limit(raws[n], 3)
+    local _, _, _, at = unpack_limit(raws[n] or NONE, 3)
     if at == seq then
       claims[#claims + 1] = id
       claims[#claims + 1] = whole(id, call('HGET', JOBS, id))
@@ -62,17 +62,21 @@ local function claim(may_be_expired)
   cancel_expired(expired)
   local colds, raws, expiring = hmget(JOBS, ids), hmget(NEWS, ids), call('EXISTS', EXPIRING) == 1
   local claims, news = {}, {}
+  local mine = {}
   for n, id in ipairs(ids) do
-    local cold, at = colds[n], 3 * n
-    local raw, flags = running(cold, raws[n]), byte(cold)
-    news[2 * n - 1], news[2 * n] = id, raw
-    claims[at - 2], claims[at - 1], claims[at] = id, flags >= 16 and whole(id, cold) or cold, raw
-    if expiring and has(flags, 4) then
-      later('ZREM', EXPIRING, id)
+    local cold = colds[n]
+    if cold then -- else somebody took the record away by hand
+      local raw, flags, at = running(cold, raws[n]), byte(cold), 3 * #mine
+      mine[#mine + 1] = id
+      news[#news + 1], news[#news + 2] = id, raw
+      claims[at + 1], claims[at + 2], claims[at + 3] = id, flags >= 16 and whole(id, cold) or cold, raw
+      if expiring and has(flags, 4) then
+        later('ZREM', EXPIRING, id)
+      end
     end
   end
   send('HSET', NEWS, news, #news)
-  send('SADD', held, ids, #ids)
+  send('SADD', held, mine, #mine)
   flush()
   return claims, #expired > 0
 end

@@ -206,8 +206,8 @@ local function drop_over(state, limit, most)
     return 0
   end
   for n, raw in ipairs(hmget(NEWS, ids)) do
-    local _, _, _, _, _, flags = unpack_limit(raw, 5)
-    drop(ids[n], flags)
+    local _, _, _, _, _, flags = unpack_limit(raw or NONE, 5)
+    drop(ids[n], flags or 0)
   end
   call('ZREMRANGEBYRANK', key, 0, #ids - 1)
   flush()
