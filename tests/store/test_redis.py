@@ -479,6 +479,29 @@ def move_slot(world: ClusterWorld, slot: int) -> Iterator[None]:
     yield
 
 
+async def test_a_failover_of_a_cluster_is_followed() -> None:
+    with contextlib.ExitStack() as stack:
+        nodes = [stack.enter_context(node) for node in servers.make_cluster()]
+        ports = ",".join(f"127.0.0.1:{node.port}" for node in nodes)
+        store = make_store(f"redis+cluster://{ports}?prefix=c")
+        await store.open()
+        await store.put([new() for _ in range(10)])
+        (master,) = [node for node in nodes if node.raw.dbsize()]
+        replica = stack.enter_context(Redis(**{"cluster-enabled": "yes", "cluster-node-timeout": "2000"}))
+        replica.raw.execute_command("CLUSTER", "MEET", "127.0.0.1", master.port)
+        id = master.raw.execute_command("CLUSTER", "MYID")
+        until(lambda: replica.raw.execute_command("CLUSTER", "REPLICATE", id), "the cluster to know its replica")
+        until(lambda: replica.raw.info("replication").get("master_link_status") == "up", "the replica")
+        until(lambda: replica.raw.dbsize() == master.raw.dbsize(), "replication")
+        master.kill()
+        until(lambda: replica.raw.info("replication")["role"] == "master", "the failover")
+        until(lambda: replica.raw.cluster("INFO")["cluster_state"] == "ok", "the cluster")
+        assert (await store.put([new()]))[0].new
+        assert store.put_now([new()], 5)[0].new
+        assert await store.count(Filter()) == 12
+        await store.close()
+
+
 async def test_records_that_were_taken_away_by_hand_stop_nobody(tmp_path: Path) -> None:
     world = RedisWorld(tmp_path, options="&history=1")
     await world.open()
