@@ -26,8 +26,9 @@ import redis
 PATIENCE = 30.0
 """Seconds that a server may take to start, stop or join."""
 
-GUARD = '"$@" </dev/null >/dev/null & echo $!; cat >/dev/null; kill -s "$END" $!; wait $!'
-"""A shell that ends the server when our end of its input closes: when we say so, or are dead."""
+GUARD = '"$@" </dev/null >/dev/null & echo $!; read word; said=$?; kill -s "$END" $!; wait $!; '
+GUARD += 'if [ $said -ne 0 ]; then rm -rf "$FOLDER"; fi'
+"""A shell that ends the server when we say so, or are dead: then its input closes without a word, and the data goes."""
 
 SLOTS = 16_384
 
@@ -109,7 +110,12 @@ class Server:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env={"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", "END": self.end},
+                env={
+                    "PATH": os.environ["PATH"],
+                    "LC_ALL": "C.UTF-8",
+                    "END": self.end,
+                    "FOLDER": str(self.folder),
+                },
                 user=self.user,
                 start_new_session=True,
             )
@@ -120,7 +126,8 @@ class Server:
     def stop(self) -> None:
         """End it as its operator would in a hurry; nothing happens if it is ended."""
         if self._guard and self._guard.stdin and self._guard.stdout:
-            self._guard.stdin.close()
+            with contextlib.suppress(BrokenPipeError), self._guard.stdin as word:
+                word.write(b"stop\n")
             self._guard.wait(PATIENCE)
             self._guard.stdout.close()
             self._guard = None
