@@ -5,11 +5,14 @@ that it opens beside inherited ones believes in locks that are not there, waits 
 some other process empties the log under it, loses what it commits.
 """
 
+import logging
 import os
 import threading
 import weakref
 from types import TracebackType
 from typing import Protocol
+
+logger = logging.getLogger("windlass.store")
 
 PATIENCE = 5.0
 """Seconds that a fork waits for those inside. After that it goes on, and the child leaves alone what it inherits."""
@@ -70,6 +73,16 @@ _forking = threading.Lock()
 def watch(one: Forked) -> None:
     """Tell `one` of every fork of this process, for as long as it exists."""
     _watched.add(one)
+
+
+def warn(path: str) -> None:
+    """Say in a child that it had better not use the store."""
+    logger.warning(
+        "this process was forked while a call to %s had been going on for over %g s: jobs that it enqueues may be "
+        "lost. Start such processes with exec (spawn), or before the app is used",
+        path,
+        PATIENCE,
+    )
 
 
 def _hold_all() -> None:

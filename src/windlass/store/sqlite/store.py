@@ -146,6 +146,8 @@ class SQLiteStore:
                 connection.close()
             if self._writer:
                 self._writer.abandon()
+        else:
+            fork.warn(self.path)
         self._writer = self._readers = self._pulse = None
 
     async def migrate(self) -> Sequence[str]:
