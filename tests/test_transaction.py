@@ -184,11 +184,13 @@ def test_an_attempt_whose_job_was_taken_over_writes_nothing(ledger: Ledger, lane
     task, url = ledger.task(lane), ledger.app.config.url
 
     async def attempt(claim: Claim, runner: str) -> Running:
-        context = Running(claim, transactions=Transactions(url, runner))
+        transactions = Transactions(url, runner)
+        context = Running(claim, transactions=transactions)
         if lane == "book_in_thread":
             outcome = await asyncio.to_thread(perform_blocking, task, claim, context)
         else:
             outcome = await perform(task, claim, context)
+        transactions.close()
         context.ended = outcome  # type: ignore[attr-defined]
         return context
 
@@ -207,15 +209,12 @@ def test_an_attempt_whose_job_was_taken_over_writes_nothing(ledger: Ledger, lane
         assert ledger.rows() == 1
         assert (await store.get([old.id]))[0].state is State.SUCCEEDED
         assert await store.settle("r2", right.ended), "its outcome may be repeated"  # type: ignore[attr-defined]
-        again = await attempt(new, "r2")
-        assert again.settled is not None
         await ledger.app.aclose()
 
     asyncio.run(scene())
 
 
-def test_a_repeated_commit_of_the_same_claim_is_no_second_one(ledger: Ledger) -> None:
-    """Evicted is what a superseded block raises."""
+def test_the_block_tells_that_the_job_was_taken_over(ledger: Ledger) -> None:
     url = ledger.app.config.url
 
     async def scene() -> None:
@@ -223,11 +222,13 @@ def test_a_repeated_commit_of_the_same_claim_is_no_second_one(ledger: Ledger) ->
         await ledger.tasks.book_on_loop.aenqueue(1)
         claim = await claimed(ledger.app, "r1")
         await store.release(["r1"], Ending.LOST)
-        context = Running(claim, transactions=Transactions(url, "r1"))
+        transactions = Transactions(url, "r1")
+        context = Running(claim, transactions=transactions)
         context.shape, context.limit = ledger.tasks.book_on_loop.shape, 1000
         with pytest.raises(Evicted, match="rolled back"):
             async with context.transaction():
                 pass
+        transactions.close()
         await ledger.app.aclose()
 
     asyncio.run(scene())

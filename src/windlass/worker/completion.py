@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
@@ -46,13 +47,15 @@ class Transactions:
         self._url = url
         self._runner = runner
         self._joinable: Joinable | None = None
+        self._making = threading.Lock()
 
     def begin(self, attempt: Attempt, database: Any, result: Any) -> "Completion":
         """One that is not open yet. Raises `ConfigError` for a store that has none, and for a second one of a job."""
         if attempt.settled is not None:
             raise ConfigError("this job is settled already: its one transaction is over. Do all of it in one block")
-        if self._joinable is None:
-            self._joinable = make_joinable(self._url, INSTEAD)
+        with self._making:  # threads of one runner share it, and its idle connections
+            if self._joinable is None:
+                self._joinable = make_joinable(self._url, INSTEAD)
         return Completion(self._joinable, self._runner, attempt, database, result)
 
     def close(self) -> None:
