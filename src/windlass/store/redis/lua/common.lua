@@ -16,7 +16,7 @@ local CHUNK = 4000 -- arguments of one command; Lua's stack holds 8000
 local INLINE = 512 -- bytes of args and options up to which they stand in `jobs`: scripts read many of those at once
 
 -- Writes are collected and sent as few commands with many arguments.
-local buffers, pending, touched = {}, {}, {}
+local buffers, pending, touched, counts = {}, {}, {}, {}
 
 local function later(command, key, a, b)
   local lists = buffers[command]
@@ -52,7 +52,12 @@ local function flush()
   for line in pairs(touched) do
     call(call('EXISTS', P .. 'l:' .. line) == 1 and 'SADD' or 'SREM', LINES, line)
   end
-  buffers, pending, touched = {}, {}, {}
+  for line, change in pairs(counts) do
+    if change ~= 0 and call('HINCRBY', P .. 'planned', line, change) <= 0 then
+      call('HDEL', P .. 'planned', line)
+    end
+  end
+  buffers, pending, touched, counts = {}, {}, {}, {}
 end
 
 -- The values of many fields of a hash, in order; false where there is none.
@@ -96,16 +101,19 @@ local function whole(id, text)
   return has(byte(text), 16) and text .. call('HGET', BIG, id) or text
 end
 
--- A job as a table; nil if there is none. `raw` is what `news` has of it, if that was read already.
-local function load(id, raw)
-  local text = call('HGET', JOBS, id)
+-- A job as a table; nil if there is none. `raw` is what `news` has of it (false: nothing) and `text` what `jobs` has,
+-- if that was read already.
+local function load(id, raw, text)
+  text = text or call('HGET', JOBS, id)
   if not text then
     return nil
   end
   local job = {id = id, state = 'i', fence = 0, attempt = 0, lost = 0}
   local _, flags, enqueued, run_at, rank, expires, priority, line = unpack_limit(text, 7)
   job.flags = flags
-  raw = raw or call('HGET', NEWS, id)
+  if raw == nil then
+    raw = call('HGET', NEWS, id)
+  end
   if raw then
     job.state, job.fence, job.seq, job.runner, job.flags, job.attempt, job.lost, job.started, job.finished, job.ending,
       job.cancelling, job.due, job.reason, job.result, job.progress, job.renewed = cmsgpack.unpack(raw)
@@ -141,8 +149,12 @@ end
 -- A ready job is a member of its line, all scores 0, in the order of claiming: priority, rank, id.
 local ORDER = 21 -- characters in front of the id
 
+local latest = {} -- many come one after another with the very same place
 local function order(priority, rank)
-  return format('%03d%018.0f', 100 - priority, max(0, rank))
+  if latest.priority ~= priority or latest.rank ~= rank then
+    latest = {priority = priority, rank = rank, text = format('%03d%018.0f', 100 - priority, max(0, rank))}
+  end
+  return latest.text
 end
 
 local function line_of(job)
@@ -155,10 +167,9 @@ local function ready(job)
   touched[line] = true
 end
 
+-- Scheduled jobs are counted by line, for `stats`.
 local function count_planned(line, change)
-  if call('HINCRBY', P .. 'planned', line, change) <= 0 then
-    call('HDEL', P .. 'planned', line)
-  end
+  counts[line] = (counts[line] or 0) + change
 end
 
 local function plan(job)

@@ -24,19 +24,16 @@ local function promote(t)
   if not first[1] or tonumber(first[2]) > t then
     return tonumber(first[2])
   end
-  local ids, counts = call('ZRANGE', DUE, '-inf', t, 'BYSCORE', 'LIMIT', 0, BATCH), {}
-  local raws = hmget(NEWS, ids)
+  local ids = call('ZRANGE', DUE, '-inf', t, 'BYSCORE', 'LIMIT', 0, BATCH)
+  local texts, raws = hmget(JOBS, ids), hmget(NEWS, ids)
   for n, id in ipairs(ids) do
-    local job = load(id, raws[n])
-    later('ZREM', DUE, id)
+    local job = load(id, raws[n], texts[n])
     if job then
       ready(job)
-      counts[job.line] = (counts[job.line] or 0) - 1
+      count_planned(job.line, -1)
     end
   end
+  call('ZREMRANGEBYRANK', DUE, 0, #ids - 1)
   flush()
-  for line, change in pairs(counts) do
-    count_planned(line, change)
-  end
   return tonumber(call('ZRANGE', DUE, 0, 0, 'WITHSCORES')[2])
 end
