@@ -89,6 +89,13 @@ def shop(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Shop]:
     shop.close()
 
 
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    rig = Rig(tmp_path)
+    yield rig
+    rig.close()
+
+
 on_each_and_redis = pytest.mark.parametrize("shop", [*ENGINES, "postgresql into redis"], indirect=True)
 on_each = pytest.mark.parametrize("shop", ENGINES, indirect=True)
 with_each = pytest.mark.parametrize(("shop", "kind"), KINDS, indirect=["shop"], ids=named)
@@ -307,8 +314,7 @@ def test_one_job_that_the_store_refuses_keeps_nobody_else(shop: Shop) -> None:
 
 
 @on_each_and_redis
-def test_every_job_once_while_workers_are_killed(shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rig = Rig(tmp_path)
+def test_every_job_once_while_workers_are_killed(shop: Shop, rig: Rig) -> None:
     rig._environment |= {"OUTBOX": shop.url, "LEDGER": shop.table, "WINDLASS_URL": shop.store}
     step = shop.app.task(name="tests.ledger.next_step")(lambda n: n)
     jobs: list[str] = []
@@ -328,7 +334,6 @@ def test_every_job_once_while_workers_are_killed(shop: Shop, tmp_path: Path, mon
     rig.stop(worker)
     assert shop.rows == 0
     assert {job.id for job in shop.app.jobs.find(limit=1000)} == set(jobs)
-    rig.close()
 
 
 # What does not fit
