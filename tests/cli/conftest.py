@@ -1,4 +1,4 @@
-"""A SQLite store with one job in each state, filled through the contract, and the command line beside it."""
+"""A store with one job in each state, filled through the contract, and the command line beside it."""
 
 import asyncio
 import json
@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import pytest
 from click.testing import CliRunner, Result
 
+from tests.worker.rig import empty_store
 from windlass.cli import cli
 from windlass.model import (
     Demand,
@@ -31,6 +32,19 @@ from windlass.store.dispatch import make_store
 
 T = TypeVar("T")
 TASKS = frozenset({"shop.pay", "shop.mail"})
+EVERYWHERE = {"tests.cli.test_jobs", "test_queues_mark_what_nobody_runs", "test_empty_queues", "test_workers"}
+"""The modules and tests that run on every store; the rest need a file, or say nothing of a store."""
+
+NOT_EVERYWHERE = {"test_delete_while_watched_says_so"}
+"""Tests in those modules that reach into the SQLite store."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test of the command line on SQLite, or on every store."""
+    if "shell" in metafunc.fixturenames:
+        test = metafunc.function.__name__
+        wide = EVERYWHERE & {metafunc.module.__name__, test} and test not in NOT_EVERYWHERE
+        metafunc.parametrize("kind", ["sqlite", "postgres", "redis"] if wide else ["sqlite"])
 
 
 class Shell:
@@ -72,12 +86,12 @@ class Shell:
 
 
 @pytest.fixture
-def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shell:
-    """The command line in an empty folder whose store exists and is empty."""
+def shell(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shell:
+    """The command line in an empty folder, and a store that exists and is empty."""
     for name in ("WINDLASS_URL", "WINDLASS_APP", "NO_COLOR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
-    url = f"sqlite:///{tmp_path / 'windlass.db'}"
+    url = empty_store(kind, tmp_path)
     monkeypatch.setenv("WINDLASS_URL", url)
     shell = Shell(url)
 
