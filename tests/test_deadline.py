@@ -20,7 +20,7 @@ from windlass import App, EnqueueUnknown, Job, StoreUnavailable
 from windlass.model import State
 from windlass.store.dispatch import within
 
-LIMIT = 0.3
+LIMIT = 0.6
 PATIENCE = 15.0
 """Seconds that anything here may take at most; what hangs takes for ever."""
 

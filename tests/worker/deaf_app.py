@@ -3,14 +3,11 @@
 import asyncio
 
 from tests.worker.sample import app as app
-from windlass.store.sqlite.store import SQLiteStore
-from windlass.worker import runner
+from windlass.worker.runner import Runner
 
 
-async def deaf(self: SQLiteStore, topic: str, timeout: float) -> bool:
+async def deaf(self: Runner) -> None:
     await asyncio.sleep(3600)
-    return False
 
 
-SQLiteStore.wait = deaf  # type: ignore[method-assign]
-runner.POLL = 3600.0
+Runner._listen = deaf  # type: ignore[method-assign]
