@@ -1,12 +1,19 @@
--- Statements of the PostgreSQL store. {schema} is the quoted name of its schema; each is one round trip.
+-- Statements of the PostgreSQL store. {schema} is the quoted name of its schema; each is one round trip. An array that is
+-- cast twice is sent as text.
 
 -- name: put
 SELECT (p).states, (p).at, (p).holders, (p).held, (p).pending, (p).ring
-FROM {schema}.put(%s::text[], %s::text[], %s::integer[], %s::text[], %s::boolean, %s::bigint, %s::json, %s::json, %s::json, %s::boolean) AS p;
+FROM {schema}.put(%s::text::text[], %s::text::text[], %s::text::integer[], %s::text::text[], %s::boolean, %s::bigint,
+    %s::text::{schema}.shape[], %s::json, %s::json, %s::boolean) AS p;
+
+-- name: put_one
+SELECT (p).states, (p).at, (p).holders, (p).held, (p).pending, (p).ring
+FROM {schema}.put_one(%s::text, %s::text, %s::text::{schema}.shape) AS p;
 
 -- name: exchange
-SELECT * FROM {schema}.exchange(%s::text, %s::bigint, %s::text[], %s::bigint[], %s::bigint[], %s::integer[], %s::text[], %s::json,
-    %s::integer, %s::text[], %s::integer[], %s::integer[], %s::text[], %s::integer[]);
+SELECT * FROM {schema}.exchange(%s::text, %s::bigint, %s::text::text[], %s::text::bigint[], %s::text::bigint[],
+    %s::text::integer[], %s::text::text[], %s::json, %s::integer, %s::text::text[], %s::text::integer[],
+    %s::text::integer[], %s::text::text[], %s::text::integer[]);
 
 -- name: settle
 SELECT {schema}.settle(%s::text, %s::json);

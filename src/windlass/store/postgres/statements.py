@@ -12,7 +12,8 @@ import msgspec
 from msgspec import Struct
 
 from windlass.errors import UniquePending
-from windlass.model import Claim, Demand, Doc, Ending, Exchanged, Mark, NewJob, Outcome, Placed, State
+from windlass.model import Attempt, Claim, Demand, Doc, Ending, Exchanged, Mark, NewJob, Outcome, Past, Placed, State
+from windlass.store.postgres.literals import numbers, optional_texts, row, texts
 from windlass.store.queries import load_queries
 from windlass.store.rows import MICRO, micros
 
@@ -26,6 +27,13 @@ class Call(Struct, frozen=True):
 
     sql: str
     params: tuple[Any, ...]
+
+
+class PutCall(Call, frozen=True):
+    """A put. `shapes`: which of the jobs' shapes each has, from 1; None if they all have one."""
+
+    shapes: list[int] | None
+    fresh: bool
 
 
 class PutAnswer(Struct, frozen=True):
@@ -68,10 +76,35 @@ def put_call(
     *,
     in_tx: bool = False,
     again: bool = False,
-) -> Call:
+) -> PutCall:
     """`Store.put`. `in_tx`: inside somebody else's transaction; `again`: it may have been done before."""
-    shapes: dict[tuple[Any, ...], int] = {}
-    numbers: list[int] = []
+    known, shapes = shapes_of(jobs)
+    ids = [job.id for job in jobs]
+    fresh = not again and all(job.fresh for job in jobs)
+    keys = [job.unique for job in jobs]
+    if len(jobs) == 1 and fresh and not (in_tx or keys[0] or marks or docs or jobs[0].past):
+        return PutCall(filled(SQL.put_one, schema), (ids[0], jobs[0].args.decode(), as_row(*known[0])), None, fresh)
+    params = (
+        texts(ids),
+        texts([job.args.decode() for job in jobs]),
+        None if shapes is None else numbers(shapes),
+        optional_texts(keys) if any(keys) else None,
+        fresh,
+        0 if fresh else earliest(ids),
+        texts([as_row(*shape) for shape in known]),
+        to_json([{"key": mark.key, "job": mark.job, "ttl": micros(mark.ttl)} for mark in marks]) if marks else None,
+        docs_json(docs) if docs else None,
+        in_tx,
+    )
+    return PutCall(filled(SQL.put, schema), params, shapes, fresh)
+
+
+def shapes_of(jobs: Sequence[NewJob]) -> tuple[list[tuple[Any, ...]], list[int] | None]:
+    """What jobs have in common, and which of those each has, from 1: None if there are not two."""
+    known: dict[tuple[Any, ...], int] = {}
+    found: list[int] = []
+    last: tuple[Any, ...] | None = None
+    number = 0
     for job in jobs:
         shape = (
             job.queue,
@@ -84,30 +117,14 @@ def put_call(
             job.tags,
             job.past,
         )
-        number = shapes.get(shape)
-        if number is None:
-            number = shapes[shape] = len(shapes) + 1
-        numbers.append(number)
-    ids = [job.id for job in jobs]
-    fresh = not again and all(job.fresh for job in jobs)
-    return Call(
-        filled(SQL.put, schema),
-        (
-            ids,
-            [job.args.decode() for job in jobs],
-            numbers,
-            [job.unique for job in jobs] if any(job.unique for job in jobs) else None,
-            fresh,
-            0 if fresh else earliest(ids),
-            to_json([kind(*shape) for shape in shapes]),
-            to_json([{"key": mark.key, "job": mark.job, "ttl": micros(mark.ttl)} for mark in marks]) if marks else None,
-            docs_json(docs) if docs else None,
-            in_tx,
-        ),
-    )
+        if shape != last:
+            number, last = known.setdefault(shape, len(known) + 1), shape
+        found.append(number)
+    return list(known), found if len(known) > 1 else None
 
 
-def kind(
+@lru_cache(maxsize=256)
+def as_row(
     queue: str,
     task: str,
     priority: int,
@@ -116,31 +133,38 @@ def kind(
     expires_in: float | None,
     options: bytes | None,
     tags: tuple[str, ...],
-    past: Any,
-) -> dict[str, Any]:
-    """What several jobs of one put have in common."""
-    found: dict[str, Any] = {"queue": queue, "task": task, "priority": priority}
-    if run_at is not None:
-        found["run_at"] = micros(run_at)
-    elif delay > 0:
-        found["delay"] = micros(delay)
-    if expires_in is not None:
-        found["expires_in"] = micros(expires_in)
-    if options is not None:
-        found["options"] = options.decode()
-    if tags:
-        found["tags"] = tags
-    if past is not None:
-        found |= {"attempt": past.attempt, "lost": past.lost, "fence": past.fence}
-        found |= {"enqueued_at": micros(past.enqueued_at), "attempts": [as_attempt(one) for one in past.attempts]}
-    return found
+    past: Past | None,
+) -> str:
+    """A shape as the database's type of that name; it fills in the last three fields."""
+    return row(
+        (
+            queue,
+            task,
+            priority,
+            None if run_at is not None or delay <= 0 else micros(delay),
+            None if run_at is None else micros(run_at),
+            None if expires_in is None else micros(expires_in),
+            None if options is None else options.decode(),
+            texts(tags) if tags else None,
+            *((None,) * 5 if past is None else as_fields(past)),
+            None,
+            None,
+            None,
+        )
+    )
 
 
-def as_attempt(attempt: Any) -> str:
+def as_fields(past: Past) -> tuple[str | int, ...]:
+    """What a job brings along, as fields of its shape."""
+    attempts = texts([as_attempt(one) for one in past.attempts])
+    return past.attempt, past.lost, past.fence, attempts, micros(past.enqueued_at)
+
+
+def as_attempt(attempt: Attempt) -> str:
     """An attempt as `live.attempts` keeps it."""
     began = None if attempt.started_at is None else micros(attempt.started_at)
-    row = (attempt.fence, attempt.attempt, attempt.ending, attempt.runner, began, micros(attempt.ended_at))
-    return to_json([*row, attempt.failure])
+    fields = (attempt.fence, attempt.attempt, attempt.ending, attempt.runner, began, micros(attempt.ended_at))
+    return to_json([*fields, attempt.failure])
 
 
 def docs_json(docs: Sequence[Doc]) -> str:
@@ -159,7 +183,7 @@ def docs_json(docs: Sequence[Doc]) -> str:
     )
 
 
-def read_put(rows: Sequence[Sequence[Any]], jobs: Sequence[NewJob], params: Sequence[Any]) -> PutAnswer:
+def read_put(rows: Sequence[Sequence[Any]], jobs: Sequence[NewJob], call: PutCall) -> PutAnswer:
     """The row of a put. Raises `UniquePending`."""
     states, at, holders, held, pending, ring = rows[0]
     if pending:
@@ -168,11 +192,14 @@ def read_put(rows: Sequence[Sequence[Any]], jobs: Sequence[NewJob], params: Sequ
             "written. Try again when that transaction is over"
         )
     of_shape = [STATES[state] for state in states]
-    placed = [
-        Placed(id=job.id, state=of_shape[shape - 1], new=True) for job, shape in zip(jobs, params[2], strict=True)
-    ]
-    for position, holder, state in zip(at, holders, held, strict=True):
-        placed[position - 1] = Placed(id=holder, state=STATES[state], new=False)
+    if call.shapes is None:
+        state = of_shape[0] if jobs else None
+        placed = [Placed(id=job.id, state=state, new=True) for job in jobs]
+    else:
+        pairs = zip(jobs, call.shapes, strict=True)
+        placed = [Placed(id=job.id, state=of_shape[number - 1], new=True) for job, number in pairs]
+    for position, holder, instead in zip(at, holders, held, strict=True):
+        placed[position - 1] = Placed(id=holder, state=STATES[instead], new=False)
     return PutAnswer(placed, ring)
 
 
@@ -194,9 +221,9 @@ def exchange_call(schema: str, runner: str, seq: int, outcomes: Sequence[Outcome
             min(demand.slots, 1000),
             names,
             serves,
-            [lane.slots for lane in demand.lanes],
-            None if quotas is None else [quota.queue for quota in quotas],
-            None if quotas is None else [quota.share for quota in quotas],
+            numbers([lane.slots for lane in demand.lanes]),
+            None if quotas is None else texts([quota.queue for quota in quotas]),
+            None if quotas is None else numbers([quota.share for quota in quotas]),
         ),
     )
 
@@ -209,25 +236,25 @@ def split(outcomes: Sequence[Outcome]) -> tuple[list[Outcome], list[Outcome]]:
     return plain, [outcome for outcome in outcomes if outcome.ending is not Ending.SUCCEEDED]
 
 
-def successes(plain: Sequence[Outcome]) -> tuple[list[Any], ...]:
+def successes(plain: Sequence[Outcome]) -> tuple[str, ...]:
     """Plain successes as the arrays of `succeed`."""
     return (
-        [outcome.id for outcome in plain],
-        [outcome.fence for outcome in plain],
-        [outcome.seq for outcome in plain],
-        [outcome.attempt for outcome in plain],
-        [None if outcome.result is None else outcome.result.decode() for outcome in plain],
+        texts([outcome.id for outcome in plain]),
+        numbers([outcome.fence for outcome in plain]),
+        numbers([outcome.seq for outcome in plain]),
+        numbers([outcome.attempt for outcome in plain]),
+        optional_texts([None if outcome.result is None else outcome.result.decode() for outcome in plain]),
     )
 
 
 @lru_cache(maxsize=64)
-def served(lanes: tuple[tuple[bool, frozenset[str], frozenset[str]], ...]) -> tuple[list[str], list[int]]:
+def served(lanes: tuple[tuple[bool, frozenset[str], frozenset[str]], ...]) -> tuple[str, str]:
     """The names of tasks (with ! for suspects) and the number of the first lane with free slots that takes each."""
     found: dict[str, int] = {}
     for number, (free, tasks, suspects) in enumerate(lanes, 1):
         for name in (*tasks, *(f"{task}!" for task in suspects)) if free else ():
             found.setdefault(name, number)
-    return list(found), list(found.values())
+    return texts(list(found)), numbers(found.values())
 
 
 def outcomes_json(outcomes: Sequence[Outcome]) -> str:

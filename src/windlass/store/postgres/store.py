@@ -127,12 +127,12 @@ class PostgresStore:
         if not self._link or not self._bell:
             raise StoreUnavailable("the store is not open")
         first = statements.put_call(self.schema, jobs, marks, docs)
-        then = statements.put_call(self.schema, jobs, marks, docs, again=True) if first.params[4] else None
+        then = statements.put_call(self.schema, jobs, marks, docs, again=True) if first.fresh else None
         try:
             rows = await self._link.rows(first, then, patience=patience_for(jobs))
         except Unanswered as error:
             raise self._unknown(jobs, error) from error
-        answer = statements.read_put(rows, jobs, first.params)
+        answer = statements.read_put(rows, jobs, first)
         if answer.ring:
             self._bell.ring("work")
         return answer.placed
@@ -141,12 +141,12 @@ class PostgresStore:
         if not self._bell:
             raise StoreUnavailable("the store is not open")
         first = statements.put_call(self.schema, jobs)
-        then = statements.put_call(self.schema, jobs, again=True) if first.params[4] else None
+        then = statements.put_call(self.schema, jobs, again=True) if first.fresh else None
         try:
             rows = self._blocking.rows(first, then, timeout)
         except Unanswered as error:
             raise self._unknown(jobs, error) from error
-        answer = statements.read_put(rows, jobs, first.params)
+        answer = statements.read_put(rows, jobs, first)
         if answer.ring:
             with contextlib.suppress(StoreUnavailable, Unanswered):  # a hint less
                 self._blocking.rows(self._bell.ring_call("work"), None, timeout)

@@ -48,7 +48,7 @@ class PostgresTx:
             yield from self._find_schema(anchor)
             call = statements.put_call(self._target.quoted, jobs, in_tx=True)
             rows = yield call
-            return statements.read_put(rows, jobs, call.params).placed
+            return statements.read_put(rows, jobs, call).placed
 
         return start
 

@@ -1,4 +1,4 @@
--- Jobs, marks and documents in. `shapes` points into `kinds`: what the jobs of one put have in common is sent once.
+-- Jobs, marks and documents in. `shapes` points into `known`: what the jobs of one put have in common is sent once.
 
 CREATE FUNCTION save_docs(given json, dropped json) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
@@ -34,12 +34,15 @@ BEGIN
         'SELECT h.id, h.state FROM history h WHERE h.id = ANY ($1) AND h.finished_at >= %s', since) USING ids;
 END $$;
 
--- The state of a job that stands for another; NULL when only its mark is left.
-CREATE FUNCTION state_of(job text) RETURNS text LANGUAGE sql AS $$
-    SELECT coalesce((SELECT state FROM live WHERE id = job), (SELECT job_state FROM over(ARRAY[job], 0)));
-$$;
+-- The state of a job that stands for another; NULL when only its mark is left. (Not in SQL, as nothing on this path is:
+-- a function in SQL is parsed and planned again by each transaction.)
+CREATE FUNCTION state_of(job text) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+    RETURN coalesce((SELECT l.state FROM live l WHERE l.id = job), (SELECT job_state FROM over(ARRAY[job], 0)));
+END $$;
 
-CREATE FUNCTION note_lines(names text[], priorities smallint[], ranks bigint[]) RETURNS void LANGUAGE sql AS $$
+CREATE FUNCTION note_lines(names text[], priorities smallint[], ranks bigint[]) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
     INSERT INTO lines
     SELECT DISTINCT ON (n.line, n.priority) n.line, n.priority, n.rank, now_micros()
     FROM unnest(names, priorities, ranks) AS n (line, priority, rank)
@@ -47,7 +50,7 @@ CREATE FUNCTION note_lines(names text[], priorities smallint[], ranks bigint[]) 
         SELECT 1 FROM lines l WHERE l.line = n.line AND l.priority = n.priority AND l.low <= n.rank)
     ORDER BY n.line, n.priority, n.rank
     ON CONFLICT (line, priority) DO UPDATE SET low = least(lines.low, excluded.low);
-$$;
+END $$;
 
 CREATE TYPE placed AS (
     moment bigint,
@@ -119,74 +122,109 @@ BEGIN
     END LOOP;
 END $$;
 
+-- What jobs of one put have in common.
+CREATE TYPE shape AS (
+    queue text, task text, priority smallint, delay bigint, run_at bigint, expires_in bigint, options text, tags text[],
+    attempt integer, lost integer, fence bigint, attempts text[], enqueued_at bigint,   -- NULL, but for jobs with a past
+    line text, rank bigint, state text                                                  -- not sent: what follows from it
+);
+
+CREATE FUNCTION completed(k shape, moment bigint) RETURNS shape LANGUAGE plpgsql AS $$
+BEGIN
+    k.run_at := coalesce(k.run_at, moment + k.delay, moment);
+    k.rank := CASE WHEN k.enqueued_at IS NULL THEN greatest(k.run_at, moment) ELSE k.run_at END;
+    k.state := CASE WHEN k.run_at > moment THEN 'scheduled' ELSE 'ready' END;
+    k.line := k.queue || '/' || k.task || CASE WHEN k.lost > 0 THEN '!' ELSE '' END;
+    RETURN k;
+END $$;
+
 -- Put in jobs whose keys, if they have any, are taken already; the ids of those that are new.
-CREATE FUNCTION place(
-    answer placed, ids text[], arguments text[], shapes integer[], keys text[], kinds json, names text[], ranks bigint[]
-) RETURNS text[] LANGUAGE sql AS $$
+CREATE FUNCTION place(answer placed, ids text[], arguments text[], shapes integer[], keys text[], known shape[])
+RETURNS text[] LANGUAGE plpgsql SET enable_hashjoin = on SET enable_nestloop = off AS $$
+DECLARE
+    fresh text[];
+BEGIN
     WITH fit AS (
         INSERT INTO live (id, line, queue, task, priority, rank, state, run_at, expires_at, args, options,
             unique_key, tags, attempt, lost, fence, attempts, enqueued_at, started_at)
-        SELECT j.id, names[j.shape], k.queue, k.task, k.priority, ranks[j.shape], answer.states[j.shape],
-            coalesce(k.run_at, answer.moment + k.delay, answer.moment), answer.moment + k.expires_in, j.args,
-            k.options, j.key, k.tags, coalesce(k.attempt, 0), coalesce(k.lost, 0), coalesce(k.fence, 0), k.attempts,
-            coalesce(k.enqueued_at, answer.moment), CASE WHEN k.fence > 0 THEN answer.moment END
+        SELECT j.id, k.line, k.queue, k.task, k.priority, k.rank, k.state, k.run_at, answer.moment + k.expires_in,
+            j.args, k.options, j.key, k.tags, coalesce(k.attempt, 0), coalesce(k.lost, 0), coalesce(k.fence, 0),
+            k.attempts, coalesce(k.enqueued_at, answer.moment), CASE WHEN k.fence > 0 THEN answer.moment END
         FROM unnest(ids, arguments, shapes, keys) WITH ORDINALITY AS j (id, args, shape, key, n)
-        JOIN ROWS FROM (json_to_recordset(kinds) AS (queue text, task text, priority smallint, delay bigint,
-            run_at bigint, expires_in bigint, options text, tags text[], attempt integer, lost integer,
-            fence bigint, attempts text[], enqueued_at bigint)) WITH ORDINALITY AS k (queue, task, priority,
-            delay, run_at, expires_in, options, tags, attempt, lost, fence, attempts, enqueued_at, n)
-        ON k.n = j.shape
+        JOIN unnest(known) WITH ORDINALITY AS k (queue, task, priority, delay, run_at, expires_in, options, tags,
+            attempt, lost, fence, attempts, enqueued_at, line, rank, state, n) ON k.n = coalesce(j.shape, 1)
         WHERE NOT j.n = ANY (answer.at)
         ORDER BY j.n
         ON CONFLICT (id) DO NOTHING
         RETURNING id
     )
-    SELECT coalesce(array_agg(id), '{}') FROM fit
-$$;
+    SELECT coalesce(array_agg(id), '{}') INTO fresh FROM fit;
+    RETURN fresh;
+END $$;
 
--- No ring where older jobs of the same line wait already: whoever could run a new one is busy.
-CREATE FUNCTION should_ring(moment bigint, names text[], priorities smallint[], ranks bigint[]) RETURNS boolean
-LANGUAGE sql AS $$
-    SELECT coalesce(bool_or(NOT EXISTS (
+-- The same for many new jobs of one shape; NULL if not all were new: then none was put in.
+CREATE FUNCTION place_alike(moment bigint, ids text[], arguments text[], k shape) RETURNS text[] LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO live (id, line, queue, task, priority, rank, state, run_at, expires_at, args, options, tags, attempt, lost,
+        fence, attempts, enqueued_at, started_at)
+    SELECT j.id, k.line, k.queue, k.task, k.priority, k.rank, k.state, k.run_at, moment + k.expires_in, j.args, k.options,
+        k.tags, coalesce(k.attempt, 0), coalesce(k.lost, 0), coalesce(k.fence, 0), k.attempts,
+        coalesce(k.enqueued_at, moment), CASE WHEN k.fence > 0 THEN moment END
+    FROM unnest(ids, arguments) AS j (id, args);
+    RETURN ids;
+EXCEPTION WHEN unique_violation THEN
+    RETURN NULL;
+END $$;
+
+-- See to it that the walk finds a new job, and answer whether an idle worker should hear of it (if `asked`). No ring
+-- where older jobs of the same line wait already: whoever could run a new one is busy.
+CREATE FUNCTION note_line(moment bigint, k shape, asked boolean) RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE
+    bound bigint;
+BEGIN
+    SELECT l.low INTO bound FROM lines l WHERE l.line = k.line AND l.priority = k.priority;
+    IF bound IS NULL OR bound > k.rank THEN
+        PERFORM note_lines(ARRAY[k.line], ARRAY[k.priority], ARRAY[k.rank]);
+    END IF;
+    IF NOT asked THEN
+        RETURN true;
+    ELSIF k.rank > moment + 2000000 THEN
+        RETURN false;
+    END IF;
+    RETURN bound IS NULL OR bound >= moment - 50000 OR NOT EXISTS (
         SELECT 1 FROM live r WHERE r.state = 'ready' AND r.line = k.line AND r.priority = k.priority
-            AND r.rank >= l.low AND r.rank < moment - 50000)), false)
-    FROM unnest(names, priorities, ranks) AS k (line, priority, rank)
-    JOIN lines l ON l.line = k.line AND l.priority = k.priority
-    WHERE k.rank <= moment + 2000000
-$$;
+            AND r.rank >= bound AND r.rank < moment - 50000);
+END $$;
 
 CREATE FUNCTION put(
-    ids text[], arguments text[], shapes integer[], keys text[], fresh boolean, since bigint, kinds json,
+    ids text[], arguments text[], shapes integer[], keys text[], fresh boolean, since bigint, known shape[],
     marks_given json, docs_given json, in_tx boolean
 ) RETURNS placed LANGUAGE plpgsql
 SET search_path = {schema}, pg_temp SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 SET plan_cache_mode = force_generic_plan SET jit = off SET lock_timeout = '1s' AS $$
 DECLARE
-    answer placed := ROW(now_micros(), NULL, '{}'::integer[], '{}'::text[], '{}'::text[], false, false)::placed;
-    names text[];
-    priorities smallint[];
-    ranks bigint[];
+    answer placed := ROW(now_micros(), '{}'::text[], '{}'::integer[], '{}'::text[], '{}'::text[], false, false)::placed;
+    k shape;
     inserted text[];
     missed record;
+    simple boolean := fresh AND keys IS NULL AND marks_given IS NULL;
 BEGIN
-    SELECT coalesce(array_agg(CASE WHEN k.due > answer.moment THEN 'scheduled' ELSE 'ready' END ORDER BY k.n), '{}'),
-        array_agg(k.queue || '/' || k.task || CASE WHEN k.lost > 0 THEN '!' ELSE '' END ORDER BY k.n),
-        array_agg(k.priority ORDER BY k.n),
-        array_agg(CASE WHEN k.enqueued_at IS NULL THEN greatest(k.due, answer.moment) ELSE k.due END ORDER BY k.n)
-    INTO answer.states, names, priorities, ranks
-    FROM (SELECT n, queue, task, priority, lost, enqueued_at, coalesce(run_at, answer.moment + delay, answer.moment) AS due
-        FROM ROWS FROM (json_to_recordset(kinds) AS (queue text, task text, priority smallint, lost integer,
-            enqueued_at bigint, run_at bigint, delay bigint)) WITH ORDINALITY AS r (queue, task, priority, lost,
-            enqueued_at, run_at, delay, n)) k;
+    FOR i IN 1..cardinality(known) LOOP
+        known[i] := completed(known[i], answer.moment);
+        answer.states[i] := (known[i]).state;
+    END LOOP;
     IF docs_given IS NOT NULL THEN
         PERFORM save_docs(docs_given, NULL);
     END IF;
-    IF fresh AND keys IS NULL AND marks_given IS NULL THEN
-        inserted := place(answer, ids, arguments, shapes, keys, kinds, names, ranks);
+    IF simple AND shapes IS NULL AND NOT in_tx THEN  -- in somebody else's transaction, subtransactions would add up
+        inserted := coalesce(place_alike(answer.moment, ids, arguments, known[1]),
+            place(answer, ids, arguments, shapes, keys, known));
+    ELSIF simple THEN
+        inserted := place(answer, ids, arguments, shapes, keys, known);
     ELSE
         BEGIN
             answer := sift(answer, ids, keys, fresh, since, marks_given);
-            inserted := place(answer, ids, arguments, shapes, keys, kinds, names, ranks);
+            inserted := place(answer, ids, arguments, shapes, keys, known);
         EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
             answer.pending := true;
             RETURN answer;
@@ -211,8 +249,29 @@ BEGIN
         END IF;
     END LOOP;
     IF NOT in_tx AND cardinality(inserted) > 0 THEN
-        PERFORM note_lines(names, priorities, ranks);
-        answer.ring := should_ring(answer.moment, names, priorities, ranks);
+        FOREACH k IN ARRAY known LOOP
+            answer.ring := note_line(answer.moment, k, NOT answer.ring);
+        END LOOP;
     END IF;
+    RETURN answer;
+END $$;
+
+-- The same for one new job without key, mark or document, with no step that it does not need.
+CREATE FUNCTION put_one(id_ text, args_ text, given shape) RETURNS placed LANGUAGE plpgsql
+SET search_path = {schema}, pg_temp SET enable_seqscan = off SET plan_cache_mode = force_generic_plan SET jit = off
+SET lock_timeout = '1s' AS $$
+DECLARE
+    answer placed := ROW(now_micros(), NULL, '{}'::integer[], '{}'::text[], '{}'::text[], false, false)::placed;
+    k shape := completed(given, answer.moment);
+BEGIN
+    INSERT INTO live (id, line, queue, task, priority, rank, state, run_at, expires_at, args, options, tags, enqueued_at)
+    VALUES (id_, k.line, k.queue, k.task, k.priority, k.rank, k.state, k.run_at, answer.moment + k.expires_in, args_,
+        k.options, k.tags, answer.moment)
+    ON CONFLICT (id) DO NOTHING;
+    IF NOT FOUND THEN
+        RETURN put(ARRAY[id_], ARRAY[args_], NULL, NULL, false, 0, ARRAY[given], NULL, NULL, false);
+    END IF;
+    answer.states := ARRAY[k.state];
+    answer.ring := note_line(answer.moment, k, true);
     RETURN answer;
 END $$;

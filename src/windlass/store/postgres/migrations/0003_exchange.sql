@@ -74,20 +74,22 @@ DECLARE
     done text[];
     keys text[];
 BEGIN
+    -- The conditions on runner and state are such that no index fits them: each job is found by its id.
     WITH gone AS (
         DELETE FROM live USING unnest(ids, fences, seqs, counts, results) AS b (id, fence, seq, attempt, result)
-        WHERE live.id = b.id AND live.fence = b.fence AND live.seq = b.seq AND live.runner = holder
-            AND live.state = 'running'
+        WHERE live.id = b.id AND live.fence = b.fence AND coalesce(live.seq, 0) = b.seq
+            AND coalesce(live.runner, '') = holder AND coalesce(live.state, '') = 'running'
         RETURNING live.id, line, queue, task, priority, rank, run_at, expires_at, args, options, unique_key, tags,
-            b.attempt, live.fence, runner, live.seq, b.result, progress, attempts, enqueued_at, started_at
+            b.attempt, live.fence, live.seq, b.result, progress, attempts, enqueued_at, started_at
     ), kept AS (
         INSERT INTO history (id, line, queue, task, priority, rank, state, run_at, expires_at, args, options, unique_key,
             tags, attempt, fence, runner, seq, ending, result, progress, attempts, enqueued_at, started_at, finished_at)
         SELECT id, line, queue, task, priority, rank, 'succeeded', run_at, expires_at, args, options, unique_key,
-            tags, attempt, fence, runner, seq, 'succeeded', result, progress, attempts, enqueued_at, started_at, moment
+            tags, attempt, fence, holder, seq, 'succeeded', result, progress, attempts, enqueued_at, started_at, moment
         FROM gone
+        RETURNING id, unique_key
     )
-    SELECT array_agg(id), array_agg(unique_key) FILTER (WHERE unique_key IS NOT NULL) INTO done, keys FROM gone;
+    SELECT array_agg(id), array_agg(unique_key) FILTER (WHERE unique_key IS NOT NULL) INTO done, keys FROM kept;
     IF keys IS NOT NULL THEN
         DELETE FROM marks WHERE key = ANY (keys) AND job = ANY (done) AND until IS NULL;
     END IF;
@@ -222,7 +224,7 @@ END $$;
 -- each, leaving out those that another claim has locked.
 CREATE FUNCTION choose(
     moment bigint, slots integer, names text[], serves integer[], free integer[], queues text[], shares integer[],
-    OUT chosen text[], OUT late text[], OUT cut boolean
+    OUT chosen tid[], OUT late text[], OUT cut boolean
 ) LANGUAGE plpgsql AS $$
 DECLARE
     group_lines text[];
@@ -235,7 +237,7 @@ DECLARE
     passed integer[];           -- how many expired ones stand before those
     depth integer;
     most integer;
-    good text[];
+    good tid[];
     bad text[];
 BEGIN
     chosen := '{}';
@@ -266,10 +268,10 @@ BEGIN
     FOR g IN 1..groups LOOP
         most := plan[g] + passed[g];
         CONTINUE WHEN most <= 0;
-        SELECT array_agg(r.id) FILTER (WHERE NOT r.is_late), array_agg(r.id) FILTER (WHERE r.is_late)
+        SELECT array_agg(r.place) FILTER (WHERE NOT r.is_late), array_agg(r.id) FILTER (WHERE r.is_late)
         INTO good, bad
         FROM (
-            SELECT id, coalesce(expires_at <= moment AND started_at IS NULL, false) AS is_late FROM live
+            SELECT ctid AS place, id, coalesce(expires_at <= moment AND started_at IS NULL, false) AS is_late FROM live
             WHERE state = 'ready' AND line = group_lines[g] AND priority = group_priorities[g]
                 AND rank >= group_lows[g]
             ORDER BY rank, id LIMIT most FOR UPDATE SKIP LOCKED) r;
@@ -291,7 +293,7 @@ DECLARE
     low bounds;
     head exchanged;
     last bigint;
-    taken text[];
+    taken tid[];                -- where the rows are: they are locked, so they stay there
     late text[];
     expired integer;
 BEGIN
@@ -344,7 +346,9 @@ BEGIN
         RETURN QUERY WITH mine AS (
             UPDATE live l SET state = 'running', fence = l.fence + 1, runner = holder, seq = turn, started_at = moment,
                 progress = NULL, ending = NULL
-            WHERE l.id = ANY (taken) RETURNING l.*
+            WHERE l.ctid = ANY (taken)
+            RETURNING l.id, l.fence, l.seq, l.task, l.queue, l.args, l.options, l.priority, l.attempt, l.lost, l.enqueued_at,
+                l.run_at, l.rank
         ) SELECT NULL::text[], NULL::boolean, NULL::bigint, NULL::boolean, m.id, m.fence, m.seq, m.task, m.queue,
             m.args, m.options, m.priority, m.attempt, m.lost, m.enqueued_at, m.run_at
         FROM mine m ORDER BY m.priority DESC, m.rank, m.id;
