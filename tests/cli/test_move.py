@@ -123,13 +123,14 @@ def test_living_workers_are_named(filled: Shell, target: Shell) -> None:
 
 
 def test_wrong_stores(shell: Shell, tmp_path: Path) -> None:
-    put(shell, new("one"))
+    one = Shell(f"sqlite:///{tmp_path / 'one.db'}")
+    put(one, new("one"))
     link = tmp_path / "link.db"
-    link.symlink_to(tmp_path / "windlass.db")
-    assert "lead to the same one" in shell("move", shell.url, f"sqlite:///{link}", "--yes", code=2).stderr
-    assert "there is no store" in shell("move", f"sqlite:///{tmp_path}/no.db", shell.url, "--yes", code=1).stderr
-    assert "names no store" in shell("move", shell.url, "mysql://x", "--yes", code=2).stderr
-    assert len(shell.jobs()) == 1
+    link.symlink_to(tmp_path / "one.db")
+    assert "lead to the same one" in shell("move", one.url, f"sqlite:///{link}", "--yes", code=2).stderr
+    assert "there is no store" in shell("move", f"sqlite:///{tmp_path}/no.db", one.url, "--yes", code=1).stderr
+    assert "names no store" in shell("move", one.url, "mysql://x", "--yes", code=2).stderr
+    assert len(one.jobs()) == 1
 
 
 def test_killed_at_every_step(pair: tuple[Shell, Shell]) -> None:
