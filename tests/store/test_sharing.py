@@ -117,7 +117,7 @@ def claim_of(job: JobRecord) -> Claim:
 
 async def until_quiet(store: Store, topic: Topic) -> None:
     """Hear out the hints of what was done before."""
-    while await store.wait(topic, 0.05):
+    while await store.wait(topic, 0.2):
         pass
 
 

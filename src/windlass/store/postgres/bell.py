@@ -45,6 +45,7 @@ class Bell:
         self._send = send
         self._waiters = Waiters()
         self._listening: asyncio.Task[None] | None = None
+        self._ready = asyncio.Event()
         self._ringing: dict[Topic, asyncio.Task[None]] = {}
         self._again: set[Topic] = set()
 
@@ -75,8 +76,16 @@ class Bell:
 
     async def wait(self, topic: Topic, timeout: float) -> bool:
         """Whether `topic` was rung within `timeout` seconds, or before without being heard."""
-        if self._listening is None and self._connect is not None:
-            self._listening = asyncio.create_task(self._listen(self._connect))
+        if self._connect is not None and not self._ready.is_set():
+            if self._listening is None:
+                self._listening = asyncio.create_task(self._listen(self._connect))
+            try:
+                async with asyncio.timeout(timeout):
+                    await self._ready.wait()
+            except TimeoutError:
+                return False
+            if self._connect is not None:
+                return True  # something may have been missed until now
         return await self._waiters.wait(topic, timeout)
 
     async def _listen(self, connect: Callable[[], Awaitable[BoundAsyncConnection]]) -> None:
@@ -88,21 +97,28 @@ class Bell:
                     for channel in self._channels:
                         await connection.execute(f'LISTEN "{channel}"'.encode())
                     if not await self._proves(connection):
-                        logger.info(POOLED)
+                        self._give_up()
                         return
                     pause = FIRST_PAUSE
-                    self._wake_all()  # something may have been missed
+                    if self._ready.is_set():
+                        self._wake_all()  # something may have been missed
+                    self._ready.set()
                     async for note in connection.notifies():
                         self._hear(note.channel)
                 finally:
                     await connection.close()
             except Pooler:
-                logger.info(POOLED)
+                self._give_up()
                 return
             except (psycopg.Error, OSError, StoreUnavailable) as error:
                 logger.debug("the listener lost its connection: %s", error)
             await asyncio.sleep(pause)
             pause = min(LONGEST_PAUSE, pause * 2)
+
+    def _give_up(self) -> None:
+        logger.info(POOLED)
+        self._connect = None
+        self._ready.set()
 
     async def _proves(self, connection: BoundAsyncConnection) -> bool:
         """Whether what another connection sends is heard here."""

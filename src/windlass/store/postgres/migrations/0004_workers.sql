@@ -174,6 +174,13 @@ BEGIN
     RETURN answer;
 END $$;
 
+-- Whether a line has ready jobs from one rank on and before another.
+CREATE FUNCTION ready_between(line_ text, priority_ smallint, from_ bigint, before_ bigint) RETURNS boolean
+LANGUAGE sql AS $$
+    SELECT EXISTS (SELECT 1 FROM live WHERE state = 'ready' AND line = line_ AND priority = priority_ AND rank >= from_
+        AND rank < before_)
+$$;
+
 -- Walk from the bottom: set the bounds to what is there now, less two seconds, and find lines that nobody noted (jobs
 -- that were put within somebody else's transaction). One at a time in the whole store.
 CREATE FUNCTION survey() RETURNS void LANGUAGE plpgsql
@@ -206,12 +213,15 @@ BEGIN
             LIMIT 1) n
     )
     SELECT array_agg(ROW(line, priority, least(rank, moment) - lag, moment)::lines) INTO present FROM found;
-    -- Rows are touched only when it matters: an idle store shall not write.
+    -- Rows are touched only when it matters: an idle store shall not write. A bound is raised only where, by now, still
+    -- nothing stands before the new one: a job may have been handed back since the walk.
     INSERT INTO lines SELECT p.line, p.priority, p.low, p.seen_at FROM unnest(present) p
-    ON CONFLICT (line, priority) DO UPDATE SET low = excluded.low, seen_at = excluded.seen_at
+    ON CONFLICT (line, priority) DO UPDATE SET seen_at = excluded.seen_at, low = CASE WHEN excluded.low > lines.low
+        AND ready_between(lines.line, lines.priority, lines.low, excluded.low) THEN lines.low ELSE excluded.low END
     WHERE lines.low > excluded.low OR lines.low < excluded.low - 500000 OR lines.seen_at < moment - minute / 6;
     UPDATE lines SET low = moment - lag WHERE low < moment - minute / 6 AND NOT EXISTS (
-        SELECT 1 FROM unnest(present) p WHERE p.line = lines.line AND p.priority = lines.priority);
+        SELECT 1 FROM unnest(present) p WHERE p.line = lines.line AND p.priority = lines.priority)
+        AND NOT ready_between(line, priority, low, moment - lag);
     DELETE FROM lines WHERE seen_at < moment - minute AND NOT EXISTS (
         SELECT 1 FROM unnest(present) p WHERE p.line = lines.line AND p.priority = lines.priority);
     SELECT run_at INTO next_due FROM live WHERE state = 'scheduled' ORDER BY run_at LIMIT 1;
