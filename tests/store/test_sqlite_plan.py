@@ -14,6 +14,7 @@ from tests.store.world import Crew, SQLiteWorld, ends, new, wants
 from windlass.model import Ending, Filter, State, Verb
 from windlass.store.contract import BATCH
 
+pytestmark = pytest.mark.xdist_group("backlog")
 MANY = 1_000_000
 CLAIMING = (
     "idle exchange",
