@@ -51,6 +51,9 @@ logger = logging.getLogger("windlass.store")
 KEEPING_HOUSE = 60.0
 """Seconds that prune, survey and what operators do may take."""
 
+LOOK_AGAIN = 30.0
+"""Seconds between two looks at all that a runner ever claimed, for what it does not hold."""
+
 
 class PostgresStore:
     """Jobs in one schema of a PostgreSQL database. Serves one event loop, and any thread by `put_now`."""
@@ -64,6 +67,7 @@ class PostgresStore:
         self._blocking = BlockingLink(self._ways)
         self._bell: Bell | None = None
         self._surveying: asyncio.Task[None] | None = None
+        self._checked: dict[str, tuple[Held, float]] = {}  # what each runner said to hold, and when all was looked at
 
     # Lifecycle
 
@@ -231,6 +235,8 @@ class PostgresStore:
             self._surveying = asyncio.create_task(self._survey())
         for runner, keep in (held or {}).items():
             await self._reconcile(runner, keep)
+        if held is not None:
+            self._checked = {runner: last for runner, last in self._checked.items() if runner in held}
         orders = [Order(runner=runner, id=id, fence=fence) for runner, id, fence in map(json.loads, cancel or ())]
         return Orders(cancel=tuple(orders), due=None if due is None else due / MICRO, dead=dead)
 
@@ -242,11 +248,23 @@ class PostgresStore:
             logger.debug("the bounds were not surveyed this time: %s", error)
 
     async def _reconcile(self, runner: str, keep: Held) -> None:
-        """Hand back claims that nobody holds; looks first, because there is nearly always nothing to do."""
+        """Hand back claims that nobody holds; looks first, because there is nearly always nothing to do.
+
+        What was found in order by the last look is not walked again: of the claims of that time, only those that are
+        not held any more are looked at. All of them are again at times, as nobody knows what nobody thought of.
+        """
+        last, full_at = self._checked.get(runner, (None, 0.0))
+        if time.monotonic() > full_at + LOOK_AGAIN:
+            last, full_at = None, time.monotonic()
+        if keep == last:
+            return
+        since = last.seq if last and last.seq <= keep.seq else -1
+        left = [id for id, _ in last.claims - keep.claims] if last and since >= 0 else []
         said = (runner, keep.seq, [id for id, _ in keep.claims], [fence for _, fence in keep.claims])
-        if (await self._rows(SQL.phantoms, *said))[0][0]:
+        if (await self._rows(SQL.phantoms, *said, since, left))[0][0]:
             await self._rows(SQL.reconcile, *said)
             self._ring("work")
+        self._checked[runner] = (keep, full_at)
 
     async def reap(self, spare: str | None = None) -> list[str]:
         dead = [row[0] for row in await self._rows(SQL.reap, spare)]

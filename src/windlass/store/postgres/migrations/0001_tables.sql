@@ -62,7 +62,7 @@ CREATE INDEX history_id ON history (id);
 CREATE INDEX history_finished ON history (finished_at DESC, id);
 CREATE INDEX history_tags ON history USING gin (tags) WHERE tags IS NOT NULL;
 
--- Where the walk along the ready jobs of a line begins. A hint: whatever stands before it is found within a second.
+-- Where the walk along the ready jobs of a line begins. A hint: whatever stands before it is found by the next survey.
 CREATE TABLE lines (
     line     text COLLATE "C" NOT NULL,
     priority smallint NOT NULL,
@@ -76,6 +76,7 @@ CREATE TABLE bounds (
     due_low     bigint NOT NULL DEFAULT 0,
     expiry_low  bigint NOT NULL DEFAULT 0,
     surveyed_at bigint NOT NULL DEFAULT 0,
+    deep_at     bigint NOT NULL DEFAULT 0,  -- when one last went from the bottom, and how long that took
     survey_took bigint NOT NULL DEFAULT 0
 ) WITH (fillfactor = 50);
 INSERT INTO bounds DEFAULT VALUES;

@@ -168,9 +168,7 @@ BEGIN
         WHERE state = 'scheduled' AND run_at >= low.due_low ORDER BY run_at LIMIT 1;
     END IF;
     answer.dead := EXISTS (SELECT 1 FROM workers WHERE beat_at + lease * 1000000 < steady_micros());
-    -- A survey each second, or so rarely that it takes a twentieth of the time.
-    answer.survey := moment >= low.surveyed_at + greatest(1000000, 20 * low.survey_took)
-        OR moment < low.surveyed_at;
+    answer.survey := moment >= low.surveyed_at + 1000000 OR moment < low.surveyed_at;
     RETURN answer;
 END $$;
 
@@ -181,54 +179,72 @@ LANGUAGE sql AS $$
         AND rank < before_)
 $$;
 
--- Walk from the bottom: set the bounds to what is there now, less two seconds, and find lines that nobody noted (jobs
--- that were put within somebody else's transaction). One at a time in the whole store.
+-- Set the bounds to what is there now, less half a second. From the old bounds on where that is enough; at times from the
+-- bottom, which also finds what landed below them and lines that nobody noted (jobs put within somebody else's
+-- transaction), but walks along all that an old snapshot keeps: each second, or so rarely that it takes a twentieth of the
+-- time. One at a time in the whole store.
 CREATE FUNCTION survey() RETURNS void LANGUAGE plpgsql
 SET search_path = {schema}, pg_temp SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 SET enable_bitmapscan = off SET jit = off SET lock_timeout = '1s' SET statement_timeout = '60s' AS $$
 DECLARE
-    lag bigint := 2000000;
+    lag bigint := 500000;
     minute bigint := 60000000;
     began timestamptz := clock_timestamp();
     moment bigint;
+    low bounds;
+    deep boolean;
     present lines[];
     next_due bigint;
     next_expiry bigint;
 BEGIN
-    PERFORM 1 FROM bounds FOR UPDATE SKIP LOCKED;
+    SELECT * INTO low FROM bounds FOR UPDATE SKIP LOCKED;
     IF NOT FOUND THEN
         RETURN;
     END IF;
     moment := now_micros();
-    WITH RECURSIVE found AS (
-        (SELECT line, priority, rank FROM live WHERE state = 'ready' ORDER BY line, priority DESC, rank LIMIT 1)
-        UNION ALL
-        SELECT n.line, n.priority, n.rank FROM found f CROSS JOIN LATERAL (
-            (SELECT line, priority, rank FROM live
-            WHERE state = 'ready' AND line = f.line AND priority < f.priority
-            ORDER BY line, priority DESC, rank LIMIT 1)
+    deep := moment >= low.deep_at + greatest(1000000, 20 * low.survey_took) OR moment < low.deep_at
+        OR low.surveyed_at = 0;
+    IF deep THEN
+        low.due_low := 0;
+        low.expiry_low := 0;
+        WITH RECURSIVE found AS (
+            (SELECT line, priority, rank FROM live WHERE state = 'ready' ORDER BY line, priority DESC, rank LIMIT 1)
             UNION ALL
-            (SELECT line, priority, rank FROM live WHERE state = 'ready' AND line > f.line
-            ORDER BY line, priority DESC, rank LIMIT 1)
-            LIMIT 1) n
-    )
-    SELECT array_agg(ROW(line, priority, least(rank, moment) - lag, moment)::lines) INTO present FROM found;
+            SELECT n.line, n.priority, n.rank FROM found f CROSS JOIN LATERAL (
+                (SELECT line, priority, rank FROM live
+                WHERE state = 'ready' AND line = f.line AND priority < f.priority
+                ORDER BY line, priority DESC, rank LIMIT 1)
+                UNION ALL
+                (SELECT line, priority, rank FROM live WHERE state = 'ready' AND line > f.line
+                ORDER BY line, priority DESC, rank LIMIT 1)
+                LIMIT 1) n
+        )
+        SELECT array_agg(ROW(line, priority, least(rank, moment) - lag, moment)::lines) INTO present FROM found;
+    ELSE
+        SELECT array_agg(ROW(l.line, l.priority, least(n.rank, moment) - lag, moment)::lines) INTO present
+        FROM lines l CROSS JOIN LATERAL (
+            SELECT rank FROM live
+            WHERE state = 'ready' AND line = l.line AND priority = l.priority AND rank >= l.low
+            ORDER BY rank LIMIT 1) n;
+    END IF;
     -- Rows are touched only when it matters: an idle store shall not write. A bound is raised only where, by now, still
     -- nothing stands before the new one: a job may have been handed back since the walk.
     INSERT INTO lines SELECT p.line, p.priority, p.low, p.seen_at FROM unnest(present) p
     ON CONFLICT (line, priority) DO UPDATE SET seen_at = excluded.seen_at, low = CASE WHEN excluded.low > lines.low
         AND ready_between(lines.line, lines.priority, lines.low, excluded.low) THEN lines.low ELSE excluded.low END
-    WHERE lines.low > excluded.low OR lines.low < excluded.low - 500000 OR lines.seen_at < moment - minute / 6;
-    UPDATE lines SET low = moment - lag WHERE low < moment - minute / 6 AND NOT EXISTS (
+    WHERE lines.low > excluded.low OR lines.low < excluded.low - 100000 OR lines.seen_at < moment - minute / 6;
+    UPDATE lines SET low = moment - lag WHERE lines.low < moment - minute / 6 AND NOT EXISTS (
         SELECT 1 FROM unnest(present) p WHERE p.line = lines.line AND p.priority = lines.priority)
-        AND NOT ready_between(line, priority, low, moment - lag);
-    DELETE FROM lines WHERE seen_at < moment - minute AND NOT EXISTS (
+        AND NOT ready_between(line, priority, lines.low, moment - lag);
+    DELETE FROM lines WHERE deep AND seen_at < moment - minute AND NOT EXISTS (
         SELECT 1 FROM unnest(present) p WHERE p.line = lines.line AND p.priority = lines.priority);
-    SELECT run_at INTO next_due FROM live WHERE state = 'scheduled' ORDER BY run_at LIMIT 1;
-    SELECT expires_at INTO next_expiry FROM live WHERE expires_at IS NOT NULL AND started_at IS NULL
-    ORDER BY expires_at LIMIT 1;
+    SELECT run_at INTO next_due FROM live WHERE state = 'scheduled' AND run_at >= low.due_low ORDER BY run_at LIMIT 1;
+    SELECT expires_at INTO next_expiry FROM live
+    WHERE expires_at IS NOT NULL AND started_at IS NULL AND expires_at >= low.expiry_low ORDER BY expires_at LIMIT 1;
     UPDATE bounds SET surveyed_at = moment,
         due_low = least(coalesce(next_due, moment), moment) - lag,
         expiry_low = least(coalesce(next_expiry, moment), moment) - lag,
-        survey_took = (extract(epoch FROM clock_timestamp() - began) * 1000000)::bigint;
+        deep_at = CASE WHEN deep THEN moment ELSE deep_at END,
+        survey_took = CASE WHEN deep THEN (extract(epoch FROM clock_timestamp() - began) * 1000000)::bigint
+            ELSE survey_took END;
 END $$;
