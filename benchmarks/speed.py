@@ -2,7 +2,9 @@
 
     python -m benchmarks.speed [--runs 5] [--jobs 60000] [--url sqlite:///…]
 
-Prints the median of the runs and their spread. The machine should be quiet: the spread tells whether it was.
+The URL, or WINDLASS_URL, may name any store; of a PostgreSQL server only one that runs here. Prints the median of the
+runs and their spread, and the CPU time that a drained job took, which is the steadier figure. The machine should be
+quiet: the spread tells whether it was.
 """
 
 import argparse
@@ -16,10 +18,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
+import psycopg
 from uuid_utils import uuid7
 
 BULK = 10_000
@@ -65,6 +68,54 @@ def raw_drain(path: str) -> float:
     return rate
 
 
+def raw_postgres(url: str, count: int) -> tuple[float, float]:
+    """Rows per second that one connection inserts by arrays of 1,000, and claims and deletes 200 at a time."""
+    with psycopg.connect(url.split("?")[0], autocommit=True) as db:
+        db.execute("DROP TABLE IF EXISTS public.windlass_raw")
+        db.execute(
+            "CREATE TABLE public.windlass_raw (id text PRIMARY KEY, queue text, rank bigint, state text, args text)"
+        )
+        db.execute("CREATE INDEX ON public.windlass_raw (queue, rank, id) WHERE state = 'ready'")
+        insert = "INSERT INTO public.windlass_raw SELECT unnest(%s::text[]), 'default', 1, 'ready', '[[1],{}]'"
+        ids = [[str(uuid7()) for _ in range(1000)] for _ in range(count // 1000)]
+        began = time.perf_counter()
+        for some in ids:
+            db.execute(insert, (some,))
+        inserted = time.perf_counter()
+        claimed: list[str] = ["none"]
+        while claimed:
+            with db.transaction():
+                db.execute("DELETE FROM public.windlass_raw WHERE id = ANY (%s)", (claimed,))
+                rows = db.execute(
+                    "UPDATE public.windlass_raw SET state = 'running' WHERE id IN (SELECT id FROM public.windlass_raw "
+                    "WHERE state = 'ready' AND queue = 'default' ORDER BY rank, id LIMIT 200 FOR UPDATE SKIP LOCKED) "
+                    "RETURNING id, args"
+                ).fetchall()
+                claimed = [row[0] for row in rows]
+        ended = time.perf_counter()
+        db.execute("DROP TABLE public.windlass_raw")
+    return count / (inserted - began), count / (ended - inserted)
+
+
+def server_processes() -> list[psutil.Process]:
+    """The processes of the PostgreSQL server that the jobs are in, if they are in one."""
+    url = os.environ["WINDLASS_URL"]
+    if not url.startswith("postgres"):
+        return []
+    with psycopg.connect(url.split("?")[0]) as db:
+        main = psutil.Process(db.info.backend_pid).parent()
+    return [main, *main.children()] if main else []
+
+
+def spent(processes: list[psutil.Process]) -> float:
+    """Seconds of CPU time that processes have taken in all."""
+    total = 0.0
+    for one in processes:
+        with suppress(psutil.NoSuchProcess):
+            total += sum(one.cpu_times()[:2])
+    return total
+
+
 @contextmanager
 def worker(processes: int, concurrency: int) -> Iterator[subprocess.Popen[bytes]]:
     """A worker on the benchmark's app."""
@@ -99,15 +150,29 @@ def one_by_one(count: int) -> float:
     return count / (time.perf_counter() - began)
 
 
+costs: list[tuple[float, ...]] = []
+"""Microseconds of CPU time that a job took in each drain: of the worker, and of the server."""
+
+
 def drain(name: str, count: int, processes: int, concurrency: int) -> float:
     """Jobs per second from the start of the first to the end of the last."""
     from benchmarks import tasks
 
     _, ids = bulk(name, count)
-    with worker(processes, concurrency):
-        while tasks.app.jobs.count(task=f"benchmarks.tasks.{name}", state="ready"):
+    task = f"benchmarks.tasks.{name}"
+    with worker(processes, concurrency) as process:
+        while tasks.app.jobs.count(task=task, state="ready") > count * 0.9:
+            time.sleep(0.05)
+        tree = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+        server = server_processes()
+        left, before = tasks.app.jobs.count(task=task, state="ready"), (spent(tree), spent(server))
+        while tasks.app.jobs.count(task=task, state="ready"):
             time.sleep(0.1)
-        while tasks.app.jobs.count(task=f"benchmarks.tasks.{name}", state="running"):
+        if left > count / 4:
+            costs.append(
+                tuple((now - then) / left * 1e6 for now, then in zip((spent(tree), spent(server)), before, strict=True))
+            )
+        while tasks.app.jobs.count(task=task, state="running"):
             time.sleep(0.1)
     ends = [job.finished_at for job in tasks.app.jobs.get_many(ids[-2000:]) if job.finished_at]
     first = tasks.app.jobs.get(ids[0]).started_at
@@ -144,8 +209,17 @@ def median(what: str, unit: str, measure: Callable[[], float], runs: int) -> flo
     """Measure `runs` times, print the median and the spread."""
     figures = sorted(measure() for _ in range(runs))
     middle = statistics.median(figures)
-    print(f"{what:<44} {middle:>10,.0f} {unit}   ({figures[0]:,.0f} … {figures[-1]:,.0f})", flush=True)
+    print(f"{what:<44} {middle:>10,.0f} {unit}   ({figures[0]:,.0f} … {figures[-1]:,.0f}){cost()}", flush=True)
     return middle
+
+
+def cost() -> str:
+    """The least CPU time that a job took in the drains since this was last asked."""
+    if not costs:
+        return ""
+    of_worker, of_server = (min(one) for one in zip(*costs, strict=True))
+    costs.clear()
+    return f"   CPU per job: worker {of_worker:.0f} µs, server {of_server:.0f} µs"
 
 
 def main() -> None:
@@ -157,7 +231,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="part of a line's name")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        os.environ["WINDLASS_URL"] = options.url or f"sqlite:///{folder}/windlass.db"
+        os.environ["WINDLASS_URL"] = options.url or os.environ.get("WINDLASS_URL", f"sqlite:///{folder}/windlass.db")
         raw = f"{folder}/raw.db"
         n = options.jobs
 
@@ -165,9 +239,19 @@ def main() -> None:
             Path(raw).unlink(missing_ok=True)
             return raw_insert(raw, n)
 
+        url = os.environ["WINDLASS_URL"]
+        raws: dict[str, list[tuple[str, str, Callable[[], float]]]] = {
+            "sqlite": [
+                ("raw sqlite3: insert in bulk", "rows/s", raw_both),
+                ("raw sqlite3: claim and finish by 200", "rows/s", lambda: (raw_both(), raw_drain(raw))[1]),
+            ],
+            "postgresql": [
+                ("raw psycopg: insert by 1,000", "rows/s", lambda: raw_postgres(url, n)[0]),
+                ("raw psycopg: claim and delete by 200", "rows/s", lambda: raw_postgres(url, n)[1]),
+            ],
+        }
         lines: list[tuple[str, str, Callable[[], float]]] = [
-            ("raw sqlite3: insert in bulk", "rows/s", raw_both),
-            ("raw sqlite3: claim and finish by 200", "rows/s", lambda: (raw_both(), raw_drain(raw))[1]),
+            *raws.get(url.partition(":")[0], []),
             ("enqueue in bulk", "jobs/s", lambda: bulk("on_loop", n)[0]),
             ("enqueue one by one", "jobs/s", lambda: one_by_one(3000)),
             ("drain, event loop, -p 1 -c 200", "jobs/s", lambda: drain("on_loop", n, 1, 200)),

@@ -1,0 +1,142 @@
+"""PostgreSQL: with a long past, a long future and many jobs of an unknown task, a call touches no more than before."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from psycopg import sql
+
+from tests.store.postgres_world import PostgresWorld
+from tests.store.world import Crew, ends, new, wants
+from windlass.model import Ending
+from windlass.store.postgres.link import AsyncLink, Rows
+from windlass.store.postgres.statements import Call
+
+MANY = 200_000
+DAY = 86_400_000_000
+
+BACKLOG = """
+INSERT INTO {table} (id, line, queue, task, priority, rank, state, run_at, args, attempt, fence, runner, seq,
+    enqueued_at, started_at, finished_at)
+SELECT format('%s-{kind}-7000-8000-%s', lpad(to_hex(n), 8, '0'), lpad(to_hex(n), 12, '0')), 'default/{task}',
+    'default', '{task}', 0, {at} + n, '{state}', {at} + n, '[[],{{}}]', {run}, {run},
+    CASE WHEN {run} = 1 THEN 'gone' END, {run}, {at}, CASE WHEN {run} = 1 THEN {at} END,
+    CASE WHEN {run} = 1 THEN {at} + n END
+FROM generate_series(1, {count}) n
+"""
+
+
+class Meter:
+    """The blocks that the calls of a store touch. Each call is made twice, first under EXPLAIN: nearly all may be
+    repeated."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.blocks = 0
+        rows = AsyncLink.rows
+
+        async def metered(link: AsyncLink, first: Call, then: Call | None = None, **more: Any) -> Rows:
+            if "enlist" in first.sql or "join_worker" in first.sql:
+                return await rows(link, first, then, **more)
+            explained = await rows(link, Call(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {first.sql}", first.params))
+            self.note(explained[0][0])
+            return await rows(link, first, then, **more)
+
+        monkeypatch.setattr(AsyncLink, "rows", metered)
+
+    def note(self, explained: Any) -> None:
+        plan = (json.loads(explained) if isinstance(explained, str) else explained)[0]["Plan"]
+        self.blocks += plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
+
+    def take(self) -> int:
+        """The blocks since this was last asked."""
+        taken, self.blocks = self.blocks, 0
+        return taken
+
+
+@pytest.fixture
+def meter(monkeypatch: pytest.MonkeyPatch) -> Iterator[Meter]:
+    with monkeypatch.context() as patch:
+        yield Meter(patch)
+
+
+def most(before: int) -> int:
+    """What a call may touch that touched `before` of an empty store. Indexes are a level deeper now, and
+    what is planned anew, because statistics came in, reads catalogs; a walk along the backlog takes 2,000 and more."""
+    return before + 1_000
+
+
+async def fill(world: PostgresWorld) -> None:
+    """The backlog, through the schema of the store."""
+    now = round((await world.now()) * 1e6)
+    for table, kind, state, task, at, run in (
+        ("history", "0001", "succeeded", "work", now - DAY, 1),
+        ("live", "0002", "scheduled", "work", now + DAY, 0),
+        ("live", "0003", "ready", "strange", now - DAY, 0),
+    ):
+        text = BACKLOG.format(table=table, kind=kind, state=state, task=task, at=at, run=run, count=MANY)
+        world.direct.execute(text.encode())
+    world.direct.execute("INSERT INTO lines VALUES ('default/strange', 0, %s, %s)", (now - DAY, now))
+    for table in ("live", "history"):
+        world.direct.execute(sql.SQL("ANALYZE {}").format(sql.Identifier(table)))
+
+
+async def life(world: PostgresWorld, meter: Meter) -> dict[str, int]:
+    """The blocks that each kind of call touches. Once before, so that what is cached is."""
+    crew = await world.crew()
+    await one_life(world, crew, meter)
+    return await one_life(world, crew, meter)
+
+
+async def one_life(world: PostgresWorld, crew: Crew, meter: Meter) -> dict[str, int]:
+    found: dict[str, int] = {}
+    meter.take()
+    await crew.exchange(demand=wants(10))
+    found["idle exchange"] = meter.take()
+    await world.put(*(new(queue=f"q{n % 3}", priority=n % 2) for n in range(30)))
+    found["put of 30"] = meter.take()
+    await world.put(new())
+    found["put of one"] = meter.take()
+    claims = await crew.claim(10)
+    assert len(claims) == 10
+    found["claim"] = meter.take()
+    await crew.again(demand=wants(10))
+    found["repeat"] = meter.take()
+    await crew.exchange(*(ends(claim, Ending.SUCCEEDED) for claim in claims[:5]), demand=wants(5))
+    found["settle and claim"] = meter.take()
+    await crew.exchange(*(ends(claim, Ending.RETRY, delay=0) for claim in claims[5:]), demand=wants(5))
+    found["retry, promote and claim"] = meter.take()
+    await crew.beat()
+    if survey := world.store._surveying:  # type: ignore[attr-defined]
+        await survey
+    found["beat and survey"] = meter.take()
+    await crew.beat(seq=crew.seq)
+    found["reconcile"] = meter.take()
+    await world.store.reap()
+    found["reap"] = meter.take()
+    return found
+
+
+async def test_calls_touch_the_same_however_long_the_backlog(tmp_path: Path, meter: Meter) -> None:
+    world = PostgresWorld(tmp_path)
+    await world.open()
+    before = await life(world, meter)
+    await world.close()
+    await world.open()
+    await fill(world)
+    after = await life(world, meter)
+    await world.close()
+    for name, blocks in after.items():
+        assert blocks <= most(before[name]), f"{name}: {before[name]} blocks when empty, {blocks} now"
+
+
+async def test_the_check_sees_a_walk(tmp_path: Path, meter: Meter) -> None:
+    world = PostgresWorld(tmp_path)
+    await world.open()
+    await world.store.stats()
+    empty = meter.take()
+    await fill(world)
+    await world.store.stats()
+    assert meter.take() > most(empty), "stats counts every live job"
+    await world.close()
