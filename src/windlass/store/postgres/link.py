@@ -203,12 +203,6 @@ class AsyncLink:
         finally:
             self._free.release()
 
-    @contextlib.asynccontextmanager
-    async def transaction(self) -> AsyncIterator[BoundAsyncConnection]:
-        """A connection with an open transaction, which ends with the block."""
-        async with self._connection(None) as connection, connection.transaction():
-            yield connection
-
     async def _take(self, until: float | None) -> BoundAsyncConnection:
         while self._idle:
             connection = self._idle.pop()
@@ -289,12 +283,6 @@ class BlockingLink:
                     self._idle.append(connection)
         finally:
             self._free.release()
-
-    @contextlib.contextmanager
-    def transaction(self) -> Iterator[BoundConnection]:
-        """A connection with an open transaction, which ends with the block."""
-        with self._connection(None) as connection, connection.transaction():
-            yield connection
 
     def _take(self, until: float | None) -> BoundConnection:
         while True:

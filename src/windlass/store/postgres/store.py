@@ -5,7 +5,7 @@ import contextlib
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -38,7 +38,7 @@ from windlass.model import (
 from windlass.store.contract import BATCH, Topic
 from windlass.store.postgres import reads, statements
 from windlass.store.postgres.bell import Bell
-from windlass.store.postgres.link import PATIENCE, AsyncLink, BlockingLink, BoundAsyncConnection, Rows, Unanswered, Ways
+from windlass.store.postgres.link import PATIENCE, AsyncLink, BlockingLink, Rows, Unanswered, Ways
 from windlass.store.postgres.probe import probe
 from windlass.store.postgres.rows import read_job
 from windlass.store.postgres.schema import bring_up
@@ -164,22 +164,6 @@ class PostgresStore:
             f"is safe ({error})",
             jobs[0].id,
         )
-
-    # The user's own transaction
-
-    @contextlib.asynccontextmanager
-    async def transaction(self) -> AsyncIterator[BoundAsyncConnection]:
-        """A connection of the store's with an open transaction, for a task's own writes and its `settle_call`."""
-        if not self._link:
-            raise StoreUnavailable("the store is not open")
-        async with self._link.transaction() as connection:
-            yield connection
-
-    @contextlib.contextmanager
-    def transaction_now(self) -> Iterator[Any]:
-        """`transaction`, for plain functions."""
-        with self._blocking.transaction() as connection:
-            yield connection
 
     # Workers
 
