@@ -83,17 +83,17 @@ async def fill(world: PostgresWorld) -> None:
 
 
 async def life(world: PostgresWorld, meter: Meter) -> dict[str, int]:
-    """The blocks that each kind of call touches. Once before, so that what is cached is."""
+    """The fewest blocks of three times that each kind of call touches: a plan that is made anew reads catalogs."""
     crew = await world.crew()
-    await one_life(world, crew, meter)
-    return await one_life(world, crew, meter)
+    times = [await one_life(world, crew, meter) for _ in range(3)]
+    return {name: min(one[name] for one in times) for name in times[0]}
 
 
 async def one_life(world: PostgresWorld, crew: Crew, meter: Meter) -> dict[str, int]:
     found: dict[str, int] = {}
     meter.take()
     await crew.exchange(demand=wants(10))
-    found["idle exchange"] = meter.take()
+    found["exchange"] = meter.take()
     await world.put(*(new(queue=f"q{n % 3}", priority=n % 2) for n in range(30)))
     found["put of 30"] = meter.take()
     await world.put(new())
