@@ -5,14 +5,14 @@ tests/store/test_machine.py`.
 """
 
 MACHINE = {
-    "memory": (600, 50),
+    "memory": (300, 50),
     "sqlite": (20, 40),
-    "postgres": (12, 40),
+    "postgres": (8, 40),
     "pgbouncer": (6, 40),
-    "redis": (20, 40),
+    "redis": (12, 40),
     "cluster": (6, 40),
 }
 """Examples of the state machine, and steps in each."""
 
-SEEDS = {"memory": 2000, "postgres": 16, "pgbouncer": 8, "redis": 24, "cluster": 8}
+SEEDS = {"memory": 1000, "postgres": 12, "pgbouncer": 6, "redis": 16, "cluster": 6}
 """Seeds of the simulation."""

@@ -277,7 +277,7 @@ def test_rows_that_are_no_jobs_are_set_aside(shop: Shop, caplog: pytest.LogCaptu
 
     async def look() -> None:
         work = asyncio.create_task(shop.outbox.relay(await shop.app.connect()))
-        while shop.rows != 1:
+        while shop.rows != 1 or not shop.sql(f"SELECT 1 FROM {shop.table} WHERE error IS NOT NULL"):
             await asyncio.sleep(0.02)
         work.cancel()
         await asyncio.gather(work, return_exceptions=True)

@@ -171,8 +171,9 @@ class Spare:
     def close(self) -> None:
         """Drop them all."""
         for idle in self._idle.values():
-            while idle:
-                idle.pop().pgconn.finish()
+            for connection in idle:
+                connection.pgconn.finish()
+            idle.clear()
 
 
 _inherited: list[object] = []
