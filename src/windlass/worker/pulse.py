@@ -58,6 +58,8 @@ class Pulse:
         self._on_evicted = on_evicted
         self._on_enlisted = on_enlisted
         self._aside: set[asyncio.Task[None]] = set()
+        self._told: Mapping[str, Held] = {}
+        self._tell_again = 0.0
 
     async def enlist(self) -> None:
         """Register under a new id. Raises `StoreError`."""
@@ -109,8 +111,10 @@ class Pulse:
     async def _look_after(self, orders: Orders) -> None:
         """What has to write, and so may have to wait for a writer, which a beat never does."""
         try:
-            if held := self._held():
+            held = self._held()  # the same word twice finds nothing new, unless an exchange came late; so once a lease
+            if held and (held != self._told or self._clock.boot() > self._tell_again):
                 await self._store.beat(self.id, held)
+                self._told, self._tell_again = held, self._clock.boot() + self._lease
             if orders.dead:
                 for worker in await self._store.reap(spare=self.id):
                     logger.warning("worker %s stopped beating; its jobs are ready again", worker[:8])

@@ -62,15 +62,25 @@ CREATE TYPE placed AS (
     ring   boolean          -- an idle worker should hear of this
 );
 
+-- An answer with more jobs in it that are not new; NULL for none.
+CREATE FUNCTION stand_in(INOUT answer placed, at bigint[], holders text[], held text[]) LANGUAGE plpgsql AS $$
+BEGIN
+    answer.at := answer.at || coalesce(at, '{}')::integer[];
+    answer.holders := answer.holders || coalesce(holders, '{}');
+    answer.held := answer.held || coalesce(held, '{}');
+END $$;
+
 -- Leave out jobs that exist, whose mark was taken before or whose key is held. Takes the keys of the others, sorted.
 CREATE FUNCTION sift(INOUT answer placed, ids text[], keys text[], fresh boolean, since bigint, marks_given json)
-LANGUAGE plpgsql AS $$
+LANGUAGE plpgsql SET enable_hashjoin = on AS $$
 DECLARE
     mark record;
     holder text;
     dropped text[] := '{}';
     instead text[] := '{}';
-    one record;
+    at bigint[];
+    holders text[];
+    held text[];
 BEGIN
     FOR mark IN SELECT * FROM json_to_recordset(marks_given) AS m (key text, job text, ttl bigint) ORDER BY 1 LOOP
         INSERT INTO marks VALUES (mark.key, mark.job, answer.moment + mark.ttl) ON CONFLICT (key) DO UPDATE
@@ -81,26 +91,17 @@ BEGIN
             instead := instead || holder;
         END IF;
     END LOOP;
-    FOR one IN
-        SELECT j.n, j.id AS holder, l.state FROM unnest(ids) WITH ORDINALITY AS j (id, n) JOIN live l ON l.id = j.id
+    SELECT array_agg(k.n), array_agg(k.id), array_agg(k.state) INTO at, holders, held FROM (
+        SELECT j.n, j.id, l.state FROM unnest(ids) WITH ORDINALITY AS j (id, n) JOIN live l ON l.id = j.id
         UNION ALL
         SELECT j.n, j.id, o.job_state FROM unnest(ids) WITH ORDINALITY AS j (id, n)
-            JOIN over(CASE WHEN fresh THEN '{}' ELSE ids END, since) o ON o.job = j.id
-    LOOP
-        answer.at := answer.at || one.n::integer;
-        answer.holders := answer.holders || one.holder;
-        answer.held := answer.held || one.state;
-    END LOOP;
+            JOIN over(CASE WHEN fresh THEN '{}' ELSE ids END, since) o ON o.job = j.id) k;
+    answer := stand_in(answer, at, holders, held);
     IF dropped <> '{}' THEN
-        FOR one IN
-            SELECT j.n, d.holder, state_of(d.holder) AS state FROM unnest(dropped, instead) AS d (id, holder)
-            JOIN unnest(ids) WITH ORDINALITY AS j (id, n) ON d.id = j.id
-            WHERE NOT j.n = ANY (answer.at)
-        LOOP
-            answer.at := answer.at || one.n::integer;
-            answer.holders := answer.holders || one.holder;
-            answer.held := answer.held || one.state;
-        END LOOP;
+        SELECT array_agg(j.n), array_agg(d.holder), array_agg(state_of(d.holder)) INTO at, holders, held
+        FROM unnest(dropped, instead) AS d (id, holder) JOIN unnest(ids) WITH ORDINALITY AS j (id, n) ON d.id = j.id
+        WHERE NOT j.n = ANY (answer.at);
+        answer := stand_in(answer, at, holders, held);
     END IF;
     IF keys IS NULL THEN
         RETURN;
@@ -111,15 +112,10 @@ BEGIN
     WHERE j.key IS NOT NULL AND j.time = 1 AND NOT j.n = ANY (answer.at)
     ORDER BY j.key, j.n
     ON CONFLICT (key) DO NOTHING;
-    FOR one IN
-        SELECT j.n, m.job AS holder, state_of(m.job) AS state
-        FROM unnest(ids, keys) WITH ORDINALITY AS j (id, key, n) JOIN marks m ON m.key = j.key
-        WHERE m.job <> j.id AND NOT j.n = ANY (answer.at)
-    LOOP
-        answer.at := answer.at || one.n::integer;
-        answer.holders := answer.holders || one.holder;
-        answer.held := answer.held || one.state;
-    END LOOP;
+    SELECT array_agg(j.n), array_agg(m.job), array_agg(state_of(m.job)) INTO at, holders, held
+    FROM unnest(ids, keys) WITH ORDINALITY AS j (id, key, n) JOIN marks m ON m.key = j.key
+    WHERE m.job <> j.id AND NOT j.n = ANY (answer.at);
+    answer := stand_in(answer, at, holders, held);
 END $$;
 
 -- What jobs of one put have in common.
@@ -206,7 +202,9 @@ DECLARE
     answer placed := ROW(now_micros(), '{}'::text[], '{}'::integer[], '{}'::text[], '{}'::text[], false, false)::placed;
     k shape;
     inserted text[];
-    missed record;
+    at bigint[];
+    holders text[];
+    held text[];
     simple boolean := fresh AND keys IS NULL AND marks_given IS NULL;
 BEGIN
     FOR i IN 1..cardinality(known) LOOP
@@ -232,16 +230,11 @@ BEGIN
     END IF;
     IF cardinality(inserted) + cardinality(answer.at) < cardinality(ids) THEN
         -- Ids that came twice in this put, or that another put brought at this very moment.
-        FOR missed IN
-            SELECT j.n, j.id, state_of(j.id) AS state
-            FROM (SELECT id, n, row_number() OVER (PARTITION BY id ORDER BY n) AS time
-                FROM unnest(ids) WITH ORDINALITY AS u (id, n)) j
-            WHERE NOT j.n = ANY (answer.at) AND (j.time > 1 OR NOT j.id = ANY (inserted))
-        LOOP
-            answer.at := answer.at || missed.n::integer;
-            answer.holders := answer.holders || missed.id;
-            answer.held := answer.held || missed.state;
-        END LOOP;
+        SELECT array_agg(m.n), array_agg(m.id), array_agg(state_of(m.id)) INTO at, holders, held
+        FROM (SELECT id, n, row_number() OVER (PARTITION BY id ORDER BY n) AS time
+            FROM unnest(ids) WITH ORDINALITY AS u (id, n)) m
+        WHERE NOT m.n = ANY (answer.at) AND (m.time > 1 OR NOT m.id = ANY (inserted));
+        answer := stand_in(answer, at, holders, held);
     END IF;
     FOR i IN 1..cardinality(answer.at) LOOP
         IF answer.held[i] IS NULL THEN  -- held by a job of this very put, or only a mark is left
