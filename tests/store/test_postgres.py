@@ -11,7 +11,7 @@ import pytest
 
 from tests import servers
 from tests.store.postgres_world import PgBouncerWorld, PostgresWorld, old_snapshot
-from tests.store.world import World, ends, name, new, new_id, wants, worker_info
+from tests.store.world import World, doc, ends, name, new, new_id, wants, worker_info
 from windlass.clock import SystemClock
 from windlass.errors import ConfigError, StoreUnavailable, UniquePending
 from windlass.model import Claim, Ending, Filter, RunnerInfo, State, Verb
@@ -165,6 +165,9 @@ async def test_a_key_in_an_open_transaction_is_pending_and_holds_up_nobody_else(
         theirs.execute("INSERT INTO marks VALUES ('fresh', 'theirs', NULL), ('held', 'x', NULL) ON CONFLICT DO NOTHING")
         with pytest.raises(UniquePending):
             await world.put(job := new(unique="fresh"))
+        with pytest.raises(UniquePending):
+            await world.store.put([job], docs=[doc("cursor")])
+        assert await world.store.load("thing") == [], "a document would have moved on without its job"
         assert await world.store.get([job.id]) == []
         assert (await world.put(new(unique="held")))[0].id == held.id
         assert await crew.settle(ends(claim, Ending.SUCCEEDED))

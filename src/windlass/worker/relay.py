@@ -100,6 +100,7 @@ class PostgresSide:
 
         if self._db is None or self._db.closed:
             self._db = psycopg.connect(self._conninfo)
+        self._db.rollback()  # what failed before must not stand in the way
         rows: Sequence[Row] = self._db.execute(self._sql.take, (most,)).fetchall()
         if not rows:
             self._db.rollback()

@@ -10,7 +10,7 @@ import psycopg
 
 from windlass.errors import StoreUnavailable
 from windlass.store.contract import Topic
-from windlass.store.postgres.link import BoundAsyncConnection, Pooler
+from windlass.store.postgres.link import BoundAsyncConnection, Pooler, Unanswered
 from windlass.store.postgres.statements import SQL, Call
 from windlass.store.waiters import Waiters
 
@@ -110,7 +110,7 @@ class Bell:
             except Pooler:
                 self._give_up()
                 return
-            except (psycopg.Error, OSError, StoreUnavailable) as error:
+            except (psycopg.Error, OSError, StoreUnavailable, Unanswered) as error:
                 logger.debug("the listener lost its connection: %s", error)
             await asyncio.sleep(pause)
             pause = min(LONGEST_PAUSE, pause * 2)

@@ -146,6 +146,7 @@ class PostgresStore:
             raise StoreUnavailable("the store is not open")
         first = statements.put_call(self.schema, jobs)
         then = statements.put_call(self.schema, jobs, again=True) if first.fresh else None
+        end = time.monotonic() + timeout
         try:
             rows = self._blocking.rows(first, then, timeout)
         except Unanswered as error:
@@ -153,7 +154,7 @@ class PostgresStore:
         answer = statements.read_put(rows, jobs, first)
         if answer.ring:
             with contextlib.suppress(StoreUnavailable, Unanswered):  # a hint less
-                self._blocking.rows(self._bell.ring_call("work"), None, timeout)
+                self._blocking.rows(self._bell.ring_call("work"), None, max(0.0, end - time.monotonic()))
         return answer.placed
 
     def _unknown(self, jobs: Sequence[NewJob], error: Exception) -> Exception:

@@ -106,16 +106,24 @@ BEGIN
     IF keys IS NULL THEN
         RETURN;
     END IF;
-    INSERT INTO marks SELECT DISTINCT ON (j.key) j.key, j.id, NULL::bigint
-    FROM (SELECT id, key, n, row_number() OVER (PARTITION BY id ORDER BY n) AS time
-        FROM unnest(ids, keys) WITH ORDINALITY AS u (id, key, n)) j
-    WHERE j.key IS NOT NULL AND j.time = 1 AND NOT j.n = ANY (answer.at)
-    ORDER BY j.key, j.n
-    ON CONFLICT (key) DO NOTHING;
-    SELECT array_agg(j.n), array_agg(m.job), array_agg(state_of(m.job)) INTO at, holders, held
-    FROM unnest(ids, keys) WITH ORDINALITY AS j (id, key, n) JOIN marks m ON m.key = j.key
-    WHERE m.job <> j.id AND NOT j.n = ANY (answer.at);
-    answer := stand_in(answer, at, holders, held);
+    LOOP
+        INSERT INTO marks SELECT DISTINCT ON (j.key) j.key, j.id, NULL::bigint
+        FROM (SELECT id, key, n, row_number() OVER (PARTITION BY id ORDER BY n) AS time
+            FROM unnest(ids, keys) WITH ORDINALITY AS u (id, key, n)) j
+        WHERE j.key IS NOT NULL AND j.time = 1 AND NOT j.n = ANY (answer.at)
+        ORDER BY j.key, j.n
+        ON CONFLICT (key) DO NOTHING;
+        SELECT array_agg(j.n), array_agg(m.job), array_agg(state_of(m.job)) INTO at, holders, held
+        FROM unnest(ids, keys) WITH ORDINALITY AS j (id, key, n) JOIN marks m ON m.key = j.key
+        WHERE m.job <> j.id AND NOT j.n = ANY (answer.at);
+        answer := stand_in(answer, at, holders, held);
+        -- A holder that ended between those two took its mark along: its key is tried again.
+        EXIT WHEN NOT EXISTS (
+            SELECT 1 FROM (SELECT id, key, n, row_number() OVER (PARTITION BY id ORDER BY n) AS time
+                FROM unnest(ids, keys) WITH ORDINALITY AS u (id, key, n)) j
+            WHERE j.key IS NOT NULL AND j.time = 1 AND NOT j.n = ANY (answer.at)
+                AND NOT EXISTS (SELECT 1 FROM marks m WHERE m.key = j.key AND m.job = j.id));
+    END LOOP;
 END $$;
 
 -- What jobs of one put have in common.
@@ -211,9 +219,6 @@ BEGIN
         known[i] := completed(known[i], answer.moment);
         answer.states[i] := (known[i]).state;
     END LOOP;
-    IF docs_given IS NOT NULL THEN
-        PERFORM save_docs(docs_given, NULL);
-    END IF;
     IF simple AND shapes IS NULL AND NOT in_tx THEN  -- in somebody else's transaction, subtransactions would add up
         inserted := coalesce(place_alike(answer.moment, ids, arguments, known[1]),
             place(answer, ids, arguments, shapes, keys, known));
@@ -227,6 +232,10 @@ BEGIN
             answer.pending := true;
             RETURN answer;
         END;
+    END IF;
+    -- After what may turn out to be pending: then nothing at all is written.
+    IF docs_given IS NOT NULL THEN
+        PERFORM save_docs(docs_given, NULL);
     END IF;
     IF cardinality(inserted) + cardinality(answer.at) < cardinality(ids) THEN
         -- Ids that came twice in this put, or that another put brought at this very moment.

@@ -323,7 +323,7 @@ BEGIN
         RETURN;
     END IF;
     SELECT * INTO low FROM bounds;
-    IF moment < low.surveyed_at THEN    -- somebody set the clock back: what the bounds tell is of another time
+    IF moment < low.surveyed_at AND now_micros() < low.surveyed_at THEN    -- somebody set the clock back: what the bounds tell is of another time
         UPDATE lines SET low = 0;
         UPDATE bounds SET due_low = 0, expiry_low = 0, surveyed_at = moment RETURNING * INTO low;
     END IF;

@@ -125,7 +125,11 @@ BEGIN
         SELECT id FROM workers WHERE beat_at + lease * 1000000 < steady AND id IS DISTINCT FROM spare
         ORDER BY id FOR UPDATE SKIP LOCKED
     LOOP
-        PERFORM depart_worker(dead, 'lost');
+        BEGIN
+            PERFORM depart_worker(dead, 'lost');
+        EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
+            CONTINUE;  -- somebody still holds a row of it: next time, and the others now
+        END;
         RETURN NEXT dead;
     END LOOP;
 END $$;
