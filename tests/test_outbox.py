@@ -269,6 +269,32 @@ def test_a_store_that_fails_is_waited_for(shop: Shop, caplog: pytest.LogCaptureF
 
 
 @on_each
+def test_a_relay_that_began_before_the_table_goes_on_when_it_is_there(
+    shop: Shop, caplog: pytest.LogCaptureFixture
+) -> None:
+    shop.sql(f"DROP TABLE {shop.table}")
+
+    async def look() -> None:
+        work = asyncio.create_task(shop.outbox.relay(await shop.app.connect()))
+        while not caplog.records:
+            await asyncio.sleep(0.02)
+        await shop.outbox.acreate_table()
+        await asyncio.to_thread(put)
+        while shop.rows:
+            await asyncio.sleep(0.02)
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
+        await shop.app.aclose()
+
+    def put() -> None:
+        with sa_session(shop.url) as caller:
+            shop.outbox.put(caller.tx, shop.pay.bind(1))
+            caller.commit()
+
+    asyncio.run(look())
+
+
+@on_each
 def test_rows_that_are_no_jobs_are_set_aside(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
     shop.sql(f"INSERT INTO {shop.table} (job) VALUES ('{{\"id\": 1}}')")
     with sa_session(shop.url) as caller:
