@@ -168,7 +168,7 @@ def run(code: str, url: str) -> str:
 
 def test_children_enqueue_beside_their_parent(url: str, request: pytest.FixtureRequest) -> None:
     if url.startswith("sqlite"):
-        # A known bug: one child in about fifty, forked while other threads use SQLite, hangs in sqlite3.connect.
+        # A known bug: now and then a child that was forked while other threads use SQLite hangs in sqlite3.connect.
         request.node.add_marker(pytest.mark.xfail(reason="a child may hang in sqlite3.connect", strict=False))
     run(CHILDREN, url)
 

@@ -288,10 +288,12 @@ def test_a_relay_that_began_before_the_table_goes_on_when_it_is_there(
 
     def put() -> None:
         with sa_session(shop.url) as caller:
-            shop.outbox.put(caller.tx, shop.pay.bind(1))
+            jobs.append(shop.outbox.put(caller.tx, shop.pay.bind(1)))
             caller.commit()
 
+    jobs: list[Any] = []
     asyncio.run(look())
+    assert [job.refresh().state for job in jobs] == ["ready"]
 
 
 @on_each

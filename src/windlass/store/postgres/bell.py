@@ -11,7 +11,7 @@ import psycopg
 from windlass.errors import StoreUnavailable
 from windlass.store.contract import Topic
 from windlass.store.postgres.link import BoundAsyncConnection, Pooler, Unanswered
-from windlass.store.postgres.statements import SQL, Call
+from windlass.store.postgres.statements import SQL, Call, channel
 from windlass.store.waiters import Waiters
 
 logger = logging.getLogger("windlass.store")
@@ -39,7 +39,7 @@ class Bell:
         connect: Callable[[], Awaitable[BoundAsyncConnection]] | None,
         send: Callable[[Call], Awaitable[object]],
     ) -> None:
-        self._channels: dict[str, Topic] = {f"windlass {schema} {topic}": topic for topic in get_args(Topic)}
+        self._channels: dict[str, Topic] = {channel(schema, topic): topic for topic in get_args(Topic)}
         self._names: dict[Topic, str] = {topic: channel for channel, topic in self._channels.items()}
         self._connect = connect
         self._send = send

@@ -305,6 +305,11 @@ def read_claim(row: Sequence[Any]) -> Claim:
     )
 
 
+def channel(schema: str, topic: str) -> str:
+    """The name under which hints of a topic are sent; `schema` unquoted."""
+    return f"windlass {schema} {topic}"
+
+
 def settle_call(schema: str, runner: str, outcome: Outcome) -> Call:
     """`Store.settle`."""
     return Call(filled(SQL.settle, schema), (runner, outcomes_json([outcome])))

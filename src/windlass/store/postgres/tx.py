@@ -121,7 +121,7 @@ class Bell:
             with psycopg.connect(self._target.conninfo, autocommit=True) as db:
                 while self._goes_on():
                     while self._topics:
-                        db.execute(SQL.ring, (f"windlass {self._target.schema} {self._topics.pop()}",))
+                        db.execute(SQL.ring, (statements.channel(self._target.schema, self._topics.pop()),))
                     time.sleep(CALM)
         except psycopg.Error as error:
             logger.debug("nobody was woken; polling finds the job: %s", error)
