@@ -1,6 +1,7 @@
 """A seeded simulation of several workers on one store, with everything going wrong that can.
 
-`python -m tests.store.simulation --seeds 100000 --start 0` runs as many as wanted. The same seed is the same run.
+`python -m tests.store.simulation --seeds 100000` runs as many as wanted, in all processors, and tells how to go on when
+it is stopped; `--store postgres` and others run them on real servers. One seed is one run, always the same.
 """
 
 import argparse
@@ -9,12 +10,13 @@ import logging
 import random
 import sys
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.spread import PROCESSES, Progress, spread
 from tests.store.cast import LEASE, Plot, Runner, Worker, operate, produce
 from tests.store.history import History, Violation
 from tests.store.stage import Process, Stage, Weather
@@ -247,6 +249,34 @@ def report(simulation: Simulation, violation: Violation) -> str:
     return "\n".join([*lines, *story(simulation, violation.job)])
 
 
+PART = 10
+"""Seeds that a process runs at a time."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some seeds on a kind of store, to be run by any process."""
+
+    seeds: range
+    store: str
+
+
+def run_part(part: Part) -> tuple[Counter[str], str]:
+    """What happened in the runs of a part, and the report of the first that violates something."""
+    from tests.store.kinds import KINDS
+
+    logging.getLogger("windlass").setLevel(logging.ERROR)  # every seed's store would say again how safe its server is
+    events = Counter[str]()
+    for seed in part.seeds:
+        simulation = Simulation(seed, KINDS[part.store])
+        try:
+            simulation.run()
+        except Violation as violation:
+            return events, report(simulation, violation)
+        events += simulation.history.counts()
+    return events, ""
+
+
 def main() -> int:
     from tests.store.kinds import KINDS
 
@@ -254,19 +284,19 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=2_000, help="how many")
     parser.add_argument("--start", type=int, default=0, help="the first")
     parser.add_argument("--store", default="memory", choices=sorted(KINDS), help="on which kind of store")
+    parser.add_argument("--processes", type=int, default=PROCESSES, help="how many at a time")
     given = parser.parse_args()
-    logging.getLogger("windlass").setLevel(logging.ERROR)  # every seed's store would say again how safe its server is
-    began, events = time.monotonic(), Counter[Any]()
-    for seed in range(given.start, given.start + given.seeds):
-        simulation = Simulation(seed, KINDS[given.store])
-        try:
-            simulation.run()
-        except Violation as violation:
-            print(report(simulation, violation))
-            return 1
-        events += simulation.history.counts()
-    taken = time.monotonic() - began
-    print(f"{given.seeds} seeds without a violation in {taken:.1f} s ({given.seeds / taken:.1f} seeds/s)")
+    end = given.start + given.seeds
+    parts = [Part(range(at, min(at + PART, end)), given.store) for at in range(given.start, end, PART)]
+    progress, events = Progress(given.seeds, "seeds"), Counter[str]()
+    with spread(run_part, parts, given.processes) as results:
+        for part, (counts, violated) in zip(parts, results, strict=True):
+            if violated:
+                print(violated)
+                return 1
+            events += counts
+            progress.add(len(part.seeds), f"; go on with --start {part.seeds.stop} --seeds {end - part.seeds.stop}")
+    print(f"{progress} without a violation on {given.store}")
     print(", ".join(f"{count} {what}" for what, count in events.most_common()))
     return 0
 
