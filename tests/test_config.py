@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from windlass import App, ConfigError, State
-from windlass.config import cpu_quota, make_config, masked, usable_cpus
+from windlass.config import make_config, masked
+from windlass.machine import default_processes
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +28,7 @@ def test_defaults(project: Path) -> None:
     config = make_config()
     assert config.url == f"sqlite:///{project}/windlass.db"
     assert (config.concurrency, config.queues, config.lease, config.grace) == (25, "", 15.0, 25.0)
-    assert (config.max_payload, config.enqueue_timeout, config.processes) == (2**20, 5.0, usable_cpus())
+    assert (config.max_payload, config.enqueue_timeout, config.processes) == (2**20, 5.0, default_processes())
     assert config.keep == {"succeeded": 259_200.0, "cancelled": 259_200.0, "failed": 2_592_000.0}
 
 
@@ -64,6 +65,14 @@ def test_the_query_of_a_servers_url_makes_it_no_path() -> None:
     assert make_config(url=url).url == url
 
 
+@pytest.mark.parametrize(
+    ("text", "size"), [("512M", 2**29), ("1.5g", 3 * 2**29), ("2GiB", 2**31), ("65536", 65536), ("4 kb", 4096)]
+)
+def test_sizes_of_memory(text: str, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WINDLASS_MAX_MEMORY", text)
+    assert make_config().max_memory == size
+
+
 def test_how_long_finished_jobs_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     assert make_config(keep={"failed": timedelta(days=1)}).keep[State.FAILED] == 86_400.0
     assert make_config(keep={State.FAILED: 1}).keep[State.SUCCEEDED] == 259_200.0
@@ -76,6 +85,7 @@ def test_how_long_finished_jobs_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ({"concurrency": 0}, "whole number from 1 on for concurrency=; 0 came"),
         ({"concurrency": 2.5}, "2.5 came"),
+        ({"max_memory": "lots"}, "whole number from 0 on for max_memory=; 'lots' came"),
         ({"concurrency": True}, "True came"),
         ({"lease": 0.5}, "a number from 1 on for lease=; 0.5 came"),
         ({"lease": float("inf")}, "inf came"),
@@ -137,14 +147,3 @@ def test_a_lifespan_has_to_be_a_context_manager() -> None:
 )
 def test_passwords_are_masked(url: str, shown: str) -> None:
     assert masked(url) == shown
-
-
-def test_the_quota_of_a_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("windlass.config.CGROUPS", tmp_path)
-    assert cpu_quota() == float("inf")
-    (tmp_path / "cpu.max").write_text("150000 100000\n")
-    assert cpu_quota() == 1.5
-    (tmp_path / "cpu.max").write_text("10000 100000\n")
-    assert usable_cpus() == 1
-    (tmp_path / "cpu.max").write_text("max 100000\n")
-    assert cpu_quota() == float("inf")

@@ -10,7 +10,7 @@ SOURCE = ROOT / "src"
 FILES = sorted(SOURCE.rglob("*.py"))
 
 LAYERS = [
-    {"model", "errors", "clock", "values"},
+    {"model", "errors", "clock", "values", "machine"},
     {"codec", "policy", "context", "options"},
     {"store.contract", "store.queries"},
     {"store", "config"},

@@ -12,36 +12,11 @@ from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
 from windlass.errors import ConfigError
+from windlass.machine import default_processes
 from windlass.model import FINAL, State
 
 DAY = 86_400.0
 PREFIX = "WINDLASS_"
-CGROUPS = Path("/sys/fs/cgroup")
-
-
-def usable_cpus() -> int:
-    """The processors that this process may use: by affinity, and by the quota of its container."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, math.ceil(min(allowed, cpu_quota())))
-
-
-def cpu_quota() -> float:
-    """Processors' worth of time that the cgroup of this process gets; infinite without a limit."""
-    try:
-        own = re.search(r"^0::/(.*)$", Path("/proc/self/cgroup").read_text("ascii"), re.MULTILINE)
-    except OSError:
-        return math.inf
-    folder = CGROUPS / (own[1] if own else "")
-    return min(read_quota(one / "cpu.max") for one in (folder, *folder.parents) if one.is_relative_to(CGROUPS))
-
-
-def read_quota(file: Path) -> float:
-    """A `cpu.max` file as processors; infinite if there is none, or no limit in it."""
-    try:
-        quota, period = file.read_text("ascii").split()
-        return int(quota) / int(period)
-    except (OSError, ValueError):
-        return math.inf
 
 
 def default_keep() -> dict[State, float]:
@@ -51,22 +26,25 @@ def default_keep() -> dict[State, float]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """Seconds for all times, bytes for `max_payload`. `queues` as after `windlass worker -q`; "" is every queue.
+    """Seconds for all times, bytes for `max_payload` and `max_memory`. `queues` as after `windlass worker -q`.
 
     `concurrency` is per runner, `processes` the runners of a worker. `lease` is how long a dead machine keeps its
     jobs, `grace` how long a stopping worker waits for running ones. `keep` says, by outcome, how long finished jobs
-    stay.
+    stay. A process of a worker is replaced after `max_jobs` jobs, and when more than `max_memory` is left in it
+    between jobs; twice as much it never gets. 0 means no such limit.
     """
 
     url: str
     concurrency: int = 25
-    processes: int = field(default_factory=usable_cpus)
+    processes: int = field(default_factory=default_processes)
     queues: str = ""
     lease: float = 15.0
     grace: float = 25.0
     keep: Mapping[State, float] = field(default_factory=default_keep)
     max_payload: int = 1024 * 1024
     enqueue_timeout: float = 5.0
+    max_jobs: int = 0
+    max_memory: int = 0
 
 
 class Settings(TypedDict, total=False):
@@ -80,9 +58,20 @@ class Settings(TypedDict, total=False):
     keep: Mapping[str, float | timedelta] | None
     max_payload: int | None
     enqueue_timeout: float | timedelta | None
+    max_jobs: int | None
+    max_memory: int | str | None
 
 
-LEAST = {"concurrency": 1, "processes": 1, "lease": 1.0, "grace": 0.0, "max_payload": 1024, "enqueue_timeout": 0.1}
+LEAST = {
+    "concurrency": 1,
+    "processes": 1,
+    "lease": 1.0,
+    "grace": 0.0,
+    "max_payload": 1024,
+    "enqueue_timeout": 0.1,
+    "max_jobs": 0,
+    "max_memory": 0,
+}
 """The smallest value that each number may have; its type is the setting's."""
 
 NAMES = sorted(one.name for one in fields(Config))
@@ -150,6 +139,8 @@ def check(name: str, value: Any, where: str) -> Any:
     """One setting in its type. Raises `ConfigError`."""
     if name == "keep":
         return check_keep(value, where)
+    if name == "max_memory" and isinstance(value, str):
+        value = bytes_of(value)
     if name in LEAST:
         return check_number(LEAST[name], value, where)
     if not isinstance(value, str):
@@ -170,6 +161,12 @@ def check_number(least: float, value: Any, where: str) -> float:
         kind = "a whole number" if whole else "a number"
         raise ConfigError(f"expected {kind} from {least:g} on for {where}; {value!r} came")
     return int(number) if whole else number
+
+
+def bytes_of(text: str) -> int | str:
+    """A size such as 512M or 2G in bytes; what is none comes back as it is."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?", text.strip(), re.IGNORECASE)
+    return int(float(found[1]) * 1024 ** " KMGT".index(found[2].upper() or " ")) if found else text
 
 
 def check_keep(value: Any, where: str) -> dict[State, float]:

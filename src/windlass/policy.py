@@ -109,6 +109,8 @@ def raised(claim: Claim, error: BaseException, retry: Retry) -> Outcome:
         return cancelled(claim, describe(error).message or "cancelled by the task")
     attempt = claim.attempt + 1
     failure = describe(error)
+    if claim.lost and isinstance(error, MemoryError):
+        return starved(claim, failure)
     if not isinstance(error, (Fail, DecodeError)) and retry.wants(error, attempt):
         return outcome(claim, Ending.RETRY, attempt=attempt, delay=retry.delay(attempt), failure=failure)
     return outcome(claim, Ending.FAILED, attempt=attempt, failure=failure)
@@ -121,8 +123,19 @@ def timed_out(claim: Claim, retry: Retry, timeout: float) -> Outcome:
 
 def lost(claim: Claim, cause: str) -> Outcome:
     """The process that ran this job, alone, died of `cause`. Counted apart from failures."""
+    return lost_run(claim, Failure(type="ProcessLost", message=f"the process that ran this job died: {cause}"))
+
+
+def starved(claim: Claim, failure: Failure) -> Outcome:
+    """A suspect asked, alone, for more memory than there is: one more lost run. In company that ended its runner."""
+    message = f"the job asked for more memory than it can have; it has ended its process before. {failure.message}"
+    failure = msgspec.structs.replace(failure, message=message.strip())
+    return lost_run(claim, failure)
+
+
+def lost_run(claim: Claim, failure: Failure) -> Outcome:
+    """One more lost run: again at once, or failed."""
     runs = claim.lost + 1
-    failure = Failure(type="ProcessLost", message=f"the process that ran this job died: {cause}")
     if runs < LOST_RUNS:
         return outcome(claim, Ending.LOST, lost=runs, failure=failure)
     failure = msgspec.structs.replace(failure, message=f"{failure.message} (lost run {runs} of {LOST_RUNS})")
@@ -146,6 +159,8 @@ def describe(error: BaseException) -> Failure:
         message = str(error)
     except BaseException as broken:
         message = f"(its __str__ raised {type(broken).__name__})"
+    if isinstance(error, MemoryError):
+        tracebacks.clear_frames(error.__traceback__)  # what fills the memory lives there; telling takes some too
     try:
         text = "".join(tracebacks.format_exception(error, chain=True, limit=50))
     except BaseException as broken:

@@ -153,6 +153,36 @@ def dies(how: str) -> None:
 
 
 @app.task
+def hogs(megabytes: int) -> int:
+    """Take memory bit by bit, as a leak does, and then hold it."""
+    effect(f"hogs {megabytes}")
+    taken = []
+    for _ in range(megabytes // 8):
+        taken.append(bytearray(8 << 20))
+        time.sleep(0.001)
+    time.sleep(600)
+    return len(taken)
+
+
+KEPT: list[bytearray] = []
+
+
+@app.task
+def keeps(megabytes: int) -> int:
+    """Leave memory behind."""
+    effect("keeps")
+    KEPT.append(bytearray(megabytes << 20))
+    return os.getpid()
+
+
+@app.task(executor="process")
+def keeps_in_process(megabytes: int) -> int:
+    effect("keeps_in_process")
+    KEPT.append(bytearray(megabytes << 20))
+    return os.getpid()
+
+
+@app.task
 async def blocks_sleep(seconds: float) -> None:
     effect("blocks_sleep")
     time.sleep(seconds)

@@ -150,8 +150,8 @@ def test_unknown_task_and_unreadable_arguments() -> None:
 @pytest.mark.parametrize(
     ("task", "args", "cause"),
     [
-        ("kill_self", (0,), "signal 9 (SIGKILL), peak memory "),
-        ("segfault", (), "signal 11 (SIGSEGV), peak memory "),
+        ("kill_self", (0,), "killed by SIGKILL, peak memory "),
+        ("segfault", (), "killed by SIGSEGV, peak memory "),
         ("exit_at_once", (0,), "exit code 0, peak memory "),
         ("exit_at_once", (3,), "exit code 3, peak memory "),
     ],

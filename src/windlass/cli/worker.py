@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,7 +13,7 @@ import click
 
 from windlass.cli.output import counted
 from windlass.cli.reach import shown
-from windlass.config import make_config
+from windlass.config import bytes_of, make_config
 from windlass.loader import spec_or_default
 from windlass.worker.logs import set_up
 from windlass.worker.queues import Queues
@@ -23,10 +24,22 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 logger = logging.getLogger("windlass.worker")
 
 
+def size(text: str) -> int:
+    """Bytes: a number, or one with K, M, G or T behind it."""
+    size = bytes_of(text)
+    if isinstance(size, str):
+        raise click.BadParameter(f"expected a size such as 512M for --max-memory; {text!r} came")
+    return size
+
+
 def worker_options(command: Command) -> Command:
     """What `worker` and `dev` have in common."""
     for add in (
         click.option("--quiet", is_flag=True, help="Print warnings and errors only."),
+        click.option(
+            "--max-memory", type=size, metavar="SIZE", help="Replace a process that keeps more between jobs, as 512M."
+        ),
+        click.option("--max-jobs", type=click.IntRange(0), metavar="N", help="Replace a process after N jobs."),
         click.option("-p", "--processes", type=click.IntRange(1), metavar="N", help="Runner processes."),
         click.option("-c", "--concurrency", type=click.IntRange(1), metavar="N", help="Jobs at a time per process."),
         click.option(
@@ -48,13 +61,16 @@ def worker(
     queues: str | None,
     concurrency: int | None,
     processes: int | None,
+    max_jobs: int | None,
+    max_memory: int | None,
     quiet: bool,
 ) -> None:
     """Run jobs of MODULE:APP until told to stop.
 
     Ctrl-C or SIGTERM lets running jobs end; the second time, they go back at once, uncharged.
     """
-    supervise(make_spec(app, queues, concurrency, processes, quiet=quiet), alone)
+    spec = make_spec(app, queues, concurrency, processes)
+    supervise(replace(spec, max_jobs=max_jobs, max_memory=max_memory, quiet=quiet), alone)
 
 
 @click.command()
@@ -64,21 +80,16 @@ def dev(
     queues: str | None,
     concurrency: int | None,
     processes: int | None,
+    max_jobs: int | None,
+    max_memory: int | None,
     quiet: bool,
 ) -> None:
     """Run jobs of MODULE:APP, and restart on every saved edit of a Python file below this folder."""
-    supervise(make_spec(app, queues, concurrency, processes or 1, quiet=quiet, reload=True), with_edits)
+    spec = make_spec(app, queues, concurrency, processes or 1)
+    supervise(replace(spec, max_jobs=max_jobs, max_memory=max_memory, quiet=quiet, reload=True), with_edits)
 
 
-def make_spec(
-    app: str | None,
-    queues: str | None,
-    concurrency: int | None,
-    processes: int | None,
-    *,
-    quiet: bool,
-    reload: bool = False,
-) -> Spec:
+def make_spec(app: str | None, queues: str | None, concurrency: int | None, processes: int | None) -> Spec:
     """What was asked for, with what the configuration says of the rest. Raises `ConfigError`."""
     config = make_config(concurrency=concurrency, processes=processes, queues=queues)
     Queues(config.queues)
@@ -87,8 +98,6 @@ def make_spec(
         concurrency=config.concurrency,
         processes=config.processes,
         queues=config.queues,
-        reload=reload,
-        quiet=quiet,
     )
 
 

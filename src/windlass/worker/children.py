@@ -3,25 +3,28 @@
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import resource
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import msgspec
 
 from windlass import policy
 from windlass.errors import WindlassError
+from windlass.machine import forget_peak, oom_kills
 from windlass.model import Claim, Outcome, Progress
 from windlass.policy import Retry
+from windlass.worker.death import RSS_UNIT, Death, collect
 from windlass.worker.errands import Broken, Did, Do, End, FromChild, Leave, Moved, Ready
+from windlass.worker.limits import Limits
 from windlass.worker.pipeline import Stop, stopped
 from windlass.worker.wire import Channel
 
@@ -45,7 +48,13 @@ GONE_WITHIN = 5.0
 VANISH_WITHIN = 1.0
 """Seconds that what a dead child left behind gets to vanish, once it is killed too."""
 
-_RSS_UNIT = 1 if sys.platform == "darwin" else 1024
+LEAVE_WITHIN = 10.0
+"""Seconds that a child which is replaced gets to close the app."""
+
+COUNT_EVERY = 1.0
+"""Seconds that a count of the processes killed for want of memory is used again."""
+
+NO_LIMITS = Limits()
 
 
 class ChildNotStarted(WindlassError):
@@ -57,31 +66,6 @@ class ChildNotStarted(WindlassError):
         self.text = text
 
 
-@dataclass(frozen=True, slots=True)
-class Death:
-    """How a child ended: exit code (negative: the signal) and peak memory in bytes, exact unless below `floor`."""
-
-    code: int | None
-    peak: int
-    floor: int
-
-    def __str__(self) -> str:
-        if self.code is None:
-            return "unknown cause (something else in this process collected its exit status)"
-        memory = f"{'under' if self.peak <= self.floor else ''} {self.peak / 2**20:.0f} MB".strip()
-        return f"{died_of(self.code)}, peak memory {memory}"
-
-
-def died_of(code: int) -> str:
-    """A return code in words."""
-    if code >= 0:
-        return f"exit code {code}"
-    try:
-        return f"signal {-code} ({signal.Signals(-code).name})"
-    except ValueError:
-        return f"signal {-code}"
-
-
 class Child:
     """One child process, in a session of its own. `gone` is done when it and its group are dead and it is reaped."""
 
@@ -89,6 +73,9 @@ class Child:
         self.pid = process.pid
         self.channel = channel
         self.killed = False
+        self.leaving = False
+        self.jobs = 0
+        self.kills: int | None = None
         self.gone: asyncio.Future[Death] = asyncio.get_running_loop().create_future()
         self._process = process
         self._floor = floor
@@ -102,7 +89,7 @@ class Child:
         ours, theirs = socket.socketpair()
         with theirs:
             channel = await Channel.open(ours, FromChild)
-            floor = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT
+            floor = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT
             try:
                 process = subprocess.Popen(  # noqa: ASYNC220 - it takes a millisecond
                     [*argv, str(theirs.fileno())],
@@ -138,7 +125,21 @@ class Child:
     @property
     def usable(self) -> bool:
         """Whether it may be given a job."""
-        return not self.killed and not self.gone.done()
+        return not self.killed and not self.leaving and not self.gone.done()
+
+    def leave(self) -> None:
+        """Have it close the app and end, by itself or by force."""
+        self.leaving = True
+        self.channel.send(Leave())
+        asyncio.get_running_loop().call_later(LEAVE_WITHIN, self.kill)
+
+    def limit(self, size: float) -> None:
+        """Linux: let it have at most this much memory; what it asks for beyond raises `MemoryError` there."""
+        if hasattr(resource, "prlimit"):
+            with contextlib.suppress(OSError, ValueError):
+                _, most = resource.prlimit(self.pid, resource.RLIMIT_DATA)
+                wanted = most if size == math.inf else int(size)
+                resource.prlimit(self.pid, resource.RLIMIT_DATA, (wanted if most < 0 else min(wanted, most), most))
 
     def kill(self) -> None:
         """Kill it and its process group, whatever they are doing."""
@@ -167,13 +168,10 @@ class Child:
             loop.call_soon_threadsafe(self._bury, death)
 
     def _collect(self) -> Death:
-        code, peak = None, 0
-        with contextlib.suppress(ChildProcessError):
-            _, status, usage = os.wait4(self.pid, 0)
-            code, peak = os.waitstatus_to_exitcode(status), usage.ru_maxrss * _RSS_UNIT
+        death = collect(self.pid, self._floor, lambda: self.kills)
         self._reaped = True
-        self._process.returncode = code or 0
-        return Death(code=code, peak=peak, floor=self._floor)
+        self._process.returncode = death.code or 0
+        return death
 
     def _outlive(self) -> None:
         """Wait until nothing of the killed group is left; zombies that nobody reaps do not hold us for long."""
@@ -237,6 +235,7 @@ class Children:
     `argv` starts a child, with `spec` (the app) and the number of its socket appended. `on_pid(pid, alive)` tells of
     each start and end, `on_progress` of a job's progress.
     A job's deadline counts from when a ready child gets it, and is kept here: nobody else needs to watch it.
+    Between two jobs a child is replaced when `limits` says so.
     """
 
     def __init__(
@@ -248,12 +247,16 @@ class Children:
         on_progress: Callable[[Claim, Progress], None] = lambda claim, progress: None,
         on_pid: Callable[[int, bool], None] = lambda pid, alive: None,
         env: Mapping[str, str] | None = None,
+        limits: Limits = NO_LIMITS,
     ) -> None:
         self.on_progress = on_progress
         self._argv = (*argv, spec)
         self._size = size
         self._on_pid = on_pid
         self._env = env
+        self._limits = limits
+        self._kills: int | None = None
+        self._count_again = 0.0
         self._children: set[Child] = set()
         self._idle: list[Child] = []
         self._taken = 0
@@ -335,12 +338,14 @@ class Children:
 
     async def _oversee(self, errand: Errand, child: Child, retry: Retry, timeout: float | None) -> Outcome:
         claim = errand.claim
+        self._prepare(child, suspect=claim.lost > 0)
         child.channel.send(Do(claim=claim))
         if timeout is not None:
             errand.ring_after(timeout, lambda: errand.end(Stop.TIMED_OUT))
         try:
             async for said in child.channel:
                 if isinstance(said, Did) and errand.is_of(said.outcome):
+                    child.jobs += 1
                     self._release(child)
                     return said.outcome
                 if isinstance(said, Moved) and errand.is_of(said):
@@ -367,14 +372,34 @@ class Children:
             elif (child := self._idle.pop()).usable:
                 self._waiting.popleft().give(child)
         for _ in range(min(self._size - self._taken, len(self._waiting) - len(self._hiring))):
-            self._taken += 1
-            task = asyncio.create_task(self._hire())
-            self._hiring.add(task)
-            task.add_done_callback(self._hired)
+            self._begin_hiring()
+
+    def _begin_hiring(self) -> None:
+        self._taken += 1
+        task = asyncio.create_task(self._hire())
+        self._hiring.add(task)
+        task.add_done_callback(self._hired)
+
+    def _prepare(self, child: Child, *, suspect: bool) -> None:
+        """Bound the memory of a child for its next job, and measure it."""
+        now = asyncio.get_running_loop().time()
+        if now > self._count_again:
+            self._kills, self._count_again = oom_kills(), now + COUNT_EVERY
+        child.kills = self._kills
+        if suspect:
+            forget_peak(child.pid)
+        child.limit(self._limits.for_suspect(child.pid) if suspect else self._limits.ceiling)
 
     def _release(self, child: Child) -> None:
         """A child has no job any more."""
-        if child.usable and not self._closed:
+        if not child.usable or self._closed:
+            return
+        if why := self._limits.spent(child.pid, child.jobs):
+            logger.info("process child %d %s and is replaced", child.pid, why)
+            child.leave()
+            self._taken -= 1
+            self._begin_hiring()
+        else:
             self._idle.append(child)
             self._assign()
 
@@ -421,7 +446,8 @@ class Children:
     def _lose(self, child: Child, death: Death) -> None:
         """A child is dead and reaped."""
         self._children.discard(child)
-        self._taken -= 1
+        if not child.leaving:
+            self._taken -= 1
         if child in self._idle:
             self._idle.remove(child)
             if not self._closed:

@@ -13,14 +13,16 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from windlass.clock import SystemClock, boot_time
-from windlass.config import Config, usable_cpus
+from windlass.config import Config
 from windlass.errors import StoreError
+from windlass.machine import usable_cpus
 from windlass.model import Orders, RunnerInfo
 from windlass.store.contract import Store
 from windlass.worker.board import Board
 from windlass.worker.children import PATIENCE, Children
 from windlass.worker.completion import Transactions
 from windlass.worker.duties import Duties
+from windlass.worker.limits import Limits
 from windlass.worker.messages import Bye, Cancel, FromSupervisor, Holding, Wake, Welcome
 from windlass.worker.pipeline import Hook
 from windlass.worker.pulse import Pulse
@@ -54,6 +56,7 @@ async def embedded(
         spec,
         size=min(concurrency, usable_cpus()),
         on_pid=lambda pid, alive: None,
+        limits=Limits(config.max_jobs, config.max_memory),
     )
     transactions = Transactions(config.url, id)
     runner = Runner(

@@ -14,11 +14,15 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol, TypeVar
 
 from windlass.errors import WindlassError
+from windlass.machine import die_first
 from windlass.policy import describe
 
 T = TypeVar("T")
 
 logger = logging.getLogger("windlass.worker")
+
+OOM_RANK = 300
+"""How much sooner than the supervisor the kernel kills what runs user code; among these the largest goes first."""
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
@@ -47,7 +51,11 @@ def why(error: BaseException, spec: str) -> str:
 
 
 def stand_alone() -> None:
-    """Leave it to our parent when we end; show at once what tasks print; should we crash, say where."""
+    """Leave it to our parent when we end; show at once what tasks print; should we crash, say where.
+
+    Should memory run out, we are in the way before our supervisor is.
+    """
+    die_first(OOM_RANK)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)  # a handler, because what tasks start would inherit "ignore"
     os.register_at_fork(after_in_child=obey_signals)

@@ -13,6 +13,7 @@ class Hello(Struct, frozen=True, tag=True):
     grace: float
     keep: dict[str, float]
     tasks: tuple[str, ...]
+    max_memory: int = 0
 
 
 class Broken(Struct, frozen=True, tag=True):
@@ -22,9 +23,16 @@ class Broken(Struct, frozen=True, tag=True):
 
 
 class Welcome(Struct, frozen=True, tag=True):
-    """Supervisor: the worker is registered; join it and begin."""
+    """Supervisor: the worker is registered; join it and begin, with so many slots."""
 
     worker: str
+    slots: int = 0
+
+
+class Slots(Struct, frozen=True, tag=True):
+    """Supervisor: so many jobs at a time from now on; a predecessor needs the others no longer."""
+
+    slots: int
 
 
 class Cancel(Struct, frozen=True, tag=True):
@@ -39,7 +47,7 @@ class Wake(Struct, frozen=True, tag=True):
 
 
 class Pause(Struct, frozen=True, tag=True):
-    """Supervisor: claim nothing more; this process will be replaced."""
+    """Supervisor: claim nothing more, and end when nothing runs; this process is replaced."""
 
 
 class Stop(Struct, frozen=True, tag=True):
@@ -55,6 +63,18 @@ class Child(Struct, frozen=True, tag=True):
     alive: bool
 
 
+class Spent(Struct, frozen=True, tag=True):
+    """Runner: it has had enough jobs or memory, and should be replaced."""
+
+    why: str
+
+
+class Left(Struct, frozen=True, tag=True):
+    """Runner: it claims nothing more, and so many jobs still run."""
+
+    running: int
+
+
 class Holding(Struct, frozen=True, tag=True):
     """Runner: the claims that it holds now."""
 
@@ -65,5 +85,5 @@ class Bye(Struct, frozen=True, tag=True):
     """A worker inside another process: it stops, and holds nothing any more."""
 
 
-FromRunner = Hello | Broken | Child | Holding | Bye
-FromSupervisor = Welcome | Cancel | Wake | Pause | Stop
+FromRunner = Hello | Broken | Child | Spent | Left | Holding | Bye
+FromSupervisor = Welcome | Slots | Cancel | Wake | Pause | Stop

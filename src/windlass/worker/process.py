@@ -13,14 +13,15 @@ from typing import Any
 
 from windlass.app import App
 from windlass.clock import SystemClock, boot_time
-from windlass.config import usable_cpus
 from windlass.errors import Evicted, WindlassError
 from windlass.loader import load
+from windlass.machine import usable_cpus
 from windlass.model import RunnerInfo
 from windlass.worker.board import Board
 from windlass.worker.children import Children
 from windlass.worker.completion import Transactions
 from windlass.worker.hosting import die_with_parent, end_group, fast_loop, lifespan, run_through, stand_alone, why
+from windlass.worker.limits import Limits
 from windlass.worker.logs import set_up
 from windlass.worker.messages import (
     Broken,
@@ -29,7 +30,10 @@ from windlass.worker.messages import (
     FromSupervisor,
     Hello,
     Holding,
+    Left,
     Pause,
+    Slots,
+    Spent,
     Stop,
     Wake,
     Welcome,
@@ -67,6 +71,9 @@ class Process:
         self._lease = 15.0
         self._welcome: asyncio.Future[str] = loop.create_future()
         self._runner: Runner | None = None
+        self._slots: int = given["concurrency"]
+        self._leaving = False
+        self._spent = False
         self._grace: asyncio.TimerHandle | None = None
 
     async def main(self) -> int:
@@ -79,6 +86,10 @@ class Process:
             await self._channel.flush()
             return 1
         self._lease = app.config.lease
+        limits = Limits(
+            app.config.max_jobs if self._given["max_jobs"] is None else self._given["max_jobs"],
+            app.config.max_memory if self._given["max_memory"] is None else self._given["max_memory"],
+        )
         self._channel.send(
             Hello(
                 url=app.config.url,
@@ -86,25 +97,27 @@ class Process:
                 grace=app.config.grace,
                 keep={str(state): seconds for state, seconds in app.config.keep.items()},
                 tasks=tuple(app.tasks),
+                max_memory=limits.max_memory,
             )
         )
         orders = asyncio.create_task(self._obey())
         try:
             worker = await self._welcome
-            return await self._work(app, worker)
+            return await self._work(app, worker, limits)
         except Evicted as error:
             logger.error("%s", error)
             return EX_GONE
         finally:
             orders.cancel()
 
-    async def _work(self, app: App, worker: str) -> int:
+    async def _work(self, app: App, worker: str, limits: Limits) -> int:
         store = await app.connect()
         children = Children(
             [sys.executable, "-m", "windlass.worker.child", self._id],
             self._given["app"],
             size=min(self._given["concurrency"], max(1, usable_cpus() // self._given["processes"])),
             on_pid=lambda pid, alive: self._channel.send(Child(pid=pid, alive=alive)),
+            limits=limits,
         )
         try:
             async with relaying(app.outboxes, store), lifespan(app) as state:
@@ -125,8 +138,9 @@ class Process:
                 )
                 await store.join(RunnerInfo(id=self._id, worker=worker, pid=os.getpid(), tasks=tuple(app.tasks)))
                 self._runner = runner
+                runner.resize(self._slots)
                 threading.Thread(target=self._guard, name="windlass-guard", daemon=True).start()
-                ticking = asyncio.create_task(self._tick(runner))
+                ticking = asyncio.create_task(self._tick(runner, limits))
                 try:
                     await runner.run()
                 finally:
@@ -147,13 +161,20 @@ class Process:
         async for message in self._channel:
             runner = self._runner
             if isinstance(message, Welcome):
+                self._slots = message.slots
                 self._welcome.set_result(message.worker)
+            elif isinstance(message, Slots):
+                self._slots = message.slots
+                if runner:
+                    runner.resize(message.slots)
             elif isinstance(message, Wake) and runner:
                 runner.wake()
             elif isinstance(message, Cancel) and runner:
                 runner.cancel(message.id, message.fence)
             elif isinstance(message, Pause) and runner:
                 runner.stop_claiming()
+                self._leaving = True
+                self._channel.send(Left(running=runner.running))
             elif isinstance(message, Stop):
                 self._stop(message.grace)
         end_group()
@@ -173,7 +194,7 @@ class Process:
             logger.warning("%d jobs did not end within the grace; they go back", self._runner.running)
             self._runner.interrupt()
 
-    async def _tick(self, runner: Runner) -> None:
+    async def _tick(self, runner: Runner, limits: Limits) -> None:
         """Show that the event loop turns, and arm the dump of stacks for when it does not."""
         turns = 0
         while True:
@@ -184,6 +205,11 @@ class Process:
                 self._channel.send(Holding(held=runner.held()))
             if now - self._board.beat > self._lease * 2 / 3:
                 runner.interrupt()
+            if self._leaving:
+                self._channel.send(Left(running=runner.running))
+            elif not self._spent and (why := limits.spent(os.getpid(), runner.jobs)):
+                self._spent = True
+                self._channel.send(Spent(why=why))
             await asyncio.sleep(TICK)
 
     def _guard(self) -> None:

@@ -64,7 +64,10 @@ class Run:
 
 
 class Runner:
-    """Runs jobs of `tasks` in at most `slots` slots, in the name of a runner id that is registered already."""
+    """Runs jobs of `tasks` in at most `slots` slots, in the name of a runner id that is registered already.
+
+    `jobs` counts those that this very process began.
+    """
 
     def __init__(
         self,
@@ -84,6 +87,7 @@ class Runner:
         transactions: Transactions | None = None,
     ) -> None:
         self.id = id
+        self.jobs = 0
         self._store = store
         self._tasks = tasks
         self._slots = slots
@@ -147,7 +151,7 @@ class Runner:
         self._handing_in = []
         for id in answer.refused:
             logger.warning("job %s: this attempt had been settled, or taken from us, so this outcome was dropped", id)
-        late = self._is_late()
+        late = self._is_late() or not self._claiming
         for claim in answer.claimed:
             if late:
                 self._finished.append(policy.interrupted(claim))
@@ -217,6 +221,11 @@ class Runner:
         self._hungry = True
         self._turn.set()
 
+    def resize(self, slots: int) -> None:
+        """Have that many slots from now on, and at most those it began with; what runs goes on."""
+        self._slots = slots
+        self.wake()
+
     def stop_claiming(self) -> None:
         """Take no more jobs; `run` ends when the running ones have."""
         self._claiming = False
@@ -265,6 +274,7 @@ class Runner:
             run.ask = lambda why: self._children.cancel(claim.id, why)
             work.add_done_callback(lambda work: self._done(run, work))
             return
+        self.jobs += 1
         if run.timeout is not None:
             self._watch(run, run.timeout)
         if task.executor == "thread":

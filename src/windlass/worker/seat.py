@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -19,8 +20,10 @@ from pathlib import Path
 from typing import IO
 
 from windlass import policy
+from windlass.machine import oom_kills
 from windlass.model import Claim, Held, Outcome
 from windlass.worker.board import Board
+from windlass.worker.death import RSS_UNIT, Death, collect
 from windlass.worker.hosting import reap_group
 from windlass.worker.messages import Child, FromRunner, FromSupervisor, Holding
 from windlass.worker.wire import Channel
@@ -41,7 +44,7 @@ _FRAME = re.compile(r'^  File "(.+)", line (\d+) in (.+)$', re.MULTILINE)
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """What every runner of a worker is started with."""
+    """What every runner of a worker is started with. Limits that are None are those of the app."""
 
     app: str
     concurrency: int
@@ -49,10 +52,16 @@ class Spec:
     queues: str = ""
     reload: bool = False
     quiet: bool = False
+    max_jobs: int | None = None
+    max_memory: int | None = None
 
 
 class Seat:
-    """One runner process, from its start to the moment when nothing of it runs any more."""
+    """One runner process, from its start to the moment when nothing of it runs any more.
+
+    `line`: the runners that follow one another here, of which the older ones only end what they run; `slots`: how many
+    jobs it may have now.
+    """
 
     def __init__(
         self, id: str, process: subprocess.Popen[bytes], channel: Channel, board: Board, dump: IO[bytes]
@@ -63,6 +72,11 @@ class Seat:
         self.expected = False
         self.broken = False
         self.ready = False
+        self.retired = False
+        self.spent = asyncio.Event()
+        self.line: list[Seat] = []
+        self.slots = 0
+        self.kills = oom_kills()
         self.held: Held | None = None
         self.held_at = 0.0
         self.last_call = 0.0
@@ -72,7 +86,7 @@ class Seat:
         self._dump = dump
         self._children: set[int] = set()
         self._blocked_since = 0.0
-        self._exit = exit_of(process)
+        self._exit = self._wait_for(process)
 
     @classmethod
     async def start(cls, spec: Spec) -> "Seat":
@@ -81,6 +95,7 @@ class Seat:
         board = Board.make()
         dump = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the seat
         ours, theirs = socket.socketpair()
+        channel = await Channel.open(ours, FromRunner)  # before: a child of whom nobody knows yet might be reaped
         given = asdict(spec) | {"id": id, "channel": theirs.fileno(), "board": board.fd, "dump": dump.fileno()}
         process = subprocess.Popen(  # noqa: ASYNC220 - exec of our own interpreter: a millisecond
             [sys.executable, "-m", "windlass.worker.process", json.dumps(given)],
@@ -89,7 +104,7 @@ class Seat:
             stdin=subprocess.DEVNULL,
         )
         theirs.close()
-        return cls(id, process, await Channel.open(ours, FromRunner), board, dump)
+        return cls(id, process, channel, board, dump)
 
     def send(self, message: FromSupervisor) -> None:
         """Say something to the runner; nothing happens if it is gone."""
@@ -107,8 +122,8 @@ class Seat:
         elif isinstance(message, Holding):
             self.held, self.held_at = message.held, now
 
-    async def gone(self) -> int:
-        """Wait for the end of the process; its return code."""
+    async def gone(self) -> Death:
+        """Wait for the end of the process; how it ended."""
         return await asyncio.shield(self._exit)
 
     def kill_now(self) -> None:
@@ -117,18 +132,18 @@ class Seat:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(group, signal.SIGKILL)
 
-    async def kill(self) -> int:
-        """Kill the runner's process group and its children's, and wait until none is left; the return code."""
+    async def kill(self) -> Death:
+        """Kill the runner's process group and its children's, and wait until none is left; how the runner ended."""
         self.kill_now()
-        code = await self.gone()
+        death = await self.gone()
         self.kill_now()
         for _ in range(int(GONE_WITHIN / 0.01)):
             left = [group for group in (self.pid, *self._children) if reap_group(group)]
             if not left:
-                return code
+                return death
             await asyncio.sleep(0.01)
         logger.error("processes of runner %s do not die; its jobs go back anyway", self.id[:8])
-        return code
+        return death
 
     @property
     def is_overdue(self) -> bool:
@@ -175,16 +190,17 @@ class Seat:
         self.board.close()
         self._dump.close()
 
+    def _wait_for(self, process: subprocess.Popen[bytes]) -> asyncio.Future[Death]:
+        """How the process ends, seen at once by a thread that waits for nothing else."""
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[Death] = loop.create_future()
+        floor = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT
 
-def exit_of(process: subprocess.Popen[bytes]) -> asyncio.Future[int]:
-    """The return code of a process when it ends, seen at once by a thread that waits for nothing else."""
-    loop = asyncio.get_running_loop()
-    ended: asyncio.Future[int] = loop.create_future()
+        def wait() -> None:
+            death = collect(self.pid, floor, lambda: self.kills)
+            process.returncode = death.code or 0
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody asks any more
+                loop.call_soon_threadsafe(ended.set_result, death)
 
-    def wait() -> None:
-        code = process.wait()
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody asks any more
-            loop.call_soon_threadsafe(ended.set_result, code)
-
-    threading.Thread(target=wait, name=f"windlass-wait-{process.pid}", daemon=True).start()
-    return ended
+        threading.Thread(target=wait, name=f"windlass-wait-{process.pid}", daemon=True).start()
+        return ended

@@ -6,19 +6,21 @@ It never imports user code, so nothing that a task does can keep it from beating
 import asyncio
 import contextlib
 import logging
+import math
 import signal
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from typing import Any
 
 from windlass.clock import SystemClock
 from windlass.errors import ConfigError, StoreError
+from windlass.machine import megabytes, oom_kills, resident
 from windlass.model import Ending, Held, Orders, State
 from windlass.store.contract import Store
 from windlass.store.dispatch import make_store
-from windlass.worker.children import died_of
 from windlass.worker.duties import Duties
 from windlass.worker.hosting import adopt_orphans, reap_strays
-from windlass.worker.messages import Broken, Cancel, Hello, Pause, Stop, Wake, Welcome
+from windlass.worker.limits import Limits
+from windlass.worker.messages import Broken, Cancel, Hello, Left, Pause, Slots, Spent, Stop, Wake, Welcome
 from windlass.worker.pulse import Pulse
 from windlass.worker.seat import Seat, Spec
 
@@ -42,8 +44,11 @@ QUICK_DEATH = 5.0
 HELD_FOR = 2.0
 """Seconds that a runner's word of what it holds is passed on."""
 
-FLUSH = 3.0
-"""Seconds beyond the grace that runners get to hand in what they have."""
+FLUSH = 1.5
+"""Seconds beyond the grace that runners get to end what runs and to hand in what they have."""
+
+HAND_BACK = 13.0
+"""Seconds that a stopping worker tries to hand back what killed runners had, should the store not answer."""
 
 
 class Supervisor:
@@ -106,8 +111,10 @@ class Supervisor:
     # Runners
 
     async def _keep_seat(self) -> None:
-        """Keep one runner running: start it, wait for its end, clean up behind it, start the next."""
+        """Keep one runner at work: start it, and the next one when it has ended or is spent."""
         pause = 0.0
+        line: list[Seat] = []
+        lives: set[asyncio.Task[None]] = set()
         while not self._stopping.is_set():
             try:
                 seat = await Seat.start(self._spec)
@@ -115,19 +122,19 @@ class Supervisor:
                 logger.error("a runner cannot be started, trying again: %s", error)
                 await asyncio.sleep(1)
                 continue
+            seat.line = line
+            line.append(seat)
             self._seats.add(seat)
             if self._stopping.is_set():
                 seat.expected = True
                 seat.send(Stop(grace=0))
             started = self._clock.boot()
-            try:
-                await self._serve(seat)
-                await seat.gone()
-            finally:
-                await self._bury(seat)
-            if self._stopping.is_set():
-                return
-            if seat.broken and self._spec.reload:
+            life = self._spawn_task(self._live(seat))
+            lives.add(life)
+            spent = asyncio.create_task(seat.spent.wait())
+            await asyncio.wait({life, spent}, return_when=asyncio.FIRST_COMPLETED)
+            spent.cancel()
+            if seat.broken and self._spec.reload and not self._stopping.is_set():
                 self._edited.clear()
                 await self._wait_any(self._edited, self._stopping)
                 continue
@@ -135,6 +142,17 @@ class Supervisor:
             pause = 0.0 if seat.expected or lived > QUICK_DEATH else min(10.0, pause * 2 or 0.2)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), pause)
+        await self._all(lives)
+
+    async def _live(self, seat: Seat) -> None:
+        """Serve a runner to its end, and clean up behind it."""
+        try:
+            await self._serve(seat)
+            await seat.gone()
+        finally:
+            await self._bury(seat)
+            seat.line.remove(seat)
+            self._share(seat.line)
 
     async def _serve(self, seat: Seat) -> None:
         """Answer what a runner says until its end."""
@@ -142,13 +160,37 @@ class Supervisor:
             if isinstance(message, Hello):
                 await self._enlist(message)
                 if self._pulse and self._pulse.id:
-                    seat.board.beat = self._pulse.last
-                    seat.ready = True
-                    seat.send(Welcome(worker=self._pulse.id))
+                    self._seat(seat)
             elif isinstance(message, Broken):
                 self._broken(seat, message)
+            elif isinstance(message, Spent):
+                logger.info("runner %s (pid %d) %s and is replaced", seat.id[:8], seat.pid, message.why)
+                seat.spent.set()
+            elif isinstance(message, Left):
+                seat.slots = message.running
+                self._share(seat.line)
             else:
                 seat.hear(message, self._clock.boot())
+
+    def _seat(self, seat: Seat) -> None:
+        """Let a runner begin; the one that it replaces claims nothing more, and its slots pass on as its jobs end."""
+        assert self._pulse
+        seat.board.beat = self._pulse.last
+        seat.ready = True
+        seat.send(Welcome(worker=self._pulse.id))
+        for older in seat.line[: seat.line.index(seat)]:
+            older.retired = True
+            older.send(Pause())
+        self._share(seat.line)
+
+    def _share(self, line: list[Seat]) -> None:
+        """Give the youngest runner of a line the slots that the older ones do not need any more."""
+        heir = next((seat for seat in reversed(line) if seat.ready), None)
+        if heir is not None:
+            slots = self._spec.concurrency - sum(seat.slots for seat in line if seat is not heir)
+            if slots != heir.slots:
+                heir.slots = slots
+                heir.send(Slots(slots=slots))
 
     def _broken(self, seat: Seat, message: Broken) -> None:
         logger.error("%s", message.text)
@@ -192,11 +234,12 @@ class Supervisor:
 
     async def _bury(self, seat: Seat) -> None:
         """Make sure that no code of a runner runs any more, then hand its jobs back."""
-        code = await seat.kill()
+        death = await seat.kill()
         self._seats.discard(seat)
-        ending = Ending.INTERRUPTED if seat.expected else Ending.LOST
-        if not seat.expected and not seat.broken:
-            logger.error("runner %s (pid %d) died: %s; its jobs go back", seat.id[:8], seat.pid, died_of(code))
+        expected = seat.expected or (seat.retired and death.code == 0)
+        ending = Ending.INTERRUPTED if expected else Ending.LOST
+        if not expected and not seat.broken:
+            logger.error("runner %s (pid %d) died: %s; its jobs go back", seat.id[:8], seat.pid, death)
         store = self._store
         if store is None or not seat.ready:
             seat.close()
@@ -224,7 +267,9 @@ class Supervisor:
 
     def _follow(self, orders: Orders) -> None:
         assert self._pulse
+        kills = oom_kills()
         for seat in self._seats:
+            seat.kills = kills
             seat.board.beat = self._pulse.last
             for order in orders.cancel:
                 if order.runner == seat.id:
@@ -271,11 +316,24 @@ class Supervisor:
 
     def _watch(self, seat: Seat, now: float) -> None:
         seat.report_blocked(now)
+        self._bound(seat)
         deadline = seat.board.deadline
         if seat.late is None:
             if deadline and now > deadline + OVERTIME:
                 self._call_last(seat, now)
         elif now > seat.last_call + LAST_CALL and seat.is_overdue:
+            seat.kill_now()
+
+    def _bound(self, seat: Seat) -> None:
+        """End a runner that takes far more memory than it may, before the machine runs out of it."""
+        assert self._hello
+        ceiling = Limits(max_memory=self._hello.max_memory).ceiling
+        if ceiling < math.inf and (size := resident(seat.pid)) > ceiling:
+            logger.error(
+                "runner %s takes %s of memory, more than twice max_memory; it is killed",
+                seat.id[:8],
+                megabytes(size),
+            )
             seat.kill_now()
 
     def _call_last(self, seat: Seat, now: float) -> None:
@@ -307,10 +365,10 @@ class Supervisor:
         hurry.cancel()
         for seat in tuple(self._seats):
             seat.kill_now()
-        await asyncio.wait({empty}, timeout=FLUSH + 10)
+        await asyncio.wait({empty}, timeout=HAND_BACK)
 
-    async def _all(self, seats: list[asyncio.Task[None]]) -> None:
-        await asyncio.gather(*seats, return_exceptions=True)
+    async def _all(self, tasks: Collection[asyncio.Task[None]]) -> None:
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _leave(self) -> None:
         if self._pulse and self._store:
