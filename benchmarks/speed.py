@@ -10,21 +10,23 @@ quiet: the spread tells whether it was.
 import argparse
 import json
 import os
-import signal
 import sqlite3
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from bisect import bisect
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import psutil
 import psycopg
 from uuid_utils import uuid7
+
+from benchmarks import drive, measure
+from benchmarks.drive import at_once, in_bulk, paced
+from benchmarks.marks import Marks
+from benchmarks.measure import running, spent, tree, wait_for, waits
 
 BULK = 10_000
 
@@ -98,112 +100,90 @@ def raw_postgres(url: str, count: int) -> tuple[float, float]:
     return count / (inserted - began), count / (ended - inserted)
 
 
-def server_processes() -> list[psutil.Process]:
-    """The processes of the PostgreSQL server that the jobs are in, if they are in one."""
+def server_processes() -> list[int]:
+    """The PostgreSQL server that the jobs are in, if they are in one."""
     url = os.environ["WINDLASS_URL"]
     if not url.startswith("postgres"):
         return []
     with psycopg.connect(url.split("?")[0]) as db:
         main = psutil.Process(db.info.backend_pid).parent()
-    return [main, *main.children()] if main else []
+    return [main.pid] if main else []
 
 
-def spent(processes: list[psutil.Process]) -> float:
-    """Seconds of CPU time that processes have taken in all."""
-    total = 0.0
-    for one in processes:
-        with suppress(psutil.NoSuchProcess):
-            total += sum(one.cpu_times()[:2])
-    return total
-
-
-@contextmanager
-def worker(processes: int, concurrency: int) -> Iterator[subprocess.Popen[bytes]]:
+def worker(processes: int, concurrency: int) -> AbstractContextManager[list[int]]:
     """A worker on the benchmark's app."""
     command = [sys.executable, "-m", "windlass", "worker", "benchmarks.tasks:app", "--quiet"]
-    process = subprocess.Popen([*command, "-p", str(processes), "-c", str(concurrency)], start_new_session=True)
-    try:
-        yield process
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait()
+    return running([[*command, "-p", str(processes), "-c", str(concurrency)]])
 
 
-def bulk(name: str, count: int) -> tuple[float, list[str]]:
-    """Jobs enqueued per second in calls of BULK, arguments bound and encoded; their ids."""
+def fresh(count: int) -> range:
+    """Numbers for jobs that no job had."""
+    numbers.append(range(numbers[-1].stop, numbers[-1].stop + count))
+    return numbers[-1]
+
+
+numbers = [range(0)]
+"""All that were given out."""
+
+
+def bulk(name: str, jobs: range) -> float:
+    """Jobs enqueued per second in calls of BULK, arguments bound and encoded."""
     from benchmarks import tasks
 
     task = getattr(tasks, name)
-    ids: list[str] = []
-    began = time.perf_counter()
-    for _ in range(count // BULK):
-        ids += [job.id for job in tasks.app.enqueue_many([task.bind(n) for n in range(BULK)])]
-    return count / (time.perf_counter() - began), ids
+
+    def put(some: list[int]) -> None:
+        tasks.app.enqueue_many([task.bind(n) for n in some])
+
+    return at_once(in_bulk(put, jobs, BULK))
 
 
 def one_by_one(count: int) -> float:
     """Jobs enqueued per second, each in a commit of its own."""
     from benchmarks import tasks
 
-    began = time.perf_counter()
-    for n in range(count):
-        tasks.on_loop.enqueue(n)
-    return count / (time.perf_counter() - began)
+    return at_once(drive.one_by_one(tasks.on_loop.enqueue, fresh(count)))
 
 
-costs: list[tuple[float, ...]] = []
+costs: list[tuple[float, float]] = []
 """Microseconds of CPU time that a job took in each drain: of the worker, and of the server."""
 
 
-def drain(name: str, count: int, processes: int, concurrency: int) -> float:
-    """Jobs per second from the start of the first to the end of the last."""
+def drain(marks: Marks, name: str, count: int, processes: int, concurrency: int) -> float:
+    """Jobs per second of `benchmarks.measure`."""
     from benchmarks import tasks
 
-    _, ids = bulk(name, count)
-
-    def unfinished(job: str) -> bool:  # looks at one row: to count them would cost the server more than to run them
-        return tasks.app.jobs.get(job).finished_at is None
-
-    with worker(processes, concurrency) as process:
-        while unfinished(ids[count // 10]):
-            time.sleep(0.05)
-        tree = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-        server = server_processes()
-        left, before = count - bisect(ids, False, key=unfinished), (spent(tree), spent(server))
-        while unfinished(ids[-1]):
-            time.sleep(0.05)
-        costs.append(
-            tuple((now - then) / left * 1e6 for now, then in zip((spent(tree), spent(server)), before, strict=True))
-        )
-    ends = [job.finished_at for job in tasks.app.jobs.get_many(ids[-2000:]) if job.finished_at]
-    first = tasks.app.jobs.get(ids[0]).started_at
-    assert first
-    return count / (max(ends) - first).total_seconds()
+    jobs = fresh(count)
+    bulk(name, jobs)
+    with worker(processes, concurrency) as pids:
+        found = measure.drain(marks, jobs, pids, server_processes)
+        while tasks.app.jobs.count(state="running"):
+            time.sleep(0.1)
+    costs.append((found.worker, found.server))
+    return found.rate
 
 
-def latency(count: int) -> list[float]:
+def latency(marks: Marks, count: int) -> list[float]:
     """Milliseconds from before the enqueue to the start in another process, at 20 jobs per second, sorted."""
     from benchmarks import tasks
 
+    first, *_ = fresh(1)
     with worker(2, 10):
-        tasks.stamp.enqueue(time.time()).result(timeout=30)
+        tasks.on_loop.enqueue(first)
+        wait_for(marks, first, 1, 1)
         time.sleep(2)
-        jobs = []
-        for _ in range(count):
-            jobs.append(tasks.stamp.enqueue(time.time()))
-            time.sleep(0.05)
-        return sorted(job.result(timeout=10) * 1000 for job in jobs)
+        jobs = fresh(count)
+        return waits(marks, jobs.start, at_once(paced(tasks.on_loop.enqueue, jobs)))
 
 
 def idle() -> tuple[float, float]:
     """Per cent of a core, and MB of proportional memory, of an idle worker with two runners."""
-    with worker(2, 10) as process:
+    with worker(2, 10) as pids:
         time.sleep(5)
-        tree = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-        before = sum(sum(one.cpu_times()[:2]) for one in tree)
+        processes = tree(pids)
+        before = spent(processes)
         time.sleep(20)
-        spent = sum(sum(one.cpu_times()[:2]) for one in tree) - before
-        return spent / 20 * 100, sum(one.memory_full_info().pss for one in tree) / 1e6
+        return (spent(processes) - before) / 20 * 100, sum(one.memory_full_info().pss for one in processes) / 1e6
 
 
 def median(what: str, unit: str, measure: Callable[[], float], runs: int) -> float:
@@ -233,7 +213,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         os.environ["WINDLASS_URL"] = options.url or os.environ.get("WINDLASS_URL", f"sqlite:///{folder}/windlass.db")
-        raw = f"{folder}/raw.db"
+        raw, marks = f"{folder}/raw.db", Marks(folder)
         n = options.jobs
 
         def raw_both() -> float:
@@ -253,18 +233,18 @@ def main() -> None:
         }
         lines: list[tuple[str, str, Callable[[], float]]] = [
             *raws.get(url.partition(":")[0], []),
-            ("enqueue in bulk", "jobs/s", lambda: bulk("on_loop", n)[0]),
+            ("enqueue in bulk", "jobs/s", lambda: bulk("on_loop", fresh(n))),
             ("enqueue one by one", "jobs/s", lambda: one_by_one(3000)),
-            ("drain, event loop, -p 1 -c 200", "jobs/s", lambda: drain("on_loop", n, 1, 200)),
-            ("drain, event loop, -p 2 -c 200", "jobs/s", lambda: drain("on_loop", n, 2, 200)),
-            ("drain, threads, -p 2 -c 50", "jobs/s", lambda: drain("in_thread", n, 2, 50)),
-            ("drain, processes, -p 2 -c 50", "jobs/s", lambda: drain("in_process", BULK, 2, 50)),
+            ("drain, event loop, -p 1 -c 200", "jobs/s", lambda: drain(marks, "on_loop", n, 1, 200)),
+            ("drain, event loop, -p 2 -c 200", "jobs/s", lambda: drain(marks, "on_loop", n, 2, 200)),
+            ("drain, threads, -p 2 -c 50", "jobs/s", lambda: drain(marks, "in_thread", n, 2, 50)),
+            ("drain, processes, -p 2 -c 50", "jobs/s", lambda: drain(marks, "in_process", BULK, 2, 50)),
         ]
         for what, unit, measure in lines:
             if options.only in what:
                 median(what, unit, measure, options.runs)
         if options.only in "latency":
-            waits = latency(400)
+            waits = latency(marks, 400)
             print(
                 f"{'start latency at 20/s':<44} p50 {waits[200]:.2f} ms   p99 {waits[395]:.2f} ms   max {waits[-1]:.2f}"
             )

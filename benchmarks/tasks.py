@@ -1,7 +1,6 @@
 """The jobs that are measured: as little work as there can be, with timeouts and retries on."""
 
-import time
-
+from benchmarks.marks import mark
 from windlass import App
 
 app = App()
@@ -9,20 +8,17 @@ app = App()
 
 @app.task(timeout=30)
 async def on_loop(n: int) -> None:
-    """Nothing, as a coroutine."""
+    """Nothing but a mark, as a coroutine."""
+    mark(n)
 
 
 @app.task(timeout=30)
 def in_thread(n: int) -> None:
-    """Nothing, in a thread."""
+    """The same in a thread."""
+    mark(n)
 
 
 @app.task(timeout=30, executor="process")
 def in_process(n: int) -> None:
-    """Nothing, in a child process."""
-
-
-@app.task(timeout=30)
-async def stamp(sent: float) -> float:
-    """Seconds from the moment before the enqueue to the start."""
-    return time.time() - sent
+    """The same in a child process."""
+    mark(n)
