@@ -118,6 +118,21 @@ assert app.jobs.count() == 16 + len(made)
 app.close()
 """
 
+OPENING = """
+class Opening(Busy):
+    def run(self):
+        while not self.over:
+            self.ids.add(add.enqueue(1).id)
+            app.close()
+opening = Opening()
+made = set()
+for n in range(15):
+    made |= ids_of(fork(lambda: [add.enqueue(2).id]))
+made |= opening.stop()
+assert app.jobs.count() == len(made)
+app.close()
+"""
+
 ORPHAN = """
 look = [sys.executable, "-c", f"from windlass import App; a = App({sys.argv[1]!r}); print(a.jobs.count()); a.close()"]
 add.enqueue(0)
@@ -166,15 +181,16 @@ def run(code: str, url: str) -> str:
     return done.stdout
 
 
-def test_children_enqueue_beside_their_parent(url: str, request: pytest.FixtureRequest) -> None:
-    if url.startswith("sqlite"):
-        # A known bug: now and then a child that was forked while other threads use SQLite hangs in sqlite3.connect.
-        request.node.add_marker(pytest.mark.xfail(reason="a child may hang in sqlite3.connect", strict=False))
+def test_children_enqueue_beside_their_parent(url: str) -> None:
     run(CHILDREN, url)
 
 
 def test_forks_at_any_moment(url: str) -> None:
     run(MANY, url)
+
+
+def test_forks_while_the_store_is_opened(tmp_path: Path) -> None:
+    run(OPENING, f"sqlite:///{tmp_path}/fork.db")
 
 
 def test_a_child_outlives_its_parent(tmp_path: Path) -> None:

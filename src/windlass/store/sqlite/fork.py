@@ -71,8 +71,9 @@ _forking = threading.Lock()
 
 
 def watch(one: Forked) -> None:
-    """Tell `one` of every fork of this process, for as long as it exists."""
-    _watched.add(one)
+    """Tell `one` of every fork of this process, for as long as it exists. It has not been inside SQLite yet."""
+    with _forking:  # not after a fork has looked who there is
+        _watched.add(one)
 
 
 def warn(path: str) -> None:

@@ -1,6 +1,7 @@
 """The file itself: its URL, its schema, its health."""
 
 import sqlite3
+import time
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -9,6 +10,7 @@ from urllib.parse import parse_qsl, urlsplit
 from windlass.errors import ConfigError
 from windlass.store.queries import load_migrations
 from windlass.store.sqlite.rows import one
+from windlass.store.sqlite.writer import is_locked
 
 OLDEST = (3, 38, 0)
 """The first SQLite release with all that the statements use: STRICT tables, UPDATE … FROM, JSON built in."""
@@ -89,6 +91,21 @@ def bring_up(db: sqlite3.Connection) -> None:
 def known_steps() -> list[tuple[int, str, str]]:
     """The migrations, read once."""
     return load_migrations("windlass.store.sqlite")
+
+
+def use_log(db: sqlite3.Connection) -> None:
+    """Write ahead to a log. While another process gives a new file its log, SQLite fails at once; we wait for it.
+    Raises `sqlite3.OperationalError`."""
+    until = time.monotonic() + PATIENCE_MS / 1000
+    while True:
+        try:
+            db.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if not is_locked(error) or time.monotonic() >= until:
+                db.close()
+                raise
+        time.sleep(0.01)
 
 
 def begin(db: sqlite3.Connection) -> None:

@@ -40,7 +40,7 @@ from windlass.store.rows import MICRO, micros
 from windlass.store.sqlite import fork, moves, reads
 from windlass.store.sqlite.moves import SQL
 from windlass.store.sqlite.rows import one
-from windlass.store.sqlite.schema import apply_migrations, parse, probe, refuse_old
+from windlass.store.sqlite.schema import apply_migrations, parse, probe, refuse_old, use_log
 from windlass.store.sqlite.sidecar import FileSidecar, MemorySidecar, Sidecar
 from windlass.store.sqlite.writer import LOCK_SLICE, Unanswered, Writer, failure
 
@@ -70,6 +70,8 @@ class SQLiteStore:
         self._gate = fork.Gate()
         self._held = contextlib.ExitStack()
         self._quiet = False
+        if not self._memory:
+            fork.watch(self)
 
     # Lifecycle
 
@@ -97,7 +99,6 @@ class SQLiteStore:
                 raise StoreUnavailable(f"{self.path} cannot be opened: {error}") from error
             self._readers = ThreadPoolExecutor(READERS, "windlass-reader")
             self._pulse = ThreadPoolExecutor(1, "windlass-pulse")
-            fork.watch(self)
 
     async def close(self) -> None:
         await asyncio.to_thread(self.close_now)
@@ -122,7 +123,7 @@ class SQLiteStore:
     # Forks
 
     def hold(self) -> None:
-        """Before a fork: wait until no thread is inside SQLite."""
+        """Before a fork: wait until no thread is inside SQLite, or about to open or close the store."""
         held = self._held = contextlib.ExitStack()
         end = time.monotonic() + fork.PATIENCE
         self._quiet = self._opening.acquire(timeout=fork.PATIENCE)
@@ -166,7 +167,7 @@ class SQLiteStore:
         db = sqlite3.connect(
             self.path, timeout=LOCK_SLICE, isolation_level=None, check_same_thread=False, cached_statements=256
         )
-        db.execute("PRAGMA journal_mode = WAL")
+        use_log(db)
         db.execute(f"PRAGMA synchronous = {self._synchronous}")
         db.execute("PRAGMA wal_autocheckpoint = 0")
         db.execute("PRAGMA mmap_size = 0")
