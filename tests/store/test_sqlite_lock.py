@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from tests.store.world import SQLiteWorld, World, new, wants
+from windlass.clock import SystemClock
 from windlass.errors import StoreUnavailable
 from windlass.model import Filter, State
+from windlass.store.sqlite.store import SQLiteStore
 
 
 @contextmanager
@@ -90,3 +92,19 @@ async def test_a_call_that_was_cancelled_while_it_waited_harms_no_other(file: Wo
         await asyncio.sleep(0.1)
     assert (await other)[0].new
     assert await file.state(kept.id) is State.READY
+
+
+async def test_reads_while_the_store_is_closed_say_so(tmp_path: Path) -> None:
+    for _ in range(10):
+        store = SQLiteStore(f"sqlite:///{tmp_path}/jobs.db", SystemClock())
+        await store.open()
+
+        async def read(store: SQLiteStore = store) -> None:
+            while True:
+                await store.count(Filter())
+
+        readers = [asyncio.create_task(read()) for _ in range(8)]
+        await store.count(Filter())
+        await store.close()
+        errors = await asyncio.gather(*readers, return_exceptions=True)
+        assert {type(error) for error in errors} == {StoreUnavailable}, errors

@@ -42,7 +42,7 @@ from windlass.store.sqlite.moves import SQL
 from windlass.store.sqlite.rows import one
 from windlass.store.sqlite.schema import apply_migrations, parse, probe, refuse_old, use_log
 from windlass.store.sqlite.sidecar import FileSidecar, MemorySidecar, Sidecar
-from windlass.store.sqlite.writer import LOCK_SLICE, Unanswered, Writer, failure
+from windlass.store.sqlite.writer import LOCK_SLICE, Unanswered, Writer, closed, failure
 
 T = TypeVar("T")
 READERS = 4
@@ -205,7 +205,11 @@ class SQLiteStore:
         pool = pool or self._readers
         if not pool:
             raise StoreUnavailable("the store is not open")
-        return await asyncio.get_running_loop().run_in_executor(pool, self._read_here, work)
+        try:
+            answer = asyncio.get_running_loop().run_in_executor(pool, self._read_here, work)
+        except RuntimeError:  # the pool takes nothing more: the store is being closed
+            raise closed() from None
+        return await answer
 
     def _read_here(self, work: Callable[[sqlite3.Connection], T]) -> T:
         try:

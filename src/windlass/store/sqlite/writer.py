@@ -88,10 +88,10 @@ class Writer:
 
         Raises `StoreUnavailable` if it did not start in time (nothing is written), `Unanswered` if it did not end.
         """
-        self._refuse_closed()
         deadline = time.monotonic() + timeout
         if not self._calls and self.mutex.acquire(blocking=False):
             try:
+                self._refuse_closed()
                 if self._try_lock():
                     try:
                         return self._alone(work, deadline)
@@ -137,11 +137,13 @@ class Writer:
         call = Call(work)
         self._calls.append(call)
         self._bell.release()
+        if self._closing and call.claim():  # closed meanwhile, and the thread may be over
+            raise closed()
         return call
 
     def _refuse_closed(self) -> None:
         if self._closing:
-            raise StoreUnavailable("the store is closed; open it again before using it")
+            raise closed()
 
     def _serve(self) -> None:
         while not (self._closing and not self._calls):
@@ -276,6 +278,11 @@ class Writer:
 def is_locked(error: sqlite3.Error) -> bool:
     """Whether another connection holds a lock that we want."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def closed() -> StoreUnavailable:
+    """The error of a call that came after the end."""
+    return StoreUnavailable("the store is closed; open it again before using it")
 
 
 def busy(seconds: float) -> StoreUnavailable:
