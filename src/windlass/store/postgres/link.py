@@ -5,7 +5,7 @@ import contextlib
 import random
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, TypeVar
 
 import psycopg
@@ -32,6 +32,9 @@ OWN_ERRORS: dict[str, type[StoreError]] = {"WL001": Evicted, "WL002": Conflict}
 PASSING = frozenset({"40001", "40P01", "55P03", "25006", "53300", "57014"})
 """Serialization, deadlock, lock timeout, a server that became a replica, too many connections, statement timeout."""
 
+OUTDATED = frozenset({"0A000", "26000", "42P05"})
+"""What was prepared on this connection is of another time or of another session: a migration, a pooler after all."""
+
 NO_SCHEMA = frozenset({"42P01", "42883", "3F000", "42704"})
 
 
@@ -46,9 +49,9 @@ class Pooler(Exception):
 class Tries:
     """The repetitions of one call: whether there is another one, and after which pause."""
 
-    def __init__(self, place: str, patience: float) -> None:
+    def __init__(self, target: Target, patience: float) -> None:
         self.until = time.monotonic() + patience
-        self._place = place
+        self._target = target
         self._patience = patience
         self._pause = FIRST_PAUSE
         self._sent = False
@@ -60,7 +63,7 @@ class Tries:
         lost = error.sqlstate is None or error.sqlstate[:2] == "08" or error.sqlstate[:3] == "57P"
         self._sent |= sent and lost
         passing = lost and isinstance(error, psycopg.OperationalError)
-        if not (passing or error.sqlstate in PASSING) or time.monotonic() + self._pause >= self.until:
+        if not (passing or error.sqlstate in PASSING | OUTDATED) or time.monotonic() + self._pause >= self.until:
             raise self._end(error) from error
         pause, self._pause = self._pause, min(LONGEST_PAUSE, self._pause * 2)
         return pause * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load
@@ -71,7 +74,7 @@ class Tries:
         text = " ".join(str(error).split()) or f"no answer within {self._patience:g} s"
         if error.sqlstate in NO_SCHEMA:
             text += ". The schema is missing or older than this Windlass: run windlass migrate"
-        return StoreUnavailable(f"PostgreSQL at {self._place} did not do it; nothing was written: {text}")
+        return StoreUnavailable(f"PostgreSQL at {self._target.place} did not do it; nothing was written: {text}")
 
 
 class BoundConnection(Connection[Any]):
@@ -83,7 +86,7 @@ class BoundConnection(Connection[Any]):
         try:
             return waiting.wait(gen, self.pgconn.socket, interval=interval, timeout=remaining(self.until, timeout))
         except BaseException as error:
-            if not isinstance(error, psycopg.DatabaseError) or error.sqlstate is None:
+            if is_broken(error):
                 self.pgconn.finish()
             raise
 
@@ -99,9 +102,14 @@ class BoundAsyncConnection(AsyncConnection[Any]):
                 gen, self.pgconn.socket, interval=interval, timeout=remaining(self.until, timeout)
             )
         except BaseException as error:
-            if not isinstance(error, psycopg.DatabaseError) or error.sqlstate is None:
+            if is_broken(error):
                 self.pgconn.finish()
             raise
+
+
+def is_broken(error: BaseException) -> bool:
+    """Whether a connection is of no use after that."""
+    return not isinstance(error, psycopg.DatabaseError) or error.sqlstate is None or error.sqlstate in OUTDATED
 
 
 def remaining(until: float | None, timeout: float | None) -> float | None:
@@ -153,6 +161,15 @@ def is_pooler(error: psycopg.Error) -> bool:
     return "unsupported startup parameter" in str(error)
 
 
+WHO = "SELECT pg_backend_pid()"
+
+
+def threshold(info: psycopg.ConnectionInfo, seen: tuple[Any, ...] | None) -> int | None:
+    """After how many calls a statement is prepared. Never when the server that answered `WHO` is another than the one
+    that took the connection: a pooler stands between, and the next call may reach yet another one."""
+    return 3 if seen == (info.backend_pid,) else None
+
+
 class AsyncLink:
     """Connections of one event loop."""
 
@@ -162,12 +179,12 @@ class AsyncLink:
         self._free = asyncio.Semaphore(MOST)
         self._closed = False
 
-    async def rows(self, first: Call, then: Call | None = None, *, patience: float = PATIENCE) -> Rows:
-        """The rows of a call, repeated (as `then`, if given) while the reason why it failed may pass.
+    async def rows(self, first: Call, then: Callable[[], Call] | None = None, *, patience: float = PATIENCE) -> Rows:
+        """The rows of a call, repeated (as `then` says, if given) while the reason why it failed may pass.
 
         Raises `StoreUnavailable` when nothing was written, `Unanswered` when that cannot be told.
         """
-        tries, call = Tries(self._ways.target.place, patience), first
+        tries, call = Tries(self._ways.target, patience), first
         while True:
             sent = False
             try:
@@ -177,7 +194,7 @@ class AsyncLink:
                     return await cursor.fetchall()
             except psycopg.Error as error:
                 pause = tries.failed(error, sent=sent)
-                call = then or first
+                call = then() if then else first
             await asyncio.sleep(pause)
 
     @contextlib.asynccontextmanager
@@ -214,7 +231,11 @@ class AsyncLink:
         """A new connection. Raises `psycopg.OperationalError`."""
         try:
             async with asyncio.timeout(left(until)):
-                return await BoundAsyncConnection.connect(**self._ways.settings())
+                connection = await BoundAsyncConnection.connect(**self._ways.settings())
+                if not self._ways.pooled:
+                    seen = await (await connection.execute(WHO)).fetchone()
+                    connection.prepare_threshold = threshold(connection.info, seen)
+                return connection
         except TimeoutError:
             raise psycopg.OperationalError("the server did not take a connection in time") from None
         except psycopg.OperationalError as error:
@@ -249,9 +270,9 @@ class BlockingLink:
         self._free = threading.Semaphore(MOST)
         self._closed = False
 
-    def rows(self, first: Call, then: Call | None, patience: float) -> Rows:
+    def rows(self, first: Call, then: Callable[[], Call] | None, patience: float) -> Rows:
         """As `AsyncLink.rows`, on the caller's own thread."""
-        tries, call = Tries(self._ways.target.place, patience), first
+        tries, call = Tries(self._ways.target, patience), first
         while True:
             sent = False
             try:
@@ -260,7 +281,7 @@ class BlockingLink:
                     return connection.execute(call.sql, call.params).fetchall()
             except psycopg.Error as error:
                 pause = tries.failed(error, sent=sent)
-                call = then or first
+                call = then() if then else first
             time.sleep(pause)
 
     @contextlib.contextmanager
@@ -300,7 +321,10 @@ class BlockingLink:
 
         def make() -> None:
             try:
-                made.append(BoundConnection.connect(**self._ways.settings()))
+                connection = BoundConnection.connect(**self._ways.settings())
+                if not self._ways.pooled:
+                    connection.prepare_threshold = threshold(connection.info, connection.execute(WHO).fetchone())
+                made.append(connection)
             except Exception as error:
                 made.append(error)
             if given_up.is_set() and isinstance(made[0], BoundConnection):

@@ -6,6 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -117,11 +118,11 @@ class PostgresStore:
     async def _rows(self, sql: str, *params: Any, patience: float = PATIENCE) -> Rows:
         return await self._call(Call(filled(sql, self.schema), params), patience=patience)
 
-    async def _call(self, first: Call, then: Call | None = None, *, patience: float = PATIENCE) -> Rows:
+    async def _call(self, call: Call, *, patience: float = PATIENCE) -> Rows:
         if not self._link:
             raise StoreUnavailable("the store is not open")
         try:
-            return await self._link.rows(first, then, patience=patience)
+            return await self._link.rows(call, patience=patience)
         except Unanswered as error:
             raise StoreUnavailable(f"PostgreSQL at {self.target.place} did not answer in time: {error}") from error
 
@@ -131,7 +132,7 @@ class PostgresStore:
         if not self._link or not self._bell:
             raise StoreUnavailable("the store is not open")
         first = statements.put_call(self.schema, jobs, marks, docs)
-        then = statements.put_call(self.schema, jobs, marks, docs, again=True) if first.fresh else None
+        then = partial(statements.put_call, self.schema, jobs, marks, docs, again=True) if first.fresh else None
         try:
             rows = await self._link.rows(first, then, patience=patience_for(jobs))
         except Unanswered as error:
@@ -145,7 +146,7 @@ class PostgresStore:
         if not self._bell:
             raise StoreUnavailable("the store is not open")
         first = statements.put_call(self.schema, jobs)
-        then = statements.put_call(self.schema, jobs, again=True) if first.fresh else None
+        then = partial(statements.put_call, self.schema, jobs, again=True) if first.fresh else None
         end = time.monotonic() + timeout
         try:
             rows = self._blocking.rows(first, then, timeout)
