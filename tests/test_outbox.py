@@ -343,7 +343,7 @@ def test_one_job_that_the_store_refuses_keeps_nobody_else(shop: Shop) -> None:
 
 @on_each_and_redis
 def test_every_job_once_while_workers_are_killed(shop: Shop, rig: Rig) -> None:
-    rig._environment |= {"OUTBOX": shop.url, "LEDGER": shop.table, "WINDLASS_URL": shop.store}
+    rig.environment |= {"OUTBOX": shop.url, "LEDGER": shop.table, "WINDLASS_URL": shop.store}
     step = shop.app.task(name="tests.ledger.next_step")(lambda n: n)
     jobs: list[str] = []
     worker = rig.start("-p", "2", app="tests.ledger:app")

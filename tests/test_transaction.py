@@ -47,7 +47,7 @@ def ledger(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
         rig.url = f"{postgres_url()}?schema={name}"
     for key, value in (("WINDLASS_URL", rig.url), ("LEDGER", f"ledger_{name}")):
         monkeypatch.setenv(key, value)
-        rig._environment[key] = value
+        rig.environment[key] = value
     sys.modules.pop("tests.ledger", None)
     ledger = Ledger(rig, import_module("tests.ledger"))
     ledger.tasks.look(f"CREATE TABLE {ledger.tasks.TABLE} (job text, n integer)")

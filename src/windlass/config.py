@@ -31,7 +31,8 @@ class Config:
     `concurrency` is per runner, `processes` the runners of a worker. `lease` is how long a dead machine keeps its
     jobs, `grace` how long a stopping worker waits for running ones. `keep` says, by outcome, how long finished jobs
     stay. A process of a worker is replaced after `max_jobs` jobs, and when more than `max_memory` is left in it
-    between jobs; twice as much it never gets. 0 means no such limit.
+    between jobs; twice as much it never gets. 0 means no such limit. `health` is "[HOST:]PORT" where a worker answers
+    probes.
     """
 
     url: str
@@ -45,6 +46,7 @@ class Config:
     enqueue_timeout: float = 5.0
     max_jobs: int = 0
     max_memory: int = 0
+    health: str = ""
 
 
 class Settings(TypedDict, total=False):
@@ -60,6 +62,7 @@ class Settings(TypedDict, total=False):
     enqueue_timeout: float | timedelta | None
     max_jobs: int | None
     max_memory: int | str | None
+    health: int | str | None
 
 
 LEAST = {
@@ -143,6 +146,9 @@ def check(name: str, value: Any, where: str) -> Any:
         value = bytes_of(value)
     if name in LEAST:
         return check_number(LEAST[name], value, where)
+    if name == "health":
+        address_of(str(value), where)
+        return str(value)
     if not isinstance(value, str):
         raise ConfigError(f"expected text for {where}; {value!r} came")
     if name == "url" and "://" not in value:
@@ -167,6 +173,14 @@ def bytes_of(text: str) -> int | str:
     """A size such as 512M or 2G in bytes; what is none comes back as it is."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?", text.strip(), re.IGNORECASE)
     return int(float(found[1]) * 1024 ** " KMGT".index(found[2].upper() or " ")) if found else text
+
+
+def address_of(text: str, where: str = "health") -> tuple[str | None, int]:
+    """A host, None for every address of this machine, and a port. Raises `ConfigError`."""
+    found = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]:|([^:\[\]]*):)?(\d{1,5})", text)
+    if not found or not 0 < int(found[3]) < 65_536:
+        raise ConfigError(f"expected a port, or HOST:PORT, for {where}; {text!r} came")
+    return found[1] or found[2] or None, int(found[3])
 
 
 def check_keep(value: Any, where: str) -> dict[State, float]:

@@ -65,7 +65,7 @@ class Rig:
         self.url = url or empty_store("sqlite", folder)
         self.log = folder / "worker.log"
         self._effects = folder / "effects"
-        self._environment = os.environ | {
+        self.environment = os.environ | {
             "WINDLASS_URL": self.url,
             "EFFECTS": str(self._effects),
             "SAMPLE_LEASE": str(lease),
@@ -78,7 +78,7 @@ class Rig:
         command = [sys.executable, "-m", "windlass", "worker", app, *arguments]
         with self.log.open("ab") as log:
             worker = subprocess.Popen(
-                command, cwd=ROOT, env=self._environment, stderr=log, stdout=log, start_new_session=True
+                command, cwd=ROOT, env=self.environment, stderr=log, stdout=log, start_new_session=True
             )
         self._workers.append(worker)
         return worker

@@ -4,6 +4,7 @@ import asyncio
 import ctypes
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -228,6 +229,19 @@ def hooked_thread() -> None:
 @app.task(executor="process")
 def hooked_process() -> None:
     """Is watched."""
+
+
+@app.task
+def has(variable: str) -> bool:
+    return variable in os.environ
+
+
+@app.task
+def leaves_orphans(count: int) -> int:
+    effect(f"leaves_orphans {count} beside {os.getppid()}")
+    for _ in range(count):
+        subprocess.run(["sh", "-c", "setsid sleep 2 &"], check=True)
+    return count
 
 
 @app.task

@@ -56,8 +56,10 @@ def worker_options(command: Command) -> Command:
 
 @click.command()
 @worker_options
+@click.option("--health", metavar="[HOST:]PORT", help="Answer /livez and /readyz there; without HOST on every address.")
 def worker(
     app: str | None,
+    health: str | None,
     queues: str | None,
     concurrency: int | None,
     processes: int | None,
@@ -69,7 +71,7 @@ def worker(
 
     Ctrl-C or SIGTERM lets running jobs end; the second time, they go back at once, uncharged.
     """
-    spec = make_spec(app, queues, concurrency, processes)
+    spec = make_spec(app, queues, concurrency, processes, health)
     supervise(replace(spec, max_jobs=max_jobs, max_memory=max_memory, quiet=quiet), alone)
 
 
@@ -89,15 +91,18 @@ def dev(
     supervise(replace(spec, max_jobs=max_jobs, max_memory=max_memory, quiet=quiet, reload=True), with_edits)
 
 
-def make_spec(app: str | None, queues: str | None, concurrency: int | None, processes: int | None) -> Spec:
+def make_spec(
+    app: str | None, queues: str | None, concurrency: int | None, processes: int | None, health: str | None = None
+) -> Spec:
     """What was asked for, with what the configuration says of the rest. Raises `ConfigError`."""
-    config = make_config(concurrency=concurrency, processes=processes, queues=queues)
+    config = make_config(concurrency=concurrency, processes=processes, queues=queues, health=health)
     Queues(config.queues)
     return Spec(
         app=spec_or_default(app),
         concurrency=config.concurrency,
         processes=config.processes,
         queues=config.queues,
+        health=config.health,
     )
 
 

@@ -14,6 +14,7 @@ class Hello(Struct, frozen=True, tag=True):
     keep: dict[str, float]
     tasks: tuple[str, ...]
     max_memory: int = 0
+    health: str = ""
 
 
 class Broken(Struct, frozen=True, tag=True):

@@ -98,6 +98,7 @@ class Process:
                 keep={str(state): seconds for state, seconds in app.config.keep.items()},
                 tasks=tuple(app.tasks),
                 max_memory=limits.max_memory,
+                health=app.config.health,
             )
         )
         orders = asyncio.create_task(self._obey())

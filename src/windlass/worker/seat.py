@@ -54,6 +54,7 @@ class Spec:
     quiet: bool = False
     max_jobs: int | None = None
     max_memory: int | None = None
+    health: str = ""
 
 
 class Seat:

@@ -18,6 +18,7 @@ from windlass.model import Ending, Held, Orders, State
 from windlass.store.contract import Store
 from windlass.store.dispatch import make_store
 from windlass.worker.duties import Duties
+from windlass.worker.health import Health, Vitals
 from windlass.worker.hosting import adopt_orphans, reap_strays
 from windlass.worker.limits import Limits
 from windlass.worker.messages import Broken, Cancel, Hello, Left, Pause, Slots, Spent, Stop, Wake, Welcome
@@ -69,13 +70,19 @@ class Supervisor:
         self._hurry = asyncio.Event()
         self._enlisted = asyncio.Event()
         self._edited = asyncio.Event()
+        self._turned = self._manned = self._clock.boot()
+        self._health = Health(self._vitals)
 
     async def run(self) -> int:
         """Work until stopped; the exit code of the process."""
         adopt_orphans()
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self.stop)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN or number == signal.SIGTERM:  # as under nohup
+                loop.add_signal_handler(number, self.stop)
+        await self._health.open(self._spec.health)
+        self._spawn_task(self._health.run())
+        self._spawn_task(self._watch_boards())
         seats = [self._spawn_task(self._keep_seat()) for _ in range(self._processes)]
         try:
             await self._wait_any(self._enlisted, self._stopping)
@@ -84,12 +91,13 @@ class Supervisor:
                 assert self._hello
                 assert self._pulse
                 self._spawn_task(self._pulse.run())
-                self._spawn_task(self._watch_boards())
                 keep = {State(state): seconds for state, seconds in self._hello.keep.items()}
                 self._spawn_task(Duties(self._store, keep).run())
             await self._stopping.wait()
+            self._health.stopping()
             await self._drain(seats)
         finally:
+            self._health.close()
             for task in self._tasks:
                 task.cancel()
             await self._leave()
@@ -100,6 +108,21 @@ class Supervisor:
         if self._stopping.is_set():
             self._hurry.set()
         self._stopping.set()
+
+    def _vitals(self) -> Vitals:
+        now = self._clock.boot()
+        pulse = self._pulse
+        ready = [seat for seat in self._seats if seat.ready]
+        return Vitals(
+            worker=pulse.id if pulse else "",
+            ready=len(ready),
+            slots=sum(seat.slots for seat in ready),
+            stopping=self._stopping.is_set(),
+            lease=self._hello.lease if self._hello else 0.0,
+            beat=now - pulse.last if pulse and pulse.id else None,
+            turn=now - self._turned,
+            manned=now - self._manned,
+        )
 
     async def restart_runners(self) -> None:
         """Replace every runner by one with fresh code, letting running jobs end first."""
@@ -219,6 +242,7 @@ class Supervisor:
         )
         while not self._stopping.is_set():
             try:
+                await self._health.open(hello.health)
                 await self._store.open()
                 await self._pulse.enlist()
                 self._say(hello.url)
@@ -291,9 +315,8 @@ class Supervisor:
 
     def _draw_line(self, now: float) -> None:
         """End runners whose lease is nearly over: soon somebody else may run their jobs."""
-        assert self._hello
         for seat in tuple(self._seats):
-            if seat.ready and now - seat.board.beat > self._hello.lease * KILL_AT:
+            if seat.ready and self._hello and now - seat.board.beat > self._hello.lease * KILL_AT:
                 logger.error("no good beat for %.1f s: ending runner %s", now - seat.board.beat, seat.id[:8])
                 seat.expected = True
                 seat.kill_now()
@@ -303,7 +326,8 @@ class Supervisor:
     async def _watch_boards(self) -> None:
         while True:
             await asyncio.sleep(TICK)
-            now = self._clock.boot()
+            now = self._turned = self._clock.boot()
+            self._manned = now if self._seats else self._manned
             reap_strays({seat.pid for seat in self._seats})
             self._draw_line(now)
             for seat in tuple(self._seats):
