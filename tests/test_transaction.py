@@ -16,6 +16,7 @@ from tests.worker.rig import Rig, until
 from windlass import App, ConfigError, JobFailed, State, current
 from windlass.errors import Evicted
 from windlass.model import Claim, Demand, Ending, Lane, RunnerInfo, WorkerInfo
+from windlass.vault import Vault
 from windlass.worker.completion import Transactions
 from windlass.worker.pipeline import Running, perform, perform_blocking
 
@@ -184,7 +185,7 @@ def test_an_attempt_whose_job_was_taken_over_writes_nothing(ledger: Ledger, lane
     task, url = ledger.task(lane), ledger.app.config.url
 
     async def attempt(claim: Claim, runner: str) -> Running:
-        transactions = Transactions(url, runner)
+        transactions = Transactions(url, runner, Vault())
         context = Running(claim, transactions=transactions)
         if lane == "book_in_thread":
             outcome = await asyncio.to_thread(perform_blocking, task, claim, context)
@@ -222,7 +223,7 @@ def test_the_block_tells_that_the_job_was_taken_over(ledger: Ledger) -> None:
         await ledger.tasks.book_on_loop.aenqueue(1)
         claim = await claimed(ledger.app, "r1")
         await store.release(["r1"], Ending.LOST)
-        transactions = Transactions(url, "r1")
+        transactions = Transactions(url, "r1", Vault())
         context = Running(claim, transactions=transactions)
         context.shape, context.limit = ledger.tasks.book_on_loop.shape, 1000
         with pytest.raises(Evicted, match="rolled back"):
@@ -262,6 +263,6 @@ def test_on_a_store_without_transactions(url: str) -> None:
         id="j", fence=1, seq=1, task="t", queue="q", args=b"{}", options=None, priority=0, attempt=0, lost=0,
         enqueued_at=0, run_at=0,
     )  # fmt: skip
-    context = Running(claim, transactions=Transactions(url, "r"))
+    context = Running(claim, transactions=Transactions(url, "r", Vault()))
     with pytest.raises(ConfigError, match=r"fence|in memory"):
         context.transaction()

@@ -24,6 +24,7 @@ from windlass.jobs import Job
 from windlass.model import State
 from windlass.outbox import Outbox
 from windlass.policy import Retry
+from windlass.secret import Secret
 from windlass.task import Task
 from windlass.worker.pipeline import Hook
 
@@ -45,6 +46,7 @@ __all__ = [
     "PayloadTooLarge",
     "ResultTimeout",
     "Retry",
+    "Secret",
     "Snooze",
     "State",
     "StoreError",

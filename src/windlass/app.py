@@ -17,6 +17,7 @@ from windlass.options import Executor, Seconds, short
 from windlass.policy import Retry
 from windlass.store.contract import Store
 from windlass.task import AsyncTask, Bound, SyncTask, Task, Tx, is_coroutine
+from windlass.vault import Vault
 from windlass.worker.embedded import embedded
 from windlass.worker.pipeline import Hook
 from windlass.worker.relay import Relayed, relaying
@@ -62,10 +63,11 @@ class App:
         self.lifespan = lifespan
         self.hooks = tuple(hooks)
         self.max_payload = self.config.max_payload
+        self.vault = Vault(self.config.keys)
         self._access = Access(self.config)
         self._tasks: dict[str, Task[..., Any]] = {}
         self.outboxes: list[Relayed] = []
-        self.jobs = Jobs(self.connect, self._results)
+        self.jobs = Jobs(self.connect, self._results, self.vault)
 
     # Tasks
 
@@ -189,6 +191,7 @@ class App:
                 self._spec(),
                 state,
                 hooks=self.hooks,
+                vault=self.vault,
                 concurrency=self.config.concurrency if concurrency is None else concurrency,
                 queues=self.config.queues if queues is None else queues,
             )

@@ -15,7 +15,8 @@ from typing import Any, NotRequired, Optional, TypedDict, Unpack, get_args, get_
 from msgspec import Struct
 
 from windlass import values
-from windlass.errors import CallError, ConfigError, DecodeError
+from windlass.errors import CallError, ConfigError, DecodeError, EncodeError, PayloadTooLarge
+from windlass.secret import HIDDEN, RESULT, Shown, hide, is_secret, texts_of
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -48,6 +49,16 @@ class Shape:
     def encode_call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], limit: int) -> bytes:
         """A call as at most `limit` bytes. Raises `CallError`, `EncodeError`, `PayloadTooLarge`; `ConfigError`
         for annotations that cannot be understood."""
+        if not self.secrets:
+            return self._encode_call(args, kwargs, limit)
+        try:
+            return self._encode_call(args, kwargs, limit)
+        except EncodeError as error:
+            raise self._discreet(error) from None
+        except CallError as error:
+            raise CallError(str(error)) from None
+
+    def _encode_call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], limit: int) -> bytes:
         layout = self._layout
         given: dict[str, Any] = {}
         for name, value in zip(layout.positional, args):  # noqa: B905 - a wrong number is seen below
@@ -67,11 +78,16 @@ class Shape:
             values.check_sound(data, given)
             return ((), given) if layout.only_names else spread(layout.signature, given)
         except Exception as error:
-            raise self._unreadable("the stored arguments do not fit", error, data) from error
+            raise self._unreadable("the stored arguments do not fit", error, data) from self._cause(error)
 
     def encode_result(self, value: object, limit: int) -> bytes:
         """What a job returned as at most `limit` bytes. Raises `EncodeError`, `PayloadTooLarge`."""
-        return b"null" if value is None else values.encode(value, "result", limit)
+        try:
+            return b"null" if value is None else values.encode(value, "result", limit)
+        except EncodeError as error:
+            if RESULT in self.secrets:
+                raise self._discreet(error) from None
+            raise
 
     def decode_result(self, data: bytes | None) -> Any:
         """A stored result, rebuilt from the function's return annotation. Raises `DecodeError`."""
@@ -80,12 +96,32 @@ class Shape:
         try:
             return self._read_result(data)
         except Exception as error:
-            raise self._unreadable("the stored result does not fit", error, data) from error
+            raise self._unreadable("the stored result does not fit", error, data) from self._cause(error)
+
+    def secret_texts(self, data: bytes) -> tuple[str, ...]:
+        """The texts in a stored call that nobody shall see."""
+        if not self.secrets:
+            return ()
+        try:
+            return texts_of(values.plain_value(data), self.secrets)
+        except Exception:
+            return ()
 
     @property
     def title(self) -> str:
         """The task's name and signature, as in messages."""
-        return f"{self._name}{self._layout.signature}"
+        signature = self._layout.signature
+        shown = [
+            one.replace(default=Shown()) if one.name in self.secrets and one.default is not one.empty else one
+            for one in signature.parameters.values()
+        ]
+        return f"{self._name}{signature.replace(parameters=shown)}"
+
+    @cached_property
+    def secrets(self) -> tuple[str, ...]:
+        """The names of the parameters that are secret; `return` for the result."""
+        found = [name for name, one in self._signature.parameters.items() if is_secret(one.annotation)]
+        return (*found, RESULT) if is_secret(self._signature.return_annotation) else tuple(found)
 
     @cached_property
     def _layout(self) -> Layout:
@@ -137,6 +173,7 @@ class Shape:
 
     def _check_rebuilt(self, name: str, value: object, back: object) -> None:
         if not same(value, back):
+            value, back = (HIDDEN, HIDDEN) if name in self.secrets else (value, back)
             raise ConfigError(
                 f"the annotation of {name} in {self.title} cannot be rebuilt from JSON "
                 f"({self._layout.refused[name]}), and {reprlib.repr(value)} would come back as {reprlib.repr(back)}. "
@@ -147,14 +184,45 @@ class Shape:
         reason, field = located(error)
         name = re.match(r"\w*", field)
         value = given.get(name[0]) if name else None
+        if self.secrets and (not name or name[0] in ("", *self.secrets)):
+            return CallError(f"{field or 'arguments'}: {UNSHOWN}. The task is {self.title}")
         return CallError(f"{field or 'arguments'}: {reason}; {reprlib.repr(value)} came. The task is {self.title}")
 
     def _unreadable(self, what: str, error: Exception, data: bytes) -> DecodeError:
         reason, field = located(error)
+        if self.secrets:
+            reason, data = self._hidden(reason, field, data)
         came = data[:200].decode("utf-8", "backslashreplace")
         more = f"… ({len(data):,} bytes)" if len(data) > 200 else ""
         said = f"{field}: {reason}" if field else reason
         return DecodeError(f"{what} {self.title}: {said}. What came: {came}{more}")
+
+    def _cause(self, error: Exception) -> Exception | None:
+        """What an error is raised from: nothing if that may quote a secret."""
+        return None if self.secrets else error
+
+    def _hidden(self, reason: str, field: str, data: bytes) -> tuple[str, bytes]:
+        """The same of an error, without secrets."""
+        try:
+            found = values.plain_value(data)
+            shown = values.plain_bytes(hide(found, self.secrets))
+        except Exception:
+            return UNSHOWN, HIDDEN.encode()
+        top = re.match(r"\w*", field)
+        if (top and top[0] in self.secrets) or any(one in reason for one in texts_of(found, self.secrets)):
+            reason = UNSHOWN
+        return reason, shown
+
+    def _discreet(self, error: EncodeError) -> EncodeError:
+        """The same without the value, unless it is of a parameter that is not secret."""
+        root, _, name = error.path.partition(".")
+        name = re.split(r"\W", name)[0]
+        if isinstance(error, PayloadTooLarge) or (name and name not in self.secrets):
+            return error
+        return EncodeError(f"it cannot be stored; {UNSHOWN}", f"{root}.{name}" if name else root)
+
+
+UNSHOWN = "what is wrong with it is not shown, because it is secret"
 
 
 def encode_plain(layout: Layout, given: dict[str, Any], limit: int) -> bytes | None:

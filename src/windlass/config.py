@@ -4,7 +4,7 @@ import math
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from difflib import get_close_matches
@@ -14,6 +14,7 @@ from typing import Any, TypedDict, Unpack
 from windlass.errors import ConfigError
 from windlass.machine import default_processes
 from windlass.model import FINAL, State
+from windlass.vault import parse_keys
 
 DAY = 86_400.0
 PREFIX = "WINDLASS_"
@@ -32,7 +33,7 @@ class Config:
     jobs, `grace` how long a stopping worker waits for running ones. `keep` says, by outcome, how long finished jobs
     stay. A process of a worker is replaced after `max_jobs` jobs, and when more than `max_memory` is left in it
     between jobs; twice as much it never gets. 0 means no such limit. `health` is "[HOST:]PORT" where a worker answers
-    probes.
+    probes. `keys` encrypt what is stored of jobs: the first one does, any of them opens it (docs/design/encryption.md).
     """
 
     url: str
@@ -47,6 +48,10 @@ class Config:
     max_jobs: int = 0
     max_memory: int = 0
     health: str = ""
+    keys: tuple[str, ...] = field(default=(), repr=False)
+
+    def __repr__(self) -> str:
+        return f"<Config of {masked(self.url)}>"
 
 
 class Settings(TypedDict, total=False):
@@ -63,6 +68,7 @@ class Settings(TypedDict, total=False):
     max_jobs: int | None
     max_memory: int | str | None
     health: int | str | None
+    keys: str | Sequence[str] | None
 
 
 LEAST = {
@@ -97,6 +103,8 @@ def from_project(project: Path | None) -> dict[str, Any]:
     for name, value in project_settings(project).items():
         if name == "app":
             continue
+        if name == "keys":
+            raise ConfigError(f"{project} has keys, for everybody to read: give them in WINDLASS_KEYS, or App(keys=…)")
         if name not in NAMES:
             raise ConfigError(f"[tool.windlass] in {project} has {name!r}; {expected(name, [*NAMES, 'app'])}")
         values[name] = check(name, value, f"{name} of [tool.windlass] in {project}")
@@ -144,6 +152,8 @@ def check(name: str, value: Any, where: str) -> Any:
         return check_keep(value, where)
     if name == "max_memory" and isinstance(value, str):
         value = bytes_of(value)
+    if name == "keys":
+        return check_keys(value, where)
     if name in LEAST:
         return check_number(LEAST[name], value, where)
     if name == "health":
@@ -192,6 +202,19 @@ def check_keep(value: Any, where: str) -> dict[State, float]:
         raise ConfigError(f"expected seconds by outcome ({', '.join(states)}) for {where}; {value!r} came")
     given = {State(state): check_number(0.0, kept, f"{state} in {where}") for state, kept in value.items()}
     return {**default_keep(), **given}
+
+
+def check_keys(value: Any, where: str) -> tuple[str, ...]:
+    """The keys of payloads, as texts that are keys. Raises `ConfigError`, which shows none of them."""
+    entries = value.split(",") if isinstance(value, str) else value
+    if not isinstance(entries, list | tuple) or not all(isinstance(one, str) for one in entries):
+        raise ConfigError(f"expected texts such as 'k1:BASE64' for {where}; {type(value).__name__} came")
+    given = tuple(one.strip() for one in entries if one.strip())
+    try:
+        parse_keys(given)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+    return given
 
 
 def anchored(url: str, folder: Path) -> str:

@@ -12,9 +12,11 @@ from windlass.blocking import twin
 from windlass.codec import show
 from windlass.errors import CallError, ConfigError, JobCancelled, JobFailed, JobNotFound, ResultTimeout
 from windlass.model import Attempt, Failure, Filter, JobRecord, NewJob, Placed, Progress, State, Verb
-from windlass.options import read_options, seconds
+from windlass.options import Options, read_options, seconds
+from windlass.secret import hide
 from windlass.store.contract import Store
 from windlass.values import plain_value
+from windlass.vault import Vault, is_sealed
 
 R_co = TypeVar("R_co", covariant=True)
 
@@ -94,8 +96,8 @@ class Job(Struct, Generic[R_co], eq=False):
 
     @property
     def args(self) -> dict[str, Any]:
-        """The arguments by name, as plain JSON."""
-        return show((self._made or self.record).args)
+        """The arguments by name, as plain JSON; secret ones are ***. Raises `DecodeError` for what cannot be read."""
+        return hide(show(self._stored("args") or b""), self._options.secret)
 
     @property
     def tags(self) -> tuple[str, ...]:
@@ -105,7 +107,15 @@ class Job(Struct, Generic[R_co], eq=False):
     @property
     def meta(self) -> dict[str, Any]:
         """The data that `using(meta=…)` gave it."""
-        return read_options((self._made or self.record).options).meta
+        return self._options.meta
+
+    @property
+    def _options(self) -> Options:
+        return read_options(self._stored("options"))
+
+    def _stored(self, field: str) -> bytes | None:
+        """One field as it was before it was sealed."""
+        return self._jobs.open(self._made or self.record, field)
 
     @property
     def attempt(self) -> int:
@@ -232,13 +242,16 @@ class JobList(list[Job[Any]]):
 class Jobs:
     """The jobs of an app's store. A filter names a state, a task, a queue, a tag, or several of them."""
 
-    def __init__(self, connect: Callable[[], Awaitable[Store]], results: Callable[[str], Results | None]) -> None:
+    def __init__(
+        self, connect: Callable[[], Awaitable[Store]], results: Callable[[str], Results | None], vault: Vault
+    ) -> None:
         self._connect = connect
         self._results = results
+        self._vault = vault
 
     async def aget(self, id: str) -> Job[Any]:
         """The job of that id. Raises `JobNotFound`."""
-        return self._handle(await self.record(id))
+        return Job(self, id, False, await self.record(id))
 
     async def aget_many(self, ids: Sequence[str]) -> list[Job[Any]]:
         """The jobs that exist of these, in their order, in one look."""
@@ -331,7 +344,7 @@ class Jobs:
         found = await (await self._connect()).get([id])
         if not found:
             raise JobNotFound(f"there is no job {id}: it never was, was deleted, or retention dropped it")
-        return found[0]
+        return self._vault.reveal(found[0])
 
     async def hint(self, timeout: float) -> bool:
         """Wait until a job may have finished, at most `timeout` seconds; whether one may have."""
@@ -339,17 +352,22 @@ class Jobs:
 
     def decode(self, record: JobRecord) -> Any:
         """A job's result, by its task's annotation where the task is known here."""
-        results = self._results(record.task)
+        results, data = self._results(record.task), self.open(record, "result")
         if results is not None:
-            return results.decode_result(record.result)
-        return None if record.result is None else plain_value(record.result)
+            return results.decode_result(data)
+        return None if data is None else plain_value(data)
+
+    def open(self, job: JobRecord | NewJob, field: str) -> bytes | None:
+        """One stored field of a job, decrypted. Raises `DecodeError` where that cannot be done."""
+        data: bytes | None = getattr(job, field)
+        return self._vault.open(data, job.id, job.task, field) if is_sealed(data) and data else data
 
     def placed(self, placed: Placed, job: NewJob) -> Job[Any]:
         """The handle of a job that was just put, or of the one that stands for it."""
         return Job(self, placed.id, placed.new, None, placed.state, job if placed.new else None)
 
     def _handle(self, record: JobRecord) -> Job[Any]:
-        return Job(self, record.id, False, record)
+        return Job(self, record.id, False, self._vault.reveal(record))
 
 
 def which(state: str | None, task: str | Named | None, queue: str | None, tag: str | None) -> Filter:

@@ -1,7 +1,6 @@
 """The options of a task and of one call: checked once, with messages that say what fits; and as data in a job's row."""
 
 import dataclasses
-import hashlib
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -36,11 +35,13 @@ class Override(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Options(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What one call changes of its task, kept with the job. `timeout` None means none; unset, the task's."""
+    """What one call changes of its task, kept with the job. `timeout` None means none; unset, the task's. `secret`
+    names the arguments that are not shown."""
 
     retry: Override | None = None
     timeout: float | UnsetType | None = UNSET
     meta: dict[str, Any] = {}
+    secret: tuple[str, ...] = ()
 
 
 _read = msgspec.json.Decoder(Options).decode
@@ -175,11 +176,11 @@ def retry(value: object) -> Retry:
     raise ConfigError(f"expected Retry(attempts=…) or a number of attempts for retry; {short(value)} came")
 
 
-def unique(task: str, value: object) -> str:
-    """A unique key as stores see it. Keys of different tasks never meet: the task's name is part of it."""
+def unique(value: object) -> str:
+    """What a unique key is made of."""
     if not isinstance(value, str) or not value:
         raise ConfigError(f"expected a text for unique, such as 'order:42'; {short(value)} came")
-    return hashlib.sha256(f"{task}\0{value}".encode("utf-8", "surrogatepass")).hexdigest()
+    return value
 
 
 def meta(value: object) -> dict[str, Any]:

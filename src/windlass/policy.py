@@ -16,6 +16,10 @@ LOST_RUNS = 3
 LONGEST = 100 * 366 * 86_400.0
 """Seconds in a hundred years: the longest that a job is put off, whatever a backoff or a snooze says."""
 
+BY_OPERATOR, BY_TASK = "cancelled by an operator", "cancelled by the task"
+OWN_REASONS = frozenset({BY_OPERATOR, BY_TASK})
+"""Reasons in which there is nothing of the task."""
+
 MAX_TEXT = 64 * 1024
 """The most characters kept of an error's message, and of its traceback (its end, where the cause stands)."""
 
@@ -106,7 +110,7 @@ def raised(claim: Claim, error: BaseException, retry: Retry) -> Outcome:
     if isinstance(error, Snooze):
         return outcome(claim, Ending.SNOOZED, delay=bounded(error.delay), reason=describe(error).message)
     if isinstance(error, Cancel):
-        return cancelled(claim, describe(error).message or "cancelled by the task")
+        return cancelled(claim, describe(error).message or BY_TASK)
     attempt = claim.attempt + 1
     failure = describe(error)
     if claim.lost and isinstance(error, MemoryError):

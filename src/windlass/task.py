@@ -18,6 +18,7 @@ from windlass.jobs import Job
 from windlass.model import Claim, NewJob
 from windlass.options import Executor, Options, Seconds
 from windlass.policy import Retry
+from windlass.vault import Vault
 
 P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
@@ -55,6 +56,10 @@ class Enqueuer(Protocol):
     @property
     def max_payload(self) -> int:
         """The most bytes of encoded arguments."""
+
+    @property
+    def vault(self) -> Vault:
+        """What seals arguments and hashes unique keys."""
 
     def place(self, jobs: Sequence[NewJob], tx: Tx = None) -> list[Job[Any]]:
         """Store jobs, on this thread; inside `tx` if one is given."""
@@ -159,10 +164,10 @@ class Task(Generic[P, R_co]):
         """
         old = self._call
         changes: dict[str, Any] = {
-            "queue": queue and options.name("a queue", queue),
+            "queue": None if queue is None else options.name("a queue", queue),
             "priority": None if priority is None else options.priority(priority),
             "expires_in": None if expires_in is None else options.seconds("expires_in", expires_in, above_zero=True),
-            "unique": None if unique is None else options.unique(self.name, unique),
+            "unique": None if unique is None else self.app.vault.unique(self.name, options.unique(unique)),
             "tags": None if tags is None else options.names("tags", tags),
             "id": None if id is None else options.name("a job id", id),
             "tx": tx,
@@ -199,8 +204,12 @@ class Task(Generic[P, R_co]):
             stored = self.shape.encode_call(args, kwargs, self.app.max_payload)
         except CallError as error:
             raise with_hint(error, kwargs) from error.__cause__
+        id, own, vault = call.id or str(uuid7()), self._stored_options(), self.app.vault
+        if vault.seals:
+            stored = vault.seal(stored, id, self.name, "args")
+            own = None if own is None else vault.seal(own, id, self.name, "options")
         return NewJob(
-            id=call.id or str(uuid7()),
+            id=id,
             task=self.name,
             args=stored,
             queue=call.queue,
@@ -210,9 +219,16 @@ class Task(Generic[P, R_co]):
             expires_in=call.expires_in,
             unique=call.unique,
             tags=call.tags,
-            options=call.stored_options,
+            options=own,
             fresh=call.id is None,
         )
+
+    def _stored_options(self) -> bytes | None:
+        """The options of a job of this call, with the names of the task's secret arguments."""
+        call, secrets = self._call, self.shape.secrets
+        if not secrets:
+            return call.stored_options
+        return options.store_options(replace(call.options, secret=secrets), self.app.max_payload)
 
 
 class SyncTask(Task[P, R_co]):

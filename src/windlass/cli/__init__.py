@@ -24,6 +24,7 @@ COMMANDS = {
     "migrate": ("windlass.cli.doctor", "Bring the store's schema up to date."),
     "move": ("windlass.cli.move", "Carry all live jobs to another store."),
     "doctor": ("windlass.cli.doctor", "Check the store, the machine and the workers."),
+    "keygen": ("windlass.cli.keygen", "Make keys for the encryption of payloads."),
     "completion": ("windlass.cli.completion", "Print the script for completion in a shell."),
 }
 """Every command: the module that has it under its name, and its line in the help."""

@@ -14,7 +14,7 @@ from windlass.app import App
 from windlass.blocking import run
 from windlass.cli import FAILED
 from windlass.cli.live import living
-from windlass.cli.output import clean, decoded, job_data, print_json
+from windlass.cli.output import clean, job_data, print_json, result_of
 from windlass.cli.reach import json_option
 from windlass.cli.show import pretty
 from windlass.errors import CallError, DecodeError, JobCancelled, JobFailed, UnknownTask
@@ -166,7 +166,7 @@ def report(job: Job[Any], waited: bool, as_json: bool) -> None:
     if as_json:
         print_json(job_data(job.record))
     elif waited:
-        click.echo(clean(pretty(decoded(job.record.result))))
+        click.echo(clean(pretty(result_of(job.record))))
     else:
         click.echo(job.id)
         if not job.new:

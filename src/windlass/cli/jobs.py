@@ -14,6 +14,7 @@ from windlass.cli.output import (
     one_line,
     print_json,
     table,
+    vault,
 )
 from windlass.cli.reach import json_option, on_store, url_option
 from windlass.cli.show import print_job
@@ -68,6 +69,7 @@ def list_jobs(
 
 def row(job: JobRecord) -> tuple[str, ...]:
     """A job as a row of the table."""
+    job = vault().reveal(job)
     return job.id, clean(job.task), coloured(job.state), str(job.attempt), clean(job.queue), when(job), remark(job)
 
 

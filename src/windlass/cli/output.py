@@ -4,13 +4,16 @@ import json
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import click
 
+from windlass.config import make_config
 from windlass.model import Attempt, JobRecord, State
+from windlass.secret import HIDDEN, RESULT, hide
+from windlass.vault import ENCRYPTED, Vault, is_sealed
 
 COLOURS = {
     State.WAITING: "cyan",
@@ -22,6 +25,7 @@ COLOURS = {
     State.CANCELLED: "magenta",
 }
 
+VAULT = "windlass.vault"
 _ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"))
@@ -119,8 +123,41 @@ def decoded(data: bytes | None) -> Any:
         return data.decode("utf-8", "replace")
 
 
+def vault() -> Vault:
+    """What the keys of this shell open; made once per command."""
+    known = click.get_current_context().find_root().meta
+    if VAULT not in known:
+        known[VAULT] = Vault(make_config().keys)
+    found: Vault = known[VAULT]
+    return found
+
+
+def arguments_of(job: JobRecord) -> Any:
+    """The arguments, as far as they may be shown."""
+    found = readable(job.args)
+    return hide(found, secrets_of(job)) if isinstance(found, dict) else found
+
+
+def result_of(job: JobRecord) -> Any:
+    """The result, as far as it may be shown."""
+    return HIDDEN if job.result is not None and RESULT in secrets_of(job) else readable(job.result)
+
+
+def secrets_of(job: JobRecord) -> Collection[str]:
+    """The names of arguments that nobody shall see."""
+    found = readable(job.options)
+    names = found.get("secret") if isinstance(found, dict) else None
+    return names if isinstance(names, list) else ()
+
+
+def readable(data: bytes | None) -> Any:
+    """Stored JSON as values, unless it is encrypted and its key is not here."""
+    return ENCRYPTED if is_sealed(data) else decoded(data)
+
+
 def job_data(job: JobRecord) -> dict[str, Any]:
     """A job as `--json` prints it."""
+    job = vault().reveal(job)
     return {
         "id": job.id,
         "task": job.task,
@@ -129,8 +166,8 @@ def job_data(job: JobRecord) -> dict[str, Any]:
         "priority": job.priority,
         "attempt": job.attempt,
         "lost": job.lost,
-        "args": decoded(job.args),
-        "options": decoded(job.options),
+        "args": arguments_of(job),
+        "options": readable(job.options),
         "tags": list(job.tags),
         "unique": job.unique,
         "runner": job.runner,
@@ -138,7 +175,7 @@ def job_data(job: JobRecord) -> dict[str, Any]:
         "reason": job.reason,
         "progress": job.progress
         and {"done": job.progress.done, "total": job.progress.total, "note": job.progress.note},
-        "result": decoded(job.result),
+        "result": result_of(job),
         "enqueued_at": iso(job.enqueued_at),
         "run_at": iso(job.run_at),
         "started_at": iso(job.started_at),

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from windlass.cli.output import clean, clock_time, coloured, decoded, duration
+from windlass.cli.output import arguments_of, clean, clock_time, coloured, duration, readable, result_of, vault
 from windlass.model import Attempt, Ending, JobRecord, State
 
 BAR = 30
@@ -25,14 +25,15 @@ ENDINGS = {
 
 def print_job(job: JobRecord) -> None:
     """Everything about a job, the most wanted first."""
+    job = vault().reveal(job)
     click.echo(f"{click.style(clean(job.task), bold=True)}  {coloured(job.state)}")
     for name, value in facts(job):
         click.echo(f"  {name:<9} {value}")
     section("Arguments")
-    print_arguments(decoded(job.args))
+    print_arguments(arguments_of(job))
     if job.state is State.SUCCEEDED:
         section("Result")
-        block(clean(pretty(decoded(job.result))), "  ")
+        block(clean(pretty(result_of(job))), "  ")
     if job.attempts:
         section("History")
         print_history(job)
@@ -60,8 +61,8 @@ def facts(job: JobRecord) -> Iterator[tuple[str, str]]:
 
 def options(job: JobRecord) -> Mapping[str, Any]:
     """What was asked for with `using()`."""
-    found = decoded(job.options)
-    return found if isinstance(found, dict) else {}
+    found = readable(job.options)
+    return found if isinstance(found, dict) else {"options": found} if found else {}
 
 
 def times(job: JobRecord) -> Iterator[tuple[str, str]]:

@@ -5,12 +5,13 @@ import click
 from windlass.cli import FAILED
 from windlass.cli.bars import bar, on_terminal
 from windlass.cli.find import one_job
-from windlass.cli.output import clean, job_data, print_json
+from windlass.cli.output import clean, job_data, print_json, vault
 from windlass.cli.reach import json_option, on_store, url_option
 from windlass.cli.show import print_job
 from windlass.errors import JobNotFound
 from windlass.model import JobRecord, State
 from windlass.store.contract import Store
+from windlass.vault import Vault
 
 LOOK_EVERY = 0.5
 """Seconds between two looks at the job."""
@@ -22,7 +23,8 @@ LOOK_EVERY = 0.5
 @json_option
 def watch(id: str, url: str | None, as_json: bool) -> None:
     """Follow one job with a progress bar until it is over. The exit code is 0 if it succeeded, else 1."""
-    job = on_store(url, lambda store: follow(store, id, quiet=as_json))
+    keys = vault()
+    job = on_store(url, lambda store: follow(store, id, keys, quiet=as_json))
     if as_json:
         print_json(job_data(job))
     else:
@@ -31,13 +33,13 @@ def watch(id: str, url: str | None, as_json: bool) -> None:
         raise SystemExit(FAILED)
 
 
-async def follow(store: Store, id: str, *, quiet: bool = False) -> JobRecord:
+async def follow(store: Store, id: str, keys: Vault, *, quiet: bool = False) -> JobRecord:
     """Show how a job goes until it is over; the job as it ended. Raises `JobNotFound` if it is deleted meanwhile."""
     job = await one_job(store, id)
     said = ""
     with bar(clean(job.task)) as move:
         while True:
-            news = status(job)
+            news = status(keys.reveal(job))
             move(*how_far(job), news)
             if news != said and not quiet and not on_terminal():
                 click.echo(f"{clean(job.task)}: {news}", err=True)

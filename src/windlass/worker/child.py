@@ -120,7 +120,7 @@ class Child:
         try:
             app = load(self._spec)
             if self._runner:
-                self._transactions = Transactions(app.config.url, self._runner)
+                self._transactions = Transactions(app.config.url, self._runner, app.vault)
             opened = self._loop.create_future()
             life = self._loop.create_task(self._live(app, opened))
             life.add_done_callback(lambda life: self._put(None))  # should it end by itself, so do we

@@ -13,6 +13,7 @@ from windlass.errors import ConfigError, Evicted
 from windlass.model import Claim, Outcome
 from windlass.store.borrowed import BorrowedBlock
 from windlass.store.tx import Block, Joinable, Steps, adrive, drive, make_joinable
+from windlass.vault import Vault
 
 T = TypeVar("T")
 
@@ -43,8 +44,9 @@ class Attempt(Protocol):
 class Transactions:
     """Transactions on the app's store, for the attempts of one runner."""
 
-    def __init__(self, url: str, runner: str) -> None:
+    def __init__(self, url: str, runner: str, vault: Vault) -> None:
         self._url = url
+        self._vault = vault
         self._runner = runner
         self._joinable: Joinable | None = None
         self._making = threading.Lock()
@@ -56,7 +58,7 @@ class Transactions:
         with self._making:  # threads of one runner share it, and its idle connections
             if self._joinable is None:
                 self._joinable = make_joinable(self._url, INSTEAD)
-        return Completion(self._joinable, self._runner, attempt, database, result)
+        return Completion(self._joinable, self._runner, self._vault, attempt, database, result)
 
     def close(self) -> None:
         """Drop idle connections."""
@@ -67,8 +69,11 @@ class Transactions:
 class Completion:
     """The block in which a task writes. Its end settles the job as succeeded, with `result`, and commits both."""
 
-    def __init__(self, joinable: Joinable, runner: str, attempt: Attempt, database: Any, result: Any) -> None:
+    def __init__(
+        self, joinable: Joinable, runner: str, vault: Vault, attempt: Attempt, database: Any, result: Any
+    ) -> None:
         self.result = result
+        self._vault = vault
         self._database = database
         self._joinable = joinable
         self._runner = runner
@@ -145,7 +150,7 @@ class Completion:
         if outcome is None:
             with contextlib.suppress(Exception):  # the error of the block is the one to tell
                 yield from block.leave(self._runner, None)
-        elif (yield from block.leave(self._runner, outcome)):
+        elif (yield from block.leave(self._runner, self._vault.seal_outcome(attempt.claim, outcome))):
             attempt.settled = outcome
         else:
             attempt.superseded = True

@@ -18,6 +18,7 @@ from windlass.errors import StoreError
 from windlass.machine import usable_cpus
 from windlass.model import Orders, RunnerInfo
 from windlass.store.contract import Store
+from windlass.vault import Vault
 from windlass.worker.board import Board
 from windlass.worker.children import PATIENCE, Children
 from windlass.worker.completion import Transactions
@@ -45,6 +46,7 @@ async def embedded(
     state: Any,
     *,
     hooks: Sequence[Hook],
+    vault: Vault,
     concurrency: int,
     queues: str,
 ) -> AsyncIterator[Runner]:
@@ -58,7 +60,7 @@ async def embedded(
         on_pid=lambda pid, alive: None,
         limits=Limits(config.max_jobs, config.max_memory),
     )
-    transactions = Transactions(config.url, id)
+    transactions = Transactions(config.url, id, vault)
     runner = Runner(
         id,
         store,
@@ -72,6 +74,7 @@ async def embedded(
         state=state,
         hooks=hooks,
         limit=config.max_payload,
+        vault=vault,
         transactions=transactions,
     )
     beating = beat_here if config.url.endswith(":memory:") else beat_beside

@@ -17,6 +17,7 @@ from windlass.errors import DecodeError, Directive
 from windlass.model import Claim, Ending, Failure, Outcome, Progress
 from windlass.options import read_options
 from windlass.policy import Retry
+from windlass.secret import scrub
 from windlass.worker.completion import Transactions
 
 logger = logging.getLogger("windlass.worker")
@@ -35,6 +36,9 @@ class Shape(Protocol):
 
     def encode_result(self, value: Any, limit: int, /) -> bytes | None:
         """What is stored of a result, at most `limit` bytes; None for None. Raises `EncodeError`."""
+
+    def secret_texts(self, stored: bytes, /) -> Sequence[str]:
+        """The texts in a stored call that nobody shall see."""
 
 
 class Runnable(Protocol):
@@ -104,6 +108,25 @@ class Running(Context):
     def late(self) -> bool:
         """Whether its time is over."""
         return self.stop is Stop.TIMED_OUT
+
+    def progress(self, done: float, total: float | None = None, note: str = "") -> None:
+        super().progress(done, total, self.scrub(str(note)) if note else "")
+
+    def scrub(self, text: str) -> str:
+        """A text without the secrets of this job."""
+        return scrub(text, self.shape.secret_texts(self.claim.args))
+
+    def scrub_outcome(self, outcome: Outcome) -> Outcome:
+        """An outcome whose texts hold none of the secrets of this job."""
+        secrets = self.shape.secret_texts(self.claim.args)
+        if not secrets:
+            return outcome
+        failure, reason = outcome.failure, outcome.reason
+        if failure is not None:
+            failure = msgspec.structs.replace(
+                failure, message=scrub(failure.message, secrets), traceback=scrub(failure.traceback, secrets)
+            )
+        return msgspec.structs.replace(outcome, failure=failure, reason=reason and scrub(reason, secrets))
 
     def encode(self, result: Any) -> bytes | None:
         """A result as it is stored. Raises `EncodeError`."""
@@ -178,7 +201,7 @@ def stopped(
     if isinstance(error, Directive):
         return policy.raised(claim, error, retry)
     cancelled = why is Stop.CANCELLED
-    outcome = policy.cancelled(claim, "cancelled by an operator") if cancelled else policy.interrupted(claim)
+    outcome = policy.cancelled(claim, policy.BY_OPERATOR) if cancelled else policy.interrupted(claim)
     if error is None or isinstance(error, asyncio.CancelledError):
         return outcome
     return msgspec.structs.replace(outcome, failure=policy.describe(error))
@@ -199,7 +222,9 @@ def _returned(task: Runnable, claim: Claim, context: Running, value: Any) -> Out
     try:
         return policy.succeeded(claim, context.encode(value))
     except BaseException as error:
-        return policy.raised(claim, error, _ONCE)  # the work is done; doing it again would encode no better
+        return context.scrub_outcome(
+            policy.raised(claim, error, _ONCE)
+        )  # the work is done; doing it again would encode no better
 
 
 def _is_result(context: Running, value: Any) -> bool:
@@ -217,7 +242,7 @@ def _raised(task: Runnable, claim: Claim, context: Running, error: BaseException
                 "job %s (%s) raised after its transaction had settled it; its success stands\n%s",
                 claim.id,
                 claim.task,
-                policy.describe(error).traceback,
+                context.scrub(policy.describe(error).traceback),
             )
         return context.settled
     if context.superseded:
@@ -228,8 +253,8 @@ def _raised(task: Runnable, claim: Claim, context: Running, error: BaseException
         retry, timeout = Retry(), None
     try:
         if context.stop is not None:
-            return stopped(claim, context.stop, retry, timeout, error)
-        return policy.raised(claim, _meant(error), retry)
+            return context.scrub_outcome(stopped(claim, context.stop, retry, timeout, error))
+        return context.scrub_outcome(policy.raised(claim, _meant(error), retry))
     except BaseException as broken:
         failure = Failure(
             type=type(error).__name__,

@@ -135,7 +135,8 @@ class Process:
                     state=state,
                     hooks=app.hooks,
                     limit=app.config.max_payload,
-                    transactions=Transactions(app.config.url, self._id),
+                    vault=app.vault,
+                    transactions=Transactions(app.config.url, self._id, app.vault),
                 )
                 await store.join(RunnerInfo(id=self._id, worker=worker, pid=os.getpid(), tasks=tuple(app.tasks)))
                 self._runner = runner

@@ -9,11 +9,12 @@ from typing import Any
 
 from windlass import policy
 from windlass.clock import Clock
-from windlass.errors import Evicted, StoreError
+from windlass.errors import DecodeError, Evicted, StoreError
 from windlass.model import Claim, Demand, Ending, Exchanged, Held, Lane, Outcome, Patch, Progress
 from windlass.policy import Retry
 from windlass.store.contract import Store
 from windlass.task import Task
+from windlass.vault import Vault
 from windlass.worker.board import Board
 from windlass.worker.children import Children
 from windlass.worker.completion import Transactions
@@ -26,6 +27,7 @@ logger = logging.getLogger("windlass.worker")
 AnyTask = Task[Any, Any]
 
 DEFAULT_RETRY = Retry()
+NO_KEYS = Vault()
 
 NEVER = float("inf")
 
@@ -84,6 +86,7 @@ class Runner:
         state: Any = None,
         hooks: Sequence[Hook] = (),
         limit: int = MAX_RESULT,
+        vault: Vault = NO_KEYS,
         transactions: Transactions | None = None,
     ) -> None:
         self.id = id
@@ -101,6 +104,7 @@ class Runner:
         self._state = state
         self._hooks = hooks
         self._limit = limit
+        self._vault = vault
         self._transactions = transactions
         self._seq = 0
         self._running: dict[str, Run] = {}
@@ -257,6 +261,11 @@ class Runner:
 
     def _start(self, claim: Claim) -> None:
         task = self._tasks[claim.task]
+        try:
+            claim = self._vault.open_claim(claim)
+        except DecodeError as error:
+            self._refuse(claim, error)
+            return
         context = Running(
             claim,
             state=self._state,
@@ -284,6 +293,13 @@ class Runner:
         run.ask = work.cancel
         work.add_done_callback(lambda work: self._done(run, work))
 
+    def _refuse(self, claim: Claim, error: DecodeError) -> None:
+        """A job that cannot even be looked at fails; why is for the operator, and holds nothing of it."""
+        outcome = policy.raised(claim, error, DEFAULT_RETRY)
+        self._finished.append(outcome)
+        self._log(claim, outcome)
+        self._turn.set()
+
     def _start_thread(self, task: AnyTask, run: Run) -> None:
         def work() -> Outcome:
             return perform_blocking(task, run.claim, run.context, self._hooks, self._limit)
@@ -307,7 +323,7 @@ class Runner:
         del self._running[run.claim.id]
         run.over = True
         self._reports.pop(run.claim.id, None)
-        self._finished.append(outcome)
+        self._finished.append(self._vault.seal_outcome(run.claim, outcome))
         self._log(run.claim, outcome)
         if (self._deadlines and self._deadlines[0][2].over) or (self._overdue and self._overdue[0][1].over):
             self._show_deadline()
@@ -382,7 +398,8 @@ class Runner:
     # Progress
 
     def _report(self, claim: Claim, progress: Progress) -> None:
-        self._reports[claim.id] = Patch(id=claim.id, fence=claim.fence, seq=claim.seq, progress=progress)
+        sealed = self._vault.seal_progress(claim, progress)
+        self._reports[claim.id] = Patch(id=claim.id, fence=claim.fence, seq=claim.seq, progress=sealed)
 
     async def _note(self) -> None:
         while True:
