@@ -22,7 +22,7 @@ call was sent whose answer is told. The simulation tells the same events by its 
 
 ========== ============================================================================================================
 asked      somebody is about to put the job; `word`: its unique key
-put        the put was answered; `yes`: the job is new; `word`: its unique key
+put        the put was answered, with this id; `yes`: the job is new; `word`: its unique key
 claimed    the store gave the attempt (job, fence) to the process
 started    the job's code runs; effect: it did something; wrote: it wrote a row in the transaction that settles it
 ended      the job's code runs no more; `word`: how
@@ -33,7 +33,8 @@ acted      an operator's verb (`word`) was answered; `yes`: it was done
 found      the store's own record in the end; `word`: its state; `attempts`: (fence, ending) of those without success
 row        a row that the job's transaction wrote was found in the end
 counted    how many jobs (`fence`) the store counts in the state `word`
-killed     the process was, or will be at once, killed; frozen and thawed: stopped and continued
+killed     the process was, or will be at once, killed; frozen and thawed: it was stopped, it was continued
+evicted    the process was told by the store that it is not registered any more
 ========== ============================================================================================================
 """
 
@@ -87,7 +88,9 @@ class Violation(Exception):
         self.job, self.text, self.story = job, text, story
 
     def __str__(self) -> str:
-        return "\n".join([f"{self.job or 'the store'}: {self.text}", *map(str, self.story)])
+        several = len({event.job for event in self.story} - {""}) > 1
+        lines = [f"{event.job:<10} {event}" if several else str(event) for event in self.story]
+        return "\n".join([f"{self.job or 'the store'}: {self.text}", *lines])
 
 
 # Telling
@@ -186,6 +189,10 @@ def read(folder: Path) -> list[Event]:
 FINAL_ENDINGS = frozenset(ending for ending in Ending if ending.state.final)
 
 
+FATES = frozenset({"killed", "frozen", "thawed", "evicted"})
+"""What befalls a process, whatever jobs it has."""
+
+
 class Tale:
     """The events of one job in the order of time, and what befell the processes in it."""
 
@@ -209,15 +216,19 @@ class Tale:
 
     @property
     def accepted(self) -> list[Event]:
-        """The outcomes that stand."""
-        return [event for event in self.all("settled") if event.yes]
+        """The outcomes that stand, each as it was first answered: a repetition of it may come late."""
+        first: dict[tuple[int, str], Event] = {}
+        for event in self.all("settled"):
+            if event.yes:
+                first.setdefault((event.fence, event.word), event)
+        return list(first.values())
 
     def excused(self, process: str, start: float, end: float) -> bool:
         """Whether a process stood still or was killed at some time between; nobody can help what it does then."""
         fates = self._faults.get(process, [])
         for number, fate in enumerate(fates):
             until = fates[number + 1].at if number + 1 < len(fates) else end
-            if fate.what != "thawed" and fate.at <= end and until >= start:
+            if fate.what in ("killed", "frozen") and fate.at <= end and until >= start:
                 return True
         return False
 
@@ -264,7 +275,7 @@ def settled_once(tale: Tale) -> Iterator[str]:
         for event in tale.events:
             if event.what in ("claimed", "started") and event.fence > end.fence:
                 yield f"{event.what} under fence {event.fence} although the outcome of fence {end.fence} ended it"
-            elif event in ends and event.at >= end.at and (event.fence, event.word) != (end.fence, end.word):
+            elif event in ends and event.at >= end.at and event is not end:
                 yield f"settled twice: {end.word} under fence {end.fence} and {event.word} under fence {event.fence}"
 
 
@@ -385,19 +396,25 @@ def check(events: Iterable[Event]) -> list[Violation]:
     """All that is wrong with a history, the shortest story first. Until the store was looked at ("found", "counted")
     nothing is lost. A deleted job is not judged, as its id may begin anew.
     """
-    faults: dict[str, list[Event]] = {}
-    tales: dict[str, Tale] = {}
-    for event in (history := sorted(events, key=lambda event: event.at)):
-        if event.what in ("killed", "frozen", "thawed"):
-            faults.setdefault(event.process, []).append(event)
-        elif event.job:
-            tales.setdefault(event.job, Tale(event.job, faults)).events.append(event)
+    history = sorted(events, key=lambda event: event.at)
     looked = any(event.what in ("found", "counted") for event in history)
     rules = RULES if looked else [rule for rule in RULES if rule is not kept]
-    judged = [tale for tale in tales.values() if not tale.done("delete")]
+    judged = [tale for tale in tales_of(history).values() if not tale.done("delete")]
     wrong = [Violation(tale.job, text, tale.story()) for tale in judged for rule in rules for text in rule(tale)]
     wrong += [*unique(judged), *conserved(history)]
     return sorted(wrong, key=lambda violation: len(violation.story))
+
+
+def tales_of(history: Iterable[Event]) -> dict[str, Tale]:
+    """What happened to each job."""
+    faults: dict[str, list[Event]] = {}
+    tales: dict[str, Tale] = {}
+    for event in history:
+        if event.what in FATES:
+            faults.setdefault(event.process, []).append(event)
+        elif event.job:
+            tales.setdefault(event.job, Tale(event.job, faults)).events.append(event)
+    return tales
 
 
 def unique(tales: Iterable[Tale]) -> Iterator[Violation]:

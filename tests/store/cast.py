@@ -5,8 +5,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
-from tests.store.history import History
 from tests.store.stage import Bell, Lost, Process, Stage
+from tests.store.witness import Witness
 from tests.store.world import ends, worker_info
 from windlass import policy
 from windlass.errors import Evicted
@@ -23,10 +23,10 @@ TASKS = ("quick", "heavy")
 
 @dataclass
 class Plot:
-    """What everybody shares: the stage, the history in front of the store, and what each job will do when it runs."""
+    """What everybody shares: the stage, the witness in front of the store, and what each job will do when it runs."""
 
     stage: Stage
-    history: History
+    store: Witness
     scripts: dict[str, list[str]] = field(default_factory=dict)
     runners: list["Runner"] = field(default_factory=list)
     made: int = 0
@@ -67,6 +67,7 @@ class Worker:
         self.plot.stage.spawn(self.process, self._main())
 
     def _died(self) -> None:
+        self.plot.stage.told("killed", self.process)
         for runner in self.runners:
             runner.process.kill()
 
@@ -84,7 +85,7 @@ class Worker:
         while True:
             id, sent = self.plot.name("w"), self.plot.stage.now
             try:
-                await self.plot.stage.call(self.process, partial(self.plot.history.enlist, worker_info(id, LEASE)))
+                await self.plot.stage.call(self.process, partial(self.plot.store.enlist, worker_info(id, LEASE)))
             except Lost:
                 continue
             self.id, self.beat_at = id, sent
@@ -93,7 +94,7 @@ class Worker:
     async def _beat(self, sent: float) -> None:
         alive = [runner for runner in self.runners if runner.process.alive and runner.process.thaw_at <= sent]
         held = {runner.id: runner.held() for runner in alive if runner.joined}
-        orders = await self.plot.stage.call(self.process, partial(self.plot.history.beat, self.id, held))
+        orders = await self.plot.stage.call(self.process, partial(self.plot.store.beat, self.id, held))
         if orders.evicted:
             for runner in self.runners:
                 runner.expected = True
@@ -108,7 +109,7 @@ class Worker:
         if orders.due is not None and orders.due < 1.0:
             self.plot.stage.after(orders.due, self._wake_all)
         if orders.dead:
-            await self.plot.stage.call(self.process, partial(self.plot.history.reap, self.id))
+            await self.plot.stage.call(self.process, partial(self.plot.store.reap, self.id))
             self.plot.hint()
 
     def _wake_all(self) -> None:
@@ -132,7 +133,7 @@ class Worker:
     async def _release(self, runner: "Runner", ending: Ending) -> bool:
         work = [runner.overdue] if runner.overdue else []
         try:
-            await self.plot.stage.call(self.process, partial(self.plot.history.release, [runner.id], ending, work))
+            await self.plot.stage.call(self.process, partial(self.plot.store.release, [runner.id], ending, work))
         except Lost:
             return False
         return True
@@ -152,7 +153,7 @@ class Worker:
             await self.plot.stage.sleep(0.5)
         while True:
             try:
-                await self.plot.stage.call(self.process, partial(self.plot.history.retire, self.id))
+                await self.plot.stage.call(self.process, partial(self.plot.store.retire, self.id))
                 break
             except Lost:
                 continue
@@ -171,7 +172,7 @@ class Runner:
         self.joined = False
         self.overdue: Outcome | None = None
         self.gone = Bell(self.stage)
-        self.process = Process(self.id, on_death=self.gone.ring)
+        self.process = Process(self.id, on_death=self._died)
         self._running: dict[str, Claim] = {}
         self._finished: list[Outcome] = []
         self._sending: list[Outcome] = []
@@ -182,6 +183,10 @@ class Runner:
         self.plot.runners.append(self)
         self.stage.spawn(self.process, self._main())
         self._watch()
+
+    def _died(self) -> None:
+        self.stage.told("killed", self.process)
+        self.gone.ring()
 
     def _watch(self) -> None:
         """The stop line: without a good beat the end comes before the lease is over."""
@@ -230,7 +235,7 @@ class Runner:
     async def _join(self) -> bool:
         info = RunnerInfo(id=self.id, worker=self.worker.id, pid=1, tasks=TASKS)
         try:
-            await self.stage.call(self.process, partial(self.plot.history.join, info))
+            await self.stage.call(self.process, partial(self.plot.store.join, info))
         except (Lost, Evicted):
             return False
         self.joined = True
@@ -258,13 +263,13 @@ class Runner:
         while True:
             try:
                 answer = await self.stage.call(
-                    self.process, partial(self.plot.history.exchange, self.id, seq, outcomes, demand)
+                    self.process, partial(self.plot.store.exchange, self.id, seq, outcomes, demand)
                 )
                 break
             except Lost:
                 await self.stage.sleep(0.1)
         self._asking = False
-        self.plot.history.rid(outcomes)
+        self.plot.store.rid(outcomes)
         self._sending = []
         for claim in answer.claimed:
             self._running[claim.id] = claim
@@ -278,18 +283,18 @@ class Runner:
         self._sending = [outcome]
         while True:
             try:
-                await self.stage.call(self.process, partial(self.plot.history.settle, self.id, outcome))
+                await self.stage.call(self.process, partial(self.plot.store.settle, self.id, outcome))
                 break
             except Lost:
                 continue
-        self.plot.history.rid([outcome])
+        self.plot.store.rid([outcome])
         self._sending = []
         self._hungry = True
 
     # Jobs
 
     async def _run(self, claim: Claim) -> None:
-        self.plot.history.begins(claim, self.process)
+        self.plot.store.begins(claim, self.process)
         scripts = self.plot.scripts.get(claim.id, [])
         act = scripts.pop(0) if len(scripts) > 1 else (scripts or ["ok"])[0]
         await self.stage.sleep(self.plot.rng.uniform(10.0, 25.0) if act == "slow" else self.plot.rng.uniform(0.0, 2.0))
@@ -302,7 +307,7 @@ class Runner:
 
     def _end(self, claim: Claim, outcome: Outcome) -> None:
         del self._running[claim.id]
-        self.plot.history.stops(claim)
+        self.plot.store.stops(claim, self.process)
         self._finished.append(outcome)
         self._turn.ring()
 
@@ -359,7 +364,7 @@ async def produce(plot: Plot, process: Process, count: int, seconds: float) -> N
             plot.scripts[job.id] = [*rng.choices(ACTS, k=3), "ok"]
         while True:
             try:
-                await plot.stage.call(process, partial(plot.history.put, jobs))
+                await plot.stage.call(process, partial(plot.store.put, jobs))
                 break
             except Lost:
                 continue
@@ -388,7 +393,7 @@ async def operate(plot: Plot, process: Process, seconds: float) -> None:
         ids = rng.sample(sorted(plot.scripts), min(len(plot.scripts), 2))
         verb = rng.choice((Verb.CANCEL, Verb.CANCEL, Verb.RETRY, Verb.RETRY, Verb.RETRY, Verb.DELETE))
         try:
-            await plot.stage.call(process, partial(plot.history.act, ids, verb))
+            await plot.stage.call(process, partial(plot.store.act, ids, verb))
         except Lost:
             continue
         plot.hint()

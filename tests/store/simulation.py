@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.history import Violation, check, tales_of
 from tests.spread import PROCESSES, Progress, spread
 from tests.store.cast import LEASE, Plot, Runner, Worker, operate, produce
-from tests.store.history import History, Violation
 from tests.store.stage import Process, Stage, Weather
+from tests.store.witness import Witness
 from tests.store.world import MemoryWorld, PushedClock, World
 from windlass.clock import FakeClock
 from windlass.store.contract import Store
@@ -52,8 +53,8 @@ class Simulation:
             self.stage.finish = self._finish
             self._loop.run_until_complete(self.world.open())
             self._tell_time_late()
-        self.history = History(self.world.store, self.stage)
-        self.plot = Plot(self.stage, self.history)
+        self.witness = Witness(self.world.store, self.stage)
+        self.plot = Plot(self.stage, self.witness)
         self._shifted = 0.0
         self._outside = Process("outside")
         self._over = False
@@ -105,13 +106,16 @@ class Simulation:
         self.stage.spawn(self._outside, operate(self.plot, self._outside, STORMY))
         self._plan_troubles()
         for at in (STORMY / 3, STORMY * 2 / 3):
-            self.stage.after(at, self.history.audit)
+            self.stage.after(at, self.witness.audit)
         self.stage.after(STORMY, self._calm)
         self.stage.run(STORMY + QUIET, lambda: self._over)
-        self.history.audit()
-        for id, life in self.history.lives.items():
+        self.witness.audit()
+        for id, life in self.witness.lives.items():
             if not life.over:
                 raise Violation(id, f"not over {QUIET:.0f} s after the last fault")
+        self.witness.look()
+        for violation in check(self.witness.events):
+            raise violation
 
     def _set_weather(self) -> None:
         """Each run has a part of the faults, so that none hides another."""
@@ -210,8 +214,8 @@ class Simulation:
         self._look()
 
     def _look(self) -> None:
-        self.history.audit()
-        self._over = self.history.all_over() and self.stage.now > STORMY + LEASE
+        self.witness.audit()
+        self._over = self.witness.all_over() and self.stage.now > STORMY + LEASE
         self.stage.after(3.0, self._look)
         for worker in self.workers:
             if not worker.process.alive:
@@ -223,13 +227,6 @@ def make_inline(world: World) -> Store:
     store = world.connect()
     store.open_now()  # type: ignore[attr-defined]
     return store
-
-
-def story(simulation: Simulation, job: str) -> Iterable[str]:
-    """What happened to one job, line by line."""
-    for at, id, what, detail in simulation.history.story:
-        if id in (job, ""):
-            yield f"{at:9.3f}  {what:<18} {detail}"
 
 
 def failing(seeds: Iterable[int], kind: type[World] = MemoryWorld) -> tuple[Simulation, Violation] | None:
@@ -245,8 +242,11 @@ def failing(seeds: Iterable[int], kind: type[World] = MemoryWorld) -> tuple[Simu
 
 def report(simulation: Simulation, violation: Violation) -> str:
     """The seed, what was violated, and the story of that job."""
-    lines = [f"seed {simulation.seed}, {simulation.stage.now:.3f} s: {violation.job or 'store'}: {violation}"]
-    return "\n".join([*lines, *story(simulation, violation.job)])
+    story = violation.story
+    if not story and violation.job:
+        story = tales_of(simulation.witness.events)[violation.job].story()
+    told = Violation(violation.job, violation.text, story)
+    return f"seed {simulation.seed}, {simulation.stage.now:.3f} s: {told}"
 
 
 PART = 10
@@ -273,7 +273,7 @@ def run_part(part: Part) -> tuple[Counter[str], str]:
             simulation.run()
         except Violation as violation:
             return events, report(simulation, violation)
-        events += simulation.history.counts()
+        events += simulation.witness.counts()
     return events, ""
 
 

@@ -93,6 +93,7 @@ class Stage:
     _entries: int = 0
     _actors: set[Actor] = field(default_factory=set)
     finish: Callable[[Coroutine[Any, Any, Any]], Any] = finish_inline
+    told: Callable[[str, Process], None] = lambda what, process: None
 
     def after(self, seconds: float, work: Callable[[], object]) -> None:
         """Do `work` when `seconds` have passed."""
@@ -137,11 +138,13 @@ class Stage:
 
     def freeze(self, process: Process, seconds: float) -> None:
         """Stop a process; what happens to it meanwhile, it learns when it thaws."""
+        self.told("frozen", process)
         process.thaw_at = max(process.thaw_at, self.now + seconds)
         self.after(seconds, lambda: self.thaw(process) if process.thaw_at <= self.now else None)
 
     def thaw(self, process: Process) -> None:
         """Let a frozen process go on."""
+        self.told("thawed", process)
         process.thaw_at = min(process.thaw_at, self.now)
         waiting, process.waiting = process.waiting, []
         for work in waiting:

@@ -10,7 +10,7 @@ import pytest
 from tests import budget
 from tests.store.kinds import KINDS
 from tests.store.mutants import MUTANTS
-from tests.store.simulation import Simulation, failing, report, story
+from tests.store.simulation import Simulation, failing, report
 
 SEEDS = int(os.environ.get("WINDLASS_SEEDS") or budget.SEEDS["memory"])
 PARTS = 4
@@ -44,7 +44,7 @@ def test_the_same_seed_is_the_same_run() -> None:
     def told(seed: int) -> list[object]:
         simulation = Simulation(seed)
         simulation.run()
-        return list(simulation.history.story)
+        return list(simulation.witness.events)
 
     assert told(7) == told(7)
     assert told(7) != told(8)
@@ -55,7 +55,10 @@ def test_a_report_tells_the_story_of_one_job(monkeypatch: pytest.MonkeyPatch) ->
     found = failing(range(FOUND_WITHIN))
     assert found
     simulation, violation = found
-    text = report(simulation, violation)
-    assert text.startswith(f"seed {simulation.seed}, ")
-    assert violation.job in text
-    assert len(list(story(simulation, violation.job))) < len(simulation.history.story)
+    first, *lines = report(simulation, violation).splitlines()
+    assert first.startswith(f"seed {simulation.seed}, ")
+    assert first.endswith(f"{violation.job}: {violation.text}")
+    events = simulation.witness.events
+    own = [str(event) for event in events if event.job == violation.job]
+    assert [line for line in lines if line in own] == own
+    assert len(lines) < len(events) / 2

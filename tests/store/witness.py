@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.history import Event, Violation, attempts_of
 from tests.store.stage import Process, Stage
 from windlass.errors import Evicted
 from windlass.model import (
@@ -29,14 +30,6 @@ Attempt = tuple[int, str, int]
 """Fence, runner and seq: the name of an attempt within its job."""
 
 
-class Violation(Exception):
-    """The store did what it must not."""
-
-    def __init__(self, job: str, text: str) -> None:
-        super().__init__(text)
-        self.job = job
-
-
 @dataclass
 class Life:
     """One job, as its history tells."""
@@ -56,22 +49,23 @@ class Life:
         self.over, self.open, self.cancelling = state, None, False
 
 
-class History:
+class Witness:
     """A store that writes down, at the moment of the deed, what it was asked and what it said; and judges it."""
 
     def __init__(self, store: Store, stage: Stage) -> None:
         self.lives: dict[str, Life] = {}
-        self.story: list[tuple[float, str, str, object]] = []
+        self.events: list[Event] = []
         self._store = store
         self._stage = stage
         self._runners: dict[str, str] = {}
         self._gone: set[str] = set()
         self._seqs: dict[str, int] = {}
         self._beats: dict[str, tuple[float, float]] = {}
+        stage.told = lambda what, process: self.tell(what, process=process.name)
 
-    def tell(self, job: str, what: str, detail: object = "") -> None:
-        """Write down an event of a job, or of all ("")."""
-        self.story.append((self._stage.now, job, what, detail))
+    def tell(self, what: str, job: str = "", fence: int = 0, *, process: str = "", **more: Any) -> None:
+        """Write down what happens now."""
+        self.events.append(Event(self._stage.now, process, what, job, fence, **more))
 
     # Jobs in
 
@@ -83,7 +77,7 @@ class History:
         return placed
 
     def _placed(self, job: NewJob, entry: Placed) -> None:
-        self.tell(job.id, "put", entry)
+        self.tell("put", entry.id, yes=entry.new, word=job.unique or "")
         if entry.new:
             if job.id in self.lives:
                 raise Violation(job.id, "stored twice under one id")
@@ -112,7 +106,7 @@ class History:
         if life.over is None and life.open is None and job.state is State.CANCELLED and job.reason == "expired":
             if life.new.expires_in is None or life.fence:
                 raise Violation(job.id, "expired without a limit, or after it had started")
-            self.tell(job.id, "expired")
+            self.tell("expired", job.id)
             life.end(State.CANCELLED)
 
     # Workers
@@ -131,7 +125,8 @@ class History:
 
     async def release(self, runners: Sequence[str], ending: Ending, outcomes: Sequence[Outcome] = ()) -> int:
         back = await self._store.release(runners, ending, outcomes)
-        self.tell("", "released", (*runners, ending))
+        for runner in runners:
+            self.tell("released", process=runner, word=str(ending))
         for outcome in outcomes:
             life = self.lives.get(outcome.id)
             if life and life.open and life.open[0] == outcome.fence and life.open[1] in runners:
@@ -152,8 +147,8 @@ class History:
             if (worker in dead) != (age > lease and worker != spare):
                 said = "reaped" if worker in dead else "not reaped"
                 raise Violation("", f"worker {worker} was {said} {age:.3f} s after its last beat; its lease is {lease}")
-        for worker in dead:
-            self.tell("", "reaped", worker)
+        for worker in sorted(dead):
+            self.tell("reaped", process=worker)
             self._depart_worker(worker, Ending.LOST)
         return dead
 
@@ -171,8 +166,8 @@ class History:
             self._depart(runner, ending)
 
     def _hand_back(self, life: Life, ending: Ending) -> None:
-        self.tell(life.new.id, "handed back", ending)
         assert life.open
+        self.tell("back", life.new.id, life.open[0], process=life.open[1], word=str(ending))
         process = life.has.get(life.open[0])
         if process and process.alive and process.thaw_at < self._stage.now:
             raise Violation(life.new.id, f"handed back, {ending}, while {process.name} has it and lives")
@@ -187,7 +182,7 @@ class History:
         if orders.evicted != (worker not in self._beats):
             raise Violation("", f"worker {worker} was told evicted={orders.evicted}")
         if orders.evicted:
-            self.tell("", "evicted", worker)
+            self.tell("evicted", process=worker)
             return orders
         if {(order.runner, order.id, order.fence) for order in orders.cancel} != ordered:
             raise Violation("", f"worker {worker} got orders {orders.cancel}, not {ordered}")
@@ -208,7 +203,7 @@ class History:
         try:
             answer = await self._store.exchange(runner, seq, outcomes, demand)
         except Evicted:
-            self.tell("", "evicted", runner)
+            self.tell("evicted", process=runner)
             if runner in self._runners:
                 raise Violation("", f"runner {runner} was evicted although it is registered") from None
             raise
@@ -239,7 +234,7 @@ class History:
 
     def _claimed(self, runner: str, claim: Claim) -> None:
         life = self.lives[claim.id]
-        self.tell(claim.id, "claimed", (runner, claim.seq, claim.fence))
+        self.tell("claimed", claim.id, claim.fence, process=runner)
         if life.open:
             raise Violation(claim.id, f"claimed by {runner} while {life.open[1]} holds it")
         if life.over:
@@ -268,7 +263,7 @@ class History:
     def _answered(self, runner: str, outcome: Outcome, stands: bool) -> None:
         life = self.lives.get(outcome.id)
         attempt = (outcome.fence, runner, outcome.seq)
-        self.tell(outcome.id, "accepted" if stands else "refused", (str(outcome.ending), *attempt))
+        self.tell("settled", outcome.id, outcome.fence, process=runner, word=str(outcome.ending), yes=stands)
         if life is None:
             if stands:
                 raise Violation(outcome.id, "the outcome of a job that does not exist was accepted")
@@ -293,7 +288,7 @@ class History:
         await self._notice_expired()
         done = await self._store.act(ids, verb)
         for id in ids:
-            self.tell(id, f"operator: {verb}", id in done)
+            self.tell("acted", id, word=str(verb), yes=id in done)
             self._acted(id, verb, id in done)
         return done
 
@@ -324,6 +319,7 @@ class History:
 
     def begins(self, claim: Claim, process: Process) -> None:
         """A process has an attempt, and starts to run it."""
+        self.tell("started", claim.id, claim.fence, process=process.name)
         life = self.lives.get(claim.id)
         if life is None:
             return
@@ -332,8 +328,9 @@ class History:
                 raise Violation(claim.id, f"{process.name} starts it while {other.name} runs attempt {fence}")
         life.runs[claim.fence] = life.has[claim.fence] = process
 
-    def stops(self, claim: Claim) -> None:
+    def stops(self, claim: Claim, process: Process) -> None:
         """A process runs an attempt no longer; it has its outcome."""
+        self.tell("ended", claim.id, claim.fence, process=process.name)
         if claim.id in self.lives:
             self.lives[claim.id].runs.pop(claim.fence, None)
 
@@ -369,9 +366,14 @@ class History:
         if life.over is None and (job.attempt, job.lost > 0) != (life.attempt, life.suspect):
             raise Violation(job.id, f"attempt {job.attempt}, not {life.attempt}; lost {job.lost}: {life.suspect}")
 
+    def look(self) -> None:
+        """Tell what the store has in the end."""
+        for job in self._stage.finish(self._store.get(list(self.lives))):
+            self.tell("found", job.id, job.fence, word=str(job.state), attempts=attempts_of(job))
+
     def all_over(self) -> bool:
         return all(life.over for life in self.lives.values())
 
-    def counts(self) -> Counter[Any]:
+    def counts(self) -> Counter[str]:
         """How many events of each kind there were."""
-        return Counter(what for _, _, what, _ in self.story)
+        return Counter(event.what if event.yes else f"{event.what} in vain" for event in self.events)
