@@ -31,8 +31,8 @@ class Config:
 
     `concurrency` is per runner, `processes` the runners of a worker. `lease` is how long a dead machine keeps its
     jobs, `grace` how long a stopping worker waits for running ones. `keep` says, by outcome, how long finished jobs
-    stay. A process of a worker is replaced after `max_jobs` jobs, and when more than `max_memory` is left in it
-    between jobs; twice as much it never gets. 0 means no such limit. `health` is "[HOST:]PORT" where a worker answers
+    stay. A process of a worker is replaced after `max_jobs` jobs, and when it has more than `max_memory`; it
+    never gets twice as much. 0 means no such limit. `health` is "[HOST:]PORT" where a worker answers
     probes. `keys` encrypt what is stored of jobs: the first one does, any of them opens it (docs/design/encryption.md).
     """
 

@@ -36,9 +36,7 @@ def worker_options(command: Command) -> Command:
     """What `worker` and `dev` have in common."""
     for add in (
         click.option("--quiet", is_flag=True, help="Print warnings and errors only."),
-        click.option(
-            "--max-memory", type=size, metavar="SIZE", help="Replace a process that keeps more between jobs, as 512M."
-        ),
+        click.option("--max-memory", type=size, metavar="SIZE", help="Replace a process that has more, as 512M."),
         click.option("--max-jobs", type=click.IntRange(0), metavar="N", help="Replace a process after N jobs."),
         click.option("-p", "--processes", type=click.IntRange(1), metavar="N", help="Runner processes."),
         click.option("-c", "--concurrency", type=click.IntRange(1), metavar="N", help="Jobs at a time per process."),
@@ -125,6 +123,7 @@ def announce(spec: Spec, text: str) -> None:
         text = (
             f"worker is ready: {counted(spec.processes, 'runner')}, {counted(spec.concurrency, 'slot')} each\n"
             f"  store   {shown(text)}\n  queues  {spec.queues or 'all'}"
+            + (f"\n  health  {spec.health}" if spec.health else "")
         )
     click.echo(text, err=True)
 

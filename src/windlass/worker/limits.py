@@ -27,7 +27,7 @@ class Limits:
         if self.max_jobs and jobs >= self.max_jobs:
             return f"has run {jobs} jobs (max_jobs is {self.max_jobs})"
         if self.max_memory and jobs and (size := resident(pid)) > self.max_memory:
-            return f"keeps {megabytes(size)} of memory (max_memory is {megabytes(self.max_memory)})"
+            return f"has {megabytes(size)} of memory (max_memory is {megabytes(self.max_memory)})"
         return ""
 
     @property
