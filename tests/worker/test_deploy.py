@@ -110,15 +110,14 @@ def test_a_taken_port_is_said(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("kind", ["path", "abstract"])
-def test_what_systemd_hears(rig: Rig, tasks: ModuleType, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_systemd_hears(rig: Rig, tasks: ModuleType, kind: str) -> None:
     address = str(rig.log.parent / "notify") if kind == "path" else f"@windlass-{os.getpid()}"
     heard: list[str] = []
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(address.replace("@", "\0"))
         manager.settimeout(60)
-        for name, value in {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "300000"}.items():
-            monkeypatch.setenv(name, value)
-        worker = Rig(rig.log.parent, rig.url).start("-p", "1")
+        rig.environment |= {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "300000"}
+        worker = rig.start("-p", "1")
         while heard.count("WATCHDOG=1") < 5 or "STATUS=1 runners, 25 slots" not in heard:
             heard.append(manager.recv(4096).decode())
         assert heard.count("READY=1") == 1
