@@ -133,7 +133,8 @@ SELECT id, worker, pid, tasks, joined_at,
 FROM {schema}.runners ORDER BY joined_at, id;
 
 -- name: ring
-SELECT pg_notify(%s, '');
+-- A hint need not be on the disk before it is heard.
+SELECT pg_notify(%s, '') FROM set_config('synchronous_commit', 'off', true);
 
 -- name: version
 SELECT CASE WHEN to_regclass(%s) IS NULL THEN NULL ELSE 1 END;
