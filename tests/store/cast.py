@@ -298,6 +298,9 @@ class Runner:
         scripts = self.plot.scripts.get(claim.id, [])
         act = scripts.pop(0) if len(scripts) > 1 else (scripts or ["ok"])[0]
         await self.stage.sleep(self.plot.rng.uniform(10.0, 25.0) if act == "slow" else self.plot.rng.uniform(0.0, 2.0))
+        if self.plot.rng.random() < 0.2:
+            with suppress(Lost):
+                await self.stage.call(self.process, partial(self.plot.store.note, self.id, claim, 1.0))
         if self._running.get(claim.id) is not claim:
             return
         if act == "die" and not in_child(claim):

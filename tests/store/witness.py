@@ -7,6 +7,7 @@ from typing import Any
 
 from tests.history import Event, Violation, attempts_of
 from tests.store.stage import Process, Stage
+from windlass import policy
 from windlass.errors import Evicted
 from windlass.model import (
     Claim,
@@ -18,13 +19,18 @@ from windlass.model import (
     NewJob,
     Orders,
     Outcome,
+    Patch,
     Placed,
+    Progress,
     RunnerInfo,
     State,
     Verb,
     WorkerInfo,
 )
 from windlass.store.contract import Store
+
+GRAIN = 0.001
+"""Seconds that a store may round."""
 
 Attempt = tuple[int, str, int]
 """Fence, runner and seq: the name of an attempt within its job."""
@@ -40,7 +46,9 @@ class Life:
     over: State | None = None
     cancelling: bool = False
     attempt: int = 0
-    suspect: bool = False
+    lost: int = 0
+    due: float = 0.0
+    expires_at: float | None = None
     settled: dict[Attempt, Ending] = field(default_factory=dict)
     runs: dict[int, Process] = field(default_factory=dict)
     has: dict[int, Process] = field(default_factory=dict)
@@ -61,11 +69,18 @@ class Witness:
         self._gone: set[str] = set()
         self._seqs: dict[str, int] = {}
         self._beats: dict[str, tuple[float, float]] = {}
+        self._latest = 0.0
         stage.told = lambda what, process: self.tell(what, process=process.name)
 
     def tell(self, what: str, job: str = "", fence: int = 0, *, process: str = "", **more: Any) -> None:
         """Write down what happens now."""
         self.events.append(Event(self._stage.now, process, what, job, fence, **more))
+
+    def _now(self) -> float:
+        """The store's wall clock. What it made ready stays so when it is set back."""
+        now = self._stage.clock.now()
+        self._latest = max(self._latest, now)
+        return now
 
     # Jobs in
 
@@ -83,7 +98,11 @@ class Witness:
                 raise Violation(job.id, "stored twice under one id")
             if other := self._holder(job.unique, job.id):
                 raise Violation(job.id, f"admitted although {other.new.id} holds its unique key {job.unique}")
-            self.lives[job.id] = Life(job)
+            if entry.id != job.id:
+                raise Violation(job.id, f"stored a second time, as {entry.id}")
+            now = self._now()
+            until = None if job.expires_in is None else now + job.expires_in
+            self.lives[job.id] = Life(job, due=now + job.delay, expires_at=until)
         elif entry.id not in self.lives:
             raise Violation(entry.id, f"put of {job.id} was answered by a job that does not exist")
         elif entry.id != job.id and (self.lives[entry.id].new.unique != job.unique or self.lives[entry.id].over):
@@ -172,7 +191,7 @@ class Witness:
         if process and process.alive and process.thaw_at < self._stage.now:
             raise Violation(life.new.id, f"handed back, {ending}, while {process.name} has it and lives")
         life.open = None
-        life.suspect = life.suspect or ending is Ending.LOST
+        life.lost = max(life.lost, int(ending is Ending.LOST))
         if life.cancelling:
             life.end(State.CANCELLED)
 
@@ -200,6 +219,7 @@ class Witness:
     # Attempts
 
     async def exchange(self, runner: str, seq: int, outcomes: Sequence[Outcome], demand: Demand) -> Exchanged:
+        self._now()
         try:
             answer = await self._store.exchange(runner, seq, outcomes, demand)
         except Evicted:
@@ -217,10 +237,19 @@ class Witness:
         for claim in fresh:
             self._claimed(runner, claim)
         self._check_slots(fresh, demand)
+        await self._check_order(fresh, demand)
         self._check_held(runner, seq, answer.claimed)
         if fresh or outcomes:
             self._seqs[runner] = max(seq, self._seqs.get(runner, 0))
         return answer
+
+    async def note(self, runner: str, claim: Claim, done: float) -> None:
+        """Write the progress of one attempt."""
+        patch = Patch(id=claim.id, fence=claim.fence, seq=claim.seq, progress=Progress(done=done))
+        refused = await self._store.note(runner, [patch])
+        life = self.lives.get(claim.id)
+        if (life is not None and life.open == (claim.fence, runner, claim.seq)) == bool(refused):
+            raise Violation(claim.id, f"progress of fence {claim.fence} was {'refused' if refused else 'taken'}")
 
     async def settle(self, runner: str, outcome: Outcome) -> bool:
         stands = await self._store.settle(runner, outcome)
@@ -239,10 +268,27 @@ class Witness:
             raise Violation(claim.id, f"claimed by {runner} while {life.open[1]} holds it")
         if life.over:
             raise Violation(claim.id, f"claimed although it is {life.over}")
-        if claim.attempt != life.attempt or (claim.lost > 0) != life.suspect:
-            raise Violation(claim.id, f"attempt {claim.attempt} of {life.attempt}, lost {claim.lost}: {life.suspect}")
+        if (claim.attempt, claim.lost) != (life.attempt, life.lost):
+            raise Violation(claim.id, f"claimed at attempt {claim.attempt}, not {life.attempt}; {claim.lost} losses")
+        self._check_time(life)
         life.fence = claim.fence
         life.open = (claim.fence, runner, claim.seq)
+
+    def _check_time(self, life: Life) -> None:
+        now = self._now()
+        if self._latest < life.due - GRAIN:
+            raise Violation(life.new.id, f"claimed {life.due - self._latest:.3f} s before it is due")
+        if life.expires_at is not None and life.expires_at < now - GRAIN and not life.fence:
+            raise Violation(life.new.id, f"claimed {now - life.expires_at:.3f} s after it expired")
+
+    async def _check_order(self, claims: Sequence[Claim], demand: Demand) -> None:
+        """Whether a job of a higher priority was left, which the lane of one of these takes."""
+        for lane in demand.lanes:
+            taken = [claim.priority for claim in claims if claim.task in (lane.suspects if claim.lost else lane.tasks)]
+            for job in await self._store.get(list(self.lives)) if taken else ():
+                fits = job.task in (lane.suspects if job.lost else lane.tasks)
+                if job.state is State.READY and fits and job.priority > min(taken):
+                    raise Violation(job.id, f"left, while a job of priority {min(taken)} was claimed in its place")
 
     def _check_slots(self, claims: Sequence[Claim], demand: Demand) -> None:
         if len(claims) > demand.slots:
@@ -278,7 +324,10 @@ class Witness:
         assert life.open
         life.settled[life.open] = outcome.ending
         life.open = None
-        life.attempt, life.suspect = outcome.attempt, outcome.lost > 0
+        life.attempt, life.lost = outcome.attempt, outcome.lost
+        life.due = self._now() + outcome.delay
+        if outcome.ending is Ending.LOST and outcome.lost >= policy.LOST_RUNS:
+            raise Violation(outcome.id, f"not failed by lost run {outcome.lost}")
         if outcome.ending.state.final or life.cancelling:
             life.end(outcome.ending.state if outcome.ending.state.final else State.CANCELLED)
 
@@ -308,11 +357,16 @@ class Witness:
         elif verb is Verb.CANCEL:
             life.end(State.CANCELLED)
         elif verb is Verb.DELETE:
+            if life.open:
+                raise Violation(life.new.id, f"deleted while {life.open[1]} runs it")
             del self.lives[life.new.id]
-        elif life.over:
+        elif not life.over:
+            life.due = self._now()
+        else:
             if other := self._holder(life.new.unique, life.new.id):
                 raise Violation(life.new.id, f"retried although {other.new.id} holds its unique key")
-            life.over, life.attempt, life.suspect = None, 0, False
+            life.over, life.attempt, life.lost, life.due = None, 0, 0, self._now()
+            life.expires_at = None
             life.new = NewJob(id=life.new.id, task=life.new.task, args=b"", unique=life.new.unique)
 
     # Who believes what
@@ -363,8 +417,8 @@ class Witness:
             raise Violation(job.id, f"held by {job.runner} under fence {job.fence}, not by {life.open}")
         if job.fence != life.fence:
             raise Violation(job.id, f"fence {job.fence}, not {life.fence}")
-        if life.over is None and (job.attempt, job.lost > 0) != (life.attempt, life.suspect):
-            raise Violation(job.id, f"attempt {job.attempt}, not {life.attempt}; lost {job.lost}: {life.suspect}")
+        if life.over is None and (job.attempt, job.lost) != (life.attempt, life.lost):
+            raise Violation(job.id, f"attempt {job.attempt}, not {life.attempt}; lost {job.lost}, not {life.lost}")
 
     def look(self) -> None:
         """Tell what the store has in the end."""
