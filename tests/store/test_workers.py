@@ -260,6 +260,21 @@ async def test_the_wall_clock_ends_no_lease_and_saves_none(world: World, jump: f
     assert await states(world, claims) == [State.READY] * 2
 
 
+async def test_a_clock_that_is_set_back_keeps_no_dead_worker_alive(world: World) -> None:
+    if world.kind in ("memory", "sqlite"):
+        pytest.skip("leases go by the boot clock, which nobody sets")
+    crew, claims = await holding(world)
+    other = await world.crew()
+    await world.advance(-3_600)  # a server has no other clock for leases than its wall clock
+    assert (await other.beat()).dead
+    assert await world.store.reap(other.worker) == []
+    assert not (await other.beat()).dead
+    await world.advance(LEASE + TICK)
+    assert (await other.beat()).dead
+    assert await world.store.reap(other.worker) == [crew.worker]
+    assert await states(world, claims) == [State.READY] * 2
+
+
 async def test_a_beat_tells_of_dead_workers(world: World) -> None:
     crew, other = await world.crew(), await world.crew(lease=5)
     await world.advance(5 - TICK)

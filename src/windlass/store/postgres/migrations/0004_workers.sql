@@ -121,6 +121,7 @@ DECLARE
     dead text;
     steady bigint := steady_micros();
 BEGIN
+    UPDATE workers SET beat_at = steady WHERE beat_at > steady_micros();  -- the clock was set back: their lease begins now
     FOR dead IN
         SELECT id FROM workers WHERE beat_at + lease * 1000000 < steady AND id IS DISTINCT FROM spare
         ORDER BY id FOR UPDATE SKIP LOCKED
@@ -171,7 +172,8 @@ BEGIN
         SELECT greatest(0, run_at - moment) INTO answer.due FROM live
         WHERE state = 'scheduled' AND run_at >= low.due_low ORDER BY run_at LIMIT 1;
     END IF;
-    answer.dead := EXISTS (SELECT 1 FROM workers WHERE beat_at + lease * 1000000 < steady_micros());
+    answer.dead := EXISTS (
+        SELECT 1 FROM workers WHERE beat_at + lease * 1000000 < steady_micros() OR beat_at > steady_micros());
     answer.survey := moment >= low.surveyed_at + 1000000 OR moment < low.surveyed_at;
     RETURN answer;
 END $$;

@@ -23,7 +23,7 @@ if call('EXISTS', LINES) == 0 then
   local first = call('ZRANGE', DUE, 0, 0, 'WITHSCORES')
   due = first[2] and max(0, tonumber(first[2]) - t) or -1
 end
-local dead = call('ZCOUNT', P .. 'leases', '-inf', '(' .. format('%.0f', pulse)) > 0
+local dead = call('ZCOUNT', P .. 'leases', '-inf', '(' .. format('%.0f', pulse)) > 0 or ahead(pulse) ~= nil
 
 local back = 0
 for _, word in ipairs(cmsgpack.unpack(ARGV[2])) do

@@ -176,6 +176,17 @@ local function depart_worker(worker, ending, t)
   call('ZADD', P .. 'departed', 'NX', t, worker)
 end
 
+-- The worker whose lease ends last, if no beat of now could make it so, as the clock was set back; and when it would end.
+local function ahead(pulse)
+  local last = call('ZRANGE', P .. 'leases', -1, -1, 'WITHSCORES')
+  if last[1] then
+    local _, lease = unpack_limit(call('HGET', P .. 'workers', last[1]), 1)
+    if tonumber(last[2]) > pulse + lease then
+      return last[1], pulse + lease
+    end
+  end
+end
+
 -- Forget a job that waits nowhere any more.
 local function drop(id, flags)
   if has(flags, 2) then
