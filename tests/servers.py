@@ -14,7 +14,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -31,12 +31,14 @@ GUARD += 'if [ $said -ne 0 ]; then rm -rf "$FOLDER"; fi'
 """A shell that ends the server when we say so, or are dead: then its input closes without a word, and the data goes."""
 
 SLOTS = 16_384
+CLUSTERED = {"cluster-enabled": "yes", "cluster-node-timeout": "2000"}
+"""The settings of a node of a cluster."""
 
 
 def program(name: str) -> str:
     """The path of a server's program. Raises `RuntimeError` where there is none."""
     found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin")
-    if name in ("postgres", "initdb"):  # Debian keeps them out of the PATH
+    if name in ("postgres", "initdb", "pg_basebackup"):  # Debian keeps them out of the PATH
         debian = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=lambda file: int(file.parts[-3]))
         found = str(debian[-1]) if debian else found
     if not found:
@@ -73,6 +75,9 @@ class Server:
 
     user: str | None = None
     """Who it runs as when we are root."""
+
+    environment: Mapping[str, str] = {}
+    """Variables that it gets, besides those that it needs."""
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="windlass-"))
@@ -115,6 +120,7 @@ class Server:
                     "LC_ALL": "C.UTF-8",
                     "END": self.end,
                     "FOLDER": str(self.folder),
+                    **self.environment,
                 },
                 user=self.user,
                 start_new_session=True,
@@ -286,13 +292,16 @@ def has_joined(node: Redis, size: int) -> bool:
         return client.cluster("INFO")["cluster_state"] == "ok" and len(client.cluster("SLOTS")) == size
 
 
-def make_cluster() -> list[Redis]:
-    """Three masters that share the slots."""
-    nodes = [Redis(**{"cluster-enabled": "yes", "cluster-node-timeout": "2000"}) for _ in range(3)]
+def make_cluster(kind: type[Redis] = Redis, reach: Callable[[Redis], int] | None = None) -> list[Redis]:
+    """Three masters that share the slots. `reach`: the port under which clients shall be sent to a node."""
+    nodes = [kind(**CLUSTERED) for _ in range(3)]
     share = -(-SLOTS // len(nodes))
     for number, node in enumerate(nodes):
         first = number * share
         with node.raw as client:
+            if reach:
+                client.config_set("cluster-announce-bus-port", node.port + 10_000)
+                client.config_set("cluster-announce-port", reach(node))
             client.execute_command("CLUSTER", "ADDSLOTSRANGE", first, min(first + share, SLOTS) - 1)
             client.execute_command("CLUSTER", "MEET", "127.0.0.1", nodes[0].port)
     for node in nodes:

@@ -1,0 +1,148 @@
+"""Faults of tasks: they kill their process, eat its memory, block it, do not listen, leave processes behind."""
+
+import contextlib
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+from tests.faults.deaths import alive
+from tests.faults.field import LEASE, Field
+from tests.faults.grounds import CannotInject
+from tests.faults.verdict import Figures
+from tests.history import Event
+from windlass.errors import WindlassError
+
+DEATHS = 3
+LIMIT, WANTED = 700, 1_400
+"""MB that a worker may use, and that a job takes of it."""
+
+BLOCKED = 1.5 * LEASE
+"""Seconds that a task keeps its event loop from turning: past the lease."""
+
+
+def over(field: Field, *jobs: Any) -> None:
+    """Wait until these jobs are over."""
+    field.wait(lambda: not field.open([job.id for job in jobs]), "the misdeed to be over")
+    for job in jobs:
+        with contextlib.suppress(WindlassError):
+            job.refresh()
+
+
+def says(job: Any, *words: str) -> bool:
+    """Whether its last error has all these words."""
+    text = f"{job.error.type} {job.error.message}" if job.error else ""
+    return all(word in text for word in words)
+
+
+def starts(field: Field, job: Any) -> list[Event]:
+    """Its starts so far."""
+    return [event for event in field.events() if event.what == "started" and event.job == job.id]
+
+
+def die(field: Field) -> Figures:
+    """Two jobs kill the process that runs them: in a child, and in a thread, which costs the runner. Each fails at its
+    third death, and says of what."""
+    jobs = [field.ask("die", ends="failed"), field.ask("die_in_thread", ends="failed")]
+    over(field, *jobs)
+    return {
+        "runs": max(len(starts(field, job)) for job in jobs),
+        "silent": sum(not says(job, "ProcessLost", "signal 9") for job in jobs),
+    }
+
+
+def gorge(field: Field) -> Figures:
+    """A job takes twice the memory that its worker may use; the kernel kills it."""
+    limit_memory(field)
+    job = field.ask("gorge", WANTED, ends="failed")
+    over(field, job)
+    return {"runs": len(starts(field, job)), "silent": not says(job, "ProcessLost", "signal 9", "peak memory")}
+
+
+def poisons(field: Field) -> Figures:
+    """Five jobs that kill themselves and five that take twice the memory, among a thousand others."""
+    limit_memory(field)
+    wanted = len(field.load.put) + 1_000
+    jobs = [field.ask(*call, ends="failed") for call in 5 * (("die",), ("gorge", WANTED))]
+    field.wait(lambda: len(field.load.put) >= wanted, "a thousand jobs to be put", 120)
+    over(field, *jobs)
+    return {
+        "runs": max(len(starts(field, job)) for job in jobs),
+        "silent": sum(not says(job, "ProcessLost", "signal 9") for job in jobs),
+    }
+
+
+def limit_memory(field: Field) -> None:
+    """Put every worker into a cgroup of its own, once."""
+    for tree in field.trees:
+        if tree.cgroup is None:
+            tree.cgroup = memory_group(LIMIT)
+            field.stack.callback(drop_group, tree.cgroup)
+            (tree.cgroup / "cgroup.procs").write_text(str(tree.pid))
+            for pid in tree.pids()[1:]:
+                with contextlib.suppress(OSError):
+                    (tree.cgroup / "cgroup.procs").write_text(str(pid))
+
+
+def memory_group(limit: int) -> Path:
+    """A new cgroup that may use so many MB. Raises `CannotInject`."""
+    root = Path("/sys/fs/cgroup")
+    first, name = (root / "memory", "memory.limit_in_bytes") if (root / "memory").is_dir() else (root, "memory.max")
+    group = first / f"windlass-faults-{uuid.uuid4().hex[:8]}"
+    try:
+        group.mkdir()
+        (group / name).write_text(str(limit << 20))
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            group.rmdir()
+        raise CannotInject(f"no cgroup with a limit of memory can be made: {error}") from error
+    return group
+
+
+def drop_group(group: Path) -> None:
+    """Remove it, when nothing is in it any more."""
+    for _ in range(100):
+        with contextlib.suppress(OSError):
+            group.rmdir()
+            return
+        time.sleep(0.05)
+
+
+def starve(field: Field) -> Figures:
+    """A job asks for memory that nobody has: an error like any other."""
+    job = field.ask("starve", ends="failed")
+    over(field, job)
+    return {"runs": len(starts(field, job)), "silent": not says(job, "MemoryError")}
+
+
+def block(field: Field) -> Figures:
+    """Two tasks keep their event loops from turning, past the lease: asleep, and in a C call that holds the
+    interpreter. The lease is renewed all the same, and the log names the line."""
+    before = field.worker_log.stat().st_size
+    field.mark([pid for tree in field.trees for pid in tree.pids()])
+    jobs = [field.ask("block", BLOCKED, how) for how in ("sleep", "C")]
+    over(field, *jobs)
+    text = field.worker_log.read_bytes()[before:].decode("utf-8", "replace")
+    return {"runs": max(len(starts(field, job)) for job in jobs), "silent": "has been blocked" not in text}
+
+
+def shrug(field: Field) -> Figures:
+    """Three jobs ignore that their time is over: a coroutine, a thread, a process. Each is ended, and nobody else is
+    charged."""
+    began = time.monotonic()
+    jobs = [field.ask(name, 60, ends="failed", timeout=0.5) for name in ("shrug", "ignore", "defy")]
+    over(field, *jobs)
+    return {
+        "ended": time.monotonic() - began,
+        "runs": max(len(starts(field, job)) for job in jobs),
+        "silent": sum(not says(job, "TimeoutError") for job in jobs),
+    }
+
+
+def breed(field: Field) -> Figures:
+    """A job leaves processes behind and ends its own: they are gone too."""
+    job = field.ask("breed", 3, ends="failed")
+    over(field, job)
+    time.sleep(1)
+    pids = [int(event.word) for event in field.events() if event.what == "effect" and event.job == job.id]
+    return {"left": sum(alive(pid) for pid in pids), "silent": not says(job, "ProcessLost", "exit code 7") or not pids}
