@@ -61,7 +61,10 @@ def read_options(data: bytes | None) -> Options:
     if data is None:
         return NONE
     try:
-        return _read(data)
+        found = _read(data)
+        if found.timeout is not UNSET:
+            timeout(found.timeout)
+        return found
     except Exception as error:
         raise DecodeError(f"the stored options of a job cannot be read: {error}. What came: {data[:200]!r}") from error
 

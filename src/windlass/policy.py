@@ -177,6 +177,11 @@ def storable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\x00")
 
 
+def first_line(text: str) -> str:
+    """The first line of a text as a log may hold it: what would steer a terminal, or begin a line, is written out."""
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text.partition("\n")[0][:1000])
+
+
 def clip_head(text: str) -> str:
     """The first MAX_TEXT characters, and how many were cut."""
     return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}… ({len(text) - MAX_TEXT:,} more characters)"

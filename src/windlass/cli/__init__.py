@@ -34,7 +34,9 @@ class Problem(click.ClickException):
     """An error of ours as click shows it: `Error: …` on stderr, no traceback."""
 
     def __init__(self, error: Exception | str, code: int = FAILED) -> None:
-        super().__init__(str(error))
+        from windlass.cli.output import clean
+
+        super().__init__(clean(str(error)))
         self.__dict__["exit_code"] = code  # click has it as a class variable
 
 

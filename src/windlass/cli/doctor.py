@@ -17,7 +17,7 @@ import click
 from windlass import blocking
 from windlass.cli import UNHEALTHY, Problem
 from windlass.cli.live import NO_WORKER, lines_and_workers, living, nobody
-from windlass.cli.output import clean, counted, duration, print_json
+from windlass.cli.output import cell, counted, duration, print_json
 from windlass.cli.reach import file_of, find_url, json_option, on_store, shown, url_option
 from windlass.errors import StoreUnavailable, WindlassError
 from windlass.model import Line, State, WorkerInfo
@@ -73,7 +73,7 @@ def print_checks(checks: Sequence[Check]) -> None:
     wide = max(len(check.name) for check in checks)
     for check in checks:
         mark, colour = MARKS[check.level]
-        click.echo(f"{click.style(mark, fg=colour)} {check.name:<{wide}}  {clean(check.found)}")
+        click.echo(f"{click.style(mark, fg=colour)} {check.name:<{wide}}  {cell(check.found)}")
         if check.do:
             click.echo(f"  {'':<{wide}}  → {check.do}")
 

@@ -7,7 +7,7 @@ from windlass.cli.actions import cancel, delete, retry
 from windlass.cli.find import filters, make_filter, one_job
 from windlass.cli.output import (
     ago,
-    clean,
+    cell,
     coloured,
     duration,
     job_data,
@@ -70,7 +70,7 @@ def list_jobs(
 def row(job: JobRecord) -> tuple[str, ...]:
     """A job as a row of the table."""
     job = vault().reveal(job)
-    return job.id, clean(job.task), coloured(job.state), str(job.attempt), clean(job.queue), when(job), remark(job)
+    return cell(job.id), cell(job.task), coloured(job.state), str(job.attempt), cell(job.queue), when(job), remark(job)
 
 
 def when(job: JobRecord) -> str:

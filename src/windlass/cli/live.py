@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import click
 
-from windlass.cli.output import clean, coloured, counted, duration, iso, print_json, table
+from windlass.cli.output import cell, clean, coloured, counted, duration, iso, print_json, table
 from windlass.cli.reach import json_option, on_store, url_option
 from windlass.model import Line, State, WorkerInfo
 from windlass.store.contract import Store
@@ -75,7 +75,7 @@ def line_row(line: Line, workers: Sequence[WorkerInfo]) -> tuple[str, ...]:
     """A line as a row of the table."""
     due = f"{duration(line.oldest)} ago" if line.oldest else "later" if line.state is State.SCHEDULED else "now"
     problem = click.style(nobody(line, workers), fg="red")
-    return clean(line.queue), clean(line.task), coloured(line.state), f"{line.count:,}", due, problem
+    return cell(line.queue), cell(line.task), coloured(line.state), f"{line.count:,}", due, problem
 
 
 @click.command()

@@ -27,7 +27,8 @@ COLOURS = {
 
 VAULT = "windlass.vault"
 _ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_UNSEEN = re.compile(r"[\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f]|" + _UNSEEN.pattern)
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"))
 
 
@@ -38,7 +39,8 @@ def colours() -> bool | None:
 
 def print_json(data: object) -> None:
     """One JSON document on stdout."""
-    click.echo(json.dumps(data, indent=2, ensure_ascii=False, default=str))
+    text = json.dumps(data, indent=2, ensure_ascii=False, default=str)
+    click.echo(_UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> None:
@@ -63,7 +65,17 @@ def width(cell: str) -> int:
 
 def clean(text: str) -> str:
     """Stored text as it may be shown: what would steer the terminal is written out."""
-    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text.replace("\r\n", "\n"))
+    return _CONTROL.sub(written_out, text.replace("\r\n", "\n"))
+
+
+def written_out(found: re.Match[str]) -> str:
+    """A character that steers, as Python writes it."""
+    return ascii(found[0])[1:-1]
+
+
+def cell(text: str) -> str:
+    """The same on one line."""
+    return clean(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def one_line(text: str, most: int = 100) -> str:
@@ -104,13 +116,19 @@ def ago(moment: float | None) -> str:
 
 def clock_time(moment: float) -> str:
     """A moment in local time and relative to now."""
-    local = datetime.fromtimestamp(moment).astimezone()
+    try:
+        local = datetime.fromtimestamp(moment).astimezone()
+    except (ValueError, OverflowError, OSError):
+        return f"{moment:g} s after 1970"  # no calendar has it
     return f"{local:%Y-%m-%d %H:%M:%S} ({ago(moment)})"
 
 
 def iso(moment: float | None) -> str | None:
     """A moment as JSON has it: ISO 8601, UTC."""
-    return None if moment is None else datetime.fromtimestamp(moment, UTC).isoformat()
+    try:
+        return None if moment is None else datetime.fromtimestamp(moment, UTC).isoformat()
+    except (ValueError, OverflowError, OSError):
+        return f"{moment:g} s after 1970"
 
 
 def decoded(data: bytes | None) -> Any:
@@ -119,7 +137,7 @@ def decoded(data: bytes | None) -> Any:
         return None
     try:
         return json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return data.decode("utf-8", "replace")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from windlass.cli.output import arguments_of, clean, clock_time, coloured, duration, readable, result_of, vault
+from windlass.cli.output import arguments_of, cell, clean, clock_time, coloured, duration, readable, result_of, vault
 from windlass.model import Attempt, Ending, JobRecord, State
 
 BAR = 30
@@ -26,7 +26,7 @@ ENDINGS = {
 def print_job(job: JobRecord) -> None:
     """Everything about a job, the most wanted first."""
     job = vault().reveal(job)
-    click.echo(f"{click.style(clean(job.task), bold=True)}  {coloured(job.state)}")
+    click.echo(f"{click.style(cell(job.task), bold=True)}  {coloured(job.state)}")
     for name, value in facts(job):
         click.echo(f"  {name:<9} {value}")
     section("Arguments")
@@ -43,10 +43,10 @@ def print_job(job: JobRecord) -> None:
 
 def facts(job: JobRecord) -> Iterator[tuple[str, str]]:
     """The short facts of a job, by name."""
-    yield "id", job.id
-    yield "queue", clean(job.queue) + (f", priority {job.priority}" if job.priority else "")
+    yield "id", cell(job.id)
+    yield "queue", cell(job.queue) + (f", priority {job.priority}" if job.priority else "")
     if job.tags:
-        yield "tags", clean(", ".join(job.tags))
+        yield "tags", cell(", ".join(job.tags))
     for name, value in options(job).items():
         yield name, clean(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
     yield from times(job)

@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from windlass.model import Failure, Progress
+from windlass.model import Ending, Failure, Progress, State
 
 MICRO = 1_000_000
 
@@ -20,6 +20,16 @@ def micros(seconds: float) -> int:
 def seconds(micros: int | None) -> float | None:
     """The way back."""
     return None if micros is None else micros / MICRO
+
+
+def read_state(text: str) -> State:
+    """A stored state; what there is none of counts as failed: nobody will run that job."""
+    return State(text) if text in State.__members__.values() else State.FAILED
+
+
+def read_ending(text: str) -> Ending:
+    """A stored ending; what there is none of counts as failed."""
+    return Ending(text) if text in Ending.__members__.values() else Ending.FAILED
 
 
 def read_progress(data: str | bytes | None) -> Progress | None:

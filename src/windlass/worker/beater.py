@@ -82,11 +82,11 @@ class Beater:
 
 
 def main() -> None:
-    """`python -m windlass.worker.beater SPEC`; started by `App.worker()` only."""
+    """`python -m windlass.worker.beater`, what it is about on its input; started by `App.worker()` only."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     set_up()
-    asyncio.run(Beater(json.loads(sys.argv[1])).main())
+    asyncio.run(Beater(json.load(sys.stdin)).main())
 
 
 if __name__ == "__main__":

@@ -175,8 +175,11 @@ async def beat_beside(
         "channel": theirs.fileno(),
         "board": board.fd,
     }
-    command = [sys.executable, "-m", "windlass.worker.beater", json.dumps(given)]
-    helper = subprocess.Popen(command, pass_fds=(theirs.fileno(), board.fd), stdin=subprocess.DEVNULL)  # noqa: ASYNC220
+    command = [sys.executable, "-m", "windlass.worker.beater"]
+    helper = subprocess.Popen(command, pass_fds=(theirs.fileno(), board.fd), stdin=subprocess.PIPE)  # noqa: ASYNC220
+    assert helper.stdin
+    with helper.stdin as inlet:  # everybody may read the arguments of a process, and the URL may hold a password
+        inlet.write(json.dumps(given).encode())
     theirs.close()
     channel = await Channel.open(ours, FromSupervisor)
     first = await channel.receive()

@@ -11,6 +11,7 @@ from windlass import policy
 from windlass.clock import Clock
 from windlass.errors import DecodeError, Evicted, StoreError
 from windlass.model import Claim, Demand, Ending, Exchanged, Held, Lane, Outcome, Patch, Progress
+from windlass.options import NAME
 from windlass.policy import Retry
 from windlass.store.contract import Store
 from windlass.task import Task
@@ -260,8 +261,12 @@ class Runner:
     # Running jobs
 
     def _start(self, claim: Claim) -> None:
-        task = self._tasks[claim.task]
+        task = self._tasks.get(claim.task)
         try:
+            if task is None or not NAME.fullmatch(claim.id):
+                raise DecodeError(
+                    f"the stored record of job {claim.id!a} of task {claim.task!a} was not written by Windlass"
+                )
             claim = self._vault.open_claim(claim)
         except DecodeError as error:
             self._refuse(claim, error)
@@ -332,15 +337,15 @@ class Runner:
     def _log(self, claim: Claim, outcome: Outcome) -> None:
         if outcome.ending is Ending.SUCCEEDED:
             return
-        what = outcome.failure.message.partition("\n")[0] if outcome.failure else outcome.reason
+        what = policy.first_line(outcome.failure.message if outcome.failure else outcome.reason or "")
         level = logging.ERROR if outcome.ending is Ending.FAILED else logging.INFO
         again = f", again in {outcome.delay:.0f} s" if outcome.ending is Ending.RETRY else ""
         kind = f"{outcome.failure.type}: " if outcome.failure else ""
         logger.log(
             level,
             "job %s (%s) attempt %d: %s%s: %s%s",
-            claim.id,
-            claim.task,
+            policy.first_line(claim.id),
+            policy.first_line(claim.task),
             claim.attempt + 1,
             outcome.ending,
             again,

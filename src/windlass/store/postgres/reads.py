@@ -8,7 +8,7 @@ from typing import Any
 from windlass.model import Doc, Filter, JobRecord, Line, Page, RunnerInfo, State, Verb, WorkerInfo
 from windlass.store.postgres.rows import COLUMNS, WIDTH, read_job
 from windlass.store.postgres.statements import SQL, Call, earliest, filled
-from windlass.store.rows import MICRO, seconds
+from windlass.store.rows import MICRO, read_state, seconds
 
 NEWEST = (("id", "DESC"),)
 ORDERS = {
@@ -133,7 +133,7 @@ def targets(schema: str, filter: Filter, verb: Verb, limit: int) -> list[Call]:
 def read_stats(rows: Sequence[Sequence[Any]]) -> list[Line]:
     """Rows of `stats`."""
     return [
-        Line(queue=queue, task=task, state=State(state), count=number, oldest=max(0.0, (now - first) / MICRO))
+        Line(queue=queue, task=task, state=read_state(state), count=number, oldest=max(0.0, (now - first) / MICRO))
         for queue, task, state, number, first, now in rows
     ]
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import msgspec
 
-from windlass.model import Attempt, Ending, JobRecord, State
-from windlass.store.rows import MICRO, read_failure, read_progress, seconds
+from windlass.model import Attempt, JobRecord
+from windlass.store.rows import MICRO, read_ending, read_failure, read_progress, read_state, seconds
 
 COLUMNS = (
     "id, task, queue, priority, state, args, options, attempt, lost, fence, runner, enqueued_at, run_at, started_at, "
@@ -22,7 +22,7 @@ def read_job(row: Sequence[Any]) -> JobRecord:
         task=row[1],
         queue=row[2],
         priority=row[3],
-        state=State(row[4]),
+        state=read_state(row[4]),
         args=row[5].encode("utf-8", "surrogatepass"),
         options=encoded(row[6]),
         attempt=row[7],
@@ -55,7 +55,7 @@ def read_attempt(text: str) -> Attempt:
     return Attempt(
         fence=fence,
         attempt=attempt,
-        ending=Ending(ending),
+        ending=read_ending(ending),
         runner=runner,
         started_at=seconds(began),
         ended_at=ended / MICRO,

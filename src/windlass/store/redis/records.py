@@ -101,14 +101,24 @@ _hot = msgpack.Decoder(Hot).decode
 _ended = msgpack.Decoder(Ended).decode
 
 
+FOREIGN = Cold(0, 0, 0, 0, None, 0, "/", None, None, b"", None)
+"""In the place of a record that nobody of ours wrote."""
+
+
 def read_cold(data: bytes) -> Cold:
     """What `jobs` has of a job."""
-    return _cold(COLD + data)
+    try:
+        return _cold(COLD + data)
+    except (msgspec.MsgspecError, UnicodeError):
+        return FOREIGN
 
 
 def read_hot(data: bytes | None) -> Hot:
     """What `news` has of it, if anything."""
-    return NEW if data is None else _hot(HOT + data)
+    try:
+        return NEW if data is None else _hot(HOT + data)
+    except (msgspec.MsgspecError, UnicodeError):
+        return NEW
 
 
 # Arguments
@@ -226,7 +236,7 @@ def read_claims(flat: Sequence[Any]) -> list[Claim]:
 
 def read_claim(id: str, cold: bytes, hot: bytes) -> Claim:
     """One claim."""
-    job, now = _cold(COLD + cold), _hot(HOT + hot)
+    job, now = read_cold(cold), read_hot(hot)
     queue, _, task = job.line.partition("/")
     return Claim(
         id=id,
@@ -272,7 +282,7 @@ def read_job(id: bytes, cold: bytes, hot: bytes | None, scheduled: int, ended: S
         task=task,
         queue=queue,
         priority=job.priority,
-        state=STATES[letter],
+        state=STATES.get(letter, State.FAILED),
         args=job.args,
         options=job.options,
         attempt=now.attempt,

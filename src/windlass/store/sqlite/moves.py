@@ -30,6 +30,7 @@ from windlass.store.sqlite.claim import Claiming
 from windlass.store.sqlite.rows import (
     attempt_row,
     failure_text,
+    fetch,
     filled,
     flat,
     new_row,
@@ -135,12 +136,12 @@ def exchange(
     refused = settle(db, now, runner, outcomes)
     finished = len(outcomes) > len(refused)
     if seq <= last:
-        claims = [read_claim(row) for row in db.execute(SQL.claimed, (runner, seq))]
+        claims = [read_claim(row) for row in fetch(db, SQL.claimed, (runner, seq))]
         return Exchanged(refused=tuple(refused), claimed=tuple(claims), next_due=0), finished
     finished |= expire(db, now)
     next_run = promote(db, now)
     ids, more = claim(db, now, runner, seq, demand)
-    claimed = tuple(read_claim(row) for row in db.execute(SQL.claimed, (runner, seq))) if ids else ()
+    claimed = tuple(read_claim(row) for row in fetch(db, SQL.claimed, (runner, seq))) if ids else ()
     if outcomes or claimed:
         db.execute(SQL.set_seq, (seq, runner))
     next_due = None if next_run is None else max(0.0, (next_run - now) / MICRO)

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from windlass.model import Attempt, Doc, Filter, JobRecord, Line, Page, RunnerInfo, State, Verb, WorkerInfo
-from windlass.store.rows import MICRO, seconds
+from windlass.store.rows import MICRO, read_state, seconds
 from windlass.store.sqlite.moves import SQL
-from windlass.store.sqlite.rows import COLUMNS, one, read_attempt, read_job
+from windlass.store.sqlite.rows import COLUMNS, fetch, one, read_attempt, read_job
 
 Connection = sqlite3.Connection
 
@@ -30,7 +30,7 @@ SORTED = {"-finished_at": "finished_at DESC", "-started_at": "started_at DESC", 
 def get(db: Connection, ids: Sequence[str]) -> list[JobRecord]:
     """`Store.get`."""
     wanted = json.dumps(list(ids))
-    rows = {row[0]: row for row in db.execute(SQL.jobs_by_id.replace("{columns}", COLUMNS), (wanted,))}
+    rows = {row[0]: row for row in fetch(db, SQL.jobs_by_id.replace("{columns}", COLUMNS), (wanted,))}
     return complete(db, [rows[id] for id in ids if id in rows])
 
 
@@ -41,7 +41,7 @@ def complete(db: Connection, rows: Sequence[Sequence[Any]]) -> list[JobRecord]:
     attempts: defaultdict[str, list[Attempt]] = defaultdict(list)
     for job, tag in db.execute(SQL.tags_of, (ids,)):
         tags[job].append(tag)
-    for row in db.execute(SQL.attempts_of, (ids,)):
+    for row in fetch(db, SQL.attempts_of, (ids,)):
         attempts[row[0]].append(read_attempt(row))
     return [read_job(row, tuple(tags[row[0]]), tuple(attempts[row[0]])) for row in rows]
 
@@ -75,7 +75,7 @@ def find(db: Connection, filter: Filter, limit: int, after: str | None) -> Page:
         parameters += json.loads(after)
     order = ", ".join(SORTED.get(key, key) for key in keys)
     sql = f"SELECT {COLUMNS}, {', '.join(keys)} FROM jobs WHERE {condition} ORDER BY {order} LIMIT ?"  # noqa: S608
-    rows = db.execute(sql, [*parameters, limit + 1]).fetchall()
+    rows = fetch(db, sql, [*parameters, limit + 1])
     more = len(rows) > limit
     rows = rows[:limit]
     width = len(keys)
@@ -119,7 +119,7 @@ def targets(db: Connection, filter: Filter, verb: Verb, limit: int) -> list[str]
 def stats(db: Connection, now: int) -> list[Line]:
     """`Store.stats`."""
     return [
-        Line(queue=queue, task=task, state=State(state), count=number, oldest=max(0.0, (now - first) / MICRO))
+        Line(queue=queue, task=task, state=read_state(state), count=number, oldest=max(0.0, (now - first) / MICRO))
         for queue, task, state, number, first in db.execute(SQL.stats)
     ]
 

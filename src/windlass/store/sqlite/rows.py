@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 
-from windlass.model import Attempt, Claim, Ending, Failure, JobRecord, NewJob, Past, State
-from windlass.store.rows import MICRO, micros, read_failure, read_progress, seconds
+from windlass.model import Attempt, Claim, Failure, JobRecord, NewJob, Past
+from windlass.store.rows import MICRO, micros, read_ending, read_failure, read_progress, read_state, seconds
 
 COLUMNS = (
     "id, task, queue, priority, state, args, options, attempt, lost, fence, runner, enqueued_at, run_at, started_at, "
@@ -101,7 +101,7 @@ def read_job(row: Sequence[Any], tags: tuple[str, ...], attempts: tuple[Attempt,
         task=row[1],
         queue=row[2],
         priority=row[3],
-        state=State(row[4]),
+        state=read_state(row[4]),
         args=raw(row[5]) or b"",
         options=raw(row[6]),
         attempt=row[7],
@@ -128,7 +128,7 @@ def read_attempt(row: Sequence[Any]) -> Attempt:
     return Attempt(
         fence=row[1],
         attempt=row[2],
-        ending=Ending(row[3]),
+        ending=read_ending(row[3]),
         runner=row[4],
         started_at=seconds(row[5]),
         ended_at=row[6] / MICRO,
@@ -155,6 +155,20 @@ def filled(sql: str, width: int, count: int) -> str:
     """`sql` with its {rows} for a batch of `count` rows of `width` values."""
     row = f"({', '.join('?' * width)})"
     return sql.replace("{rows}", ", ".join([row] * count))
+
+
+def fetch(db: sqlite3.Connection, sql: str, parameters: Sequence[Any]) -> list[Any]:
+    """All rows; where somebody wrote a text that is no UTF-8, what is not comes as halves of surrogate pairs."""
+    try:
+        return db.execute(sql, parameters).fetchall()
+    except sqlite3.OperationalError as error:
+        if "decode to UTF-8" not in str(error):
+            raise
+    before, db.text_factory = db.text_factory, lambda data: data.decode("utf-8", "surrogateescape")
+    try:
+        return db.execute(sql, parameters).fetchall()
+    finally:
+        db.text_factory = before
 
 
 def one(connection: sqlite3.Connection, sql: str, parameters: Sequence[Any] | dict[str, Any] = ()) -> Any:

@@ -98,7 +98,16 @@ end
 
 -- The whole text of a job, of which `jobs` has the head if it is big.
 local function whole(id, text)
-  return has(byte(text), 16) and text .. call('HGET', BIG, id) or text
+  return has(byte(text) or 0, 16) and text .. (call('HGET', BIG, id) or '') or text
+end
+
+local function numbers(...)
+  for n = 1, select('#', ...) do
+    if type(select(n, ...)) ~= 'number' then
+      return false
+    end
+  end
+  return true
 end
 
 -- A job as a table; nil if there is none. `raw` is what `news` has of it (false: nothing) and `text` what `jobs` has,
@@ -109,14 +118,23 @@ local function load(id, raw, text)
     return nil
   end
   local job = {id = id, state = 'i', fence = 0, attempt = 0, lost = 0}
-  local _, flags, enqueued, run_at, rank, expires, priority, line = unpack_limit(text, 7)
+  local ok, _, flags, enqueued, run_at, rank, expires, priority, line = pcall(unpack_limit, text, 7)
+  if not (ok and numbers(flags, enqueued, run_at, rank, priority) and type(line) == 'string') then
+    flags, enqueued, run_at, rank, expires, priority, line = 0, 0, 0, 0, nil, 0, '/' -- nobody of ours wrote it
+  end
   job.flags = flags
   if raw == nil then
     raw = call('HGET', NEWS, id)
   end
   if raw then
-    job.state, job.fence, job.seq, job.runner, job.flags, job.attempt, job.lost, job.started, job.finished, job.ending,
-      job.cancelling, job.due, job.reason, job.result, job.progress, job.renewed = cmsgpack.unpack(raw)
+    local fine, state, fence, seq, runner, bits, attempt, lost, started, finished, ending, cancelling, due, reason, result,
+      progress, renewed = pcall(cmsgpack.unpack, raw)
+    if fine and type(state) == 'string' and numbers(fence, bits, attempt, lost) then -- else it counts as nothing
+      job.state, job.fence, job.seq, job.runner, job.flags, job.attempt, job.lost = state, fence, seq, runner, bits, attempt,
+        lost
+      job.started, job.finished, job.ending, job.cancelling, job.due = started, finished, ending, cancelling, due
+      job.reason, job.result, job.progress, job.renewed = reason, result, progress, renewed
+    end
   end
   job.enqueued, job.expires, job.priority, job.line = enqueued, expires, priority, line
   job.run_at, job.rank = job.due or run_at, job.due or rank
@@ -129,16 +147,19 @@ local function save(job)
 end
 
 local function unique_and_tags(id)
-  local _, _, _, _, _, _, _, _, unique, tags = unpack_limit(call('HGET', JOBS, id), 9)
-  return unique, tags
+  local ok, _, _, _, _, _, _, _, _, unique, tags = pcall(unpack_limit, call('HGET', JOBS, id), 9)
+  return ok and unique, ok and tags
 end
 
 -- One letter for the state of a job that exists: as in `news`, but q ready and d scheduled.
 local function state_of(id, raw)
   raw = raw or call('HGET', NEWS, id)
-  local _, state = false, 'i'
+  local ok, _, state = false, nil, nil
   if raw then
-    _, state = unpack_limit(raw, 1)
+    ok, _, state = pcall(unpack_limit, raw, 1)
+  end
+  if not (ok and type(state) == 'string') then
+    state = 'i'
   end
   if state ~= 'i' then
     return state

@@ -30,13 +30,17 @@ end
 local first_claims = {}
 
 local function running(cold, raw)
+  local fine, state, fence, _, _, bits, attempt, lost, _, finished, ending, cancelling, due, reason, result, _, renewed =
+    false, nil
   if raw then
-    local _, fence, _, _, flags, attempt, lost, _, finished, ending, cancelling, due, reason, result, _, renewed =
-      cmsgpack.unpack(raw)
-    return pack('r', fence + 1, seq, runner, flags, attempt, lost, t, finished, ending, cancelling, due, reason,
+    fine, state, fence, _, _, bits, attempt, lost, _, finished, ending, cancelling, due, reason, result, _, renewed =
+      pcall(cmsgpack.unpack, raw)
+  end
+  if fine and type(state) == 'string' and numbers(fence, bits, attempt, lost) then
+    return pack('r', fence + 1, seq, runner, bits, attempt, lost, t, finished, ending, cancelling, due, reason,
       result, nil, renewed)
   end
-  local flags = byte(cold)
+  local flags = byte(cold) or 0
   if not first_claims[flags] then
     first_claims[flags] = pack('r', 1, seq, runner, flags, 0, 0, t, nil, nil, nil, nil, nil, nil, nil, nil)
   end
@@ -66,7 +70,7 @@ local function claim(may_be_expired)
   for n, id in ipairs(ids) do
     local cold = colds[n]
     if cold then -- else somebody took the record away by hand
-      local raw, flags, at = running(cold, raws[n]), byte(cold), 3 * #mine
+      local raw, flags, at = running(cold, raws[n]), byte(cold) or 0, 3 * #mine
       mine[#mine + 1] = id
       news[#news + 1], news[#news + 2] = id, raw
       claims[at + 1], claims[at + 2], claims[at + 3] = id, flags >= 16 and whole(id, cold) or cold, raw
