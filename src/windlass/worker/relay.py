@@ -4,9 +4,12 @@ import asyncio
 import contextlib
 import json
 import logging
+import queue
 import sqlite3
+import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, Protocol
 
@@ -30,6 +33,10 @@ FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
 
 REMEMBERED = 7 * 86_400.0
 """Seconds that the store remembers a moved job beyond its own retention: within them a row moved twice is one job."""
+
+PARTING = 5.0
+"""Seconds that a relay that ends waits for its database; then the thread is left behind, and the server lets go of the
+rows when the process is gone."""
 
 Row = tuple[int, str, float]
 """Its number, the job as JSON, and how many seconds it is old by the clock of its own database."""
@@ -122,6 +129,37 @@ class PostgresSide:
             self._db = None
 
 
+class Hand:
+    """A thread that does calls one after another. Unlike those of an executor it keeps no process from ending: a
+    database that is frozen may never answer."""
+
+    def __init__(self) -> None:
+        self._calls: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = queue.SimpleQueue()
+        threading.Thread(target=self._serve, name="windlass-relay", daemon=True).start()
+
+    def submit(self, call: Callable[..., Any], *given: Any) -> Future[Any]:
+        """The answer to come."""
+        answer: Future[Any] = Future()
+        self._calls.put((answer, partial(call, *given)))
+        return answer
+
+    def _serve(self) -> None:
+        while item := self._calls.get():
+            answer, call = item
+            if answer.set_running_or_notify_cancel():
+                try:
+                    answer.set_result(call())
+                except BaseException as error:
+                    answer.set_exception(error)
+
+    async def end(self, last: Callable[[], Any]) -> None:
+        """Wait for what is being done and for a last call, but not for long."""
+        answer = asyncio.wrap_future(self.submit(last))
+        self._calls.put(None)
+        await asyncio.wait([answer], timeout=PARTING)
+        answer.cancel()
+
+
 class Relay:
     """Moves the rows of one outbox into one store, until cancelled."""
 
@@ -130,7 +168,7 @@ class Relay:
         self._store = store
         self._name = name
         self._bell = bell
-        self._thread = ThreadPoolExecutor(1, "windlass-relay")
+        self._hand = Hand()
         self._pause = 0.0
 
     async def run(self) -> None:
@@ -146,8 +184,7 @@ class Relay:
                 if not full:
                     await self._wait()
         finally:
-            self._thread.submit(self._side.close)
-            self._thread.shutdown(wait=False)
+            await self._hand.end(self._side.close)
 
     async def _move(self) -> int:
         """Move the oldest rows; how many there were."""
@@ -157,8 +194,8 @@ class Relay:
         jobs, spoiled = read_rows(rows)
         try:
             moved = await self._put(jobs)
-        except BaseException:
-            await asyncio.shield(self._call(self._side.undo))
+        except Exception:
+            await self._call(self._side.undo)
             raise
         await self._call(self._side.done, moved, spoiled)
         for number, why in spoiled:
@@ -188,7 +225,7 @@ class Relay:
         return moved
 
     async def _call(self, call: Callable[..., Any], *given: Any) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, call, *given)
+        return await asyncio.wrap_future(self._hand.submit(call, *given))
 
     async def _wait(self) -> None:
         self._bell.clear()
