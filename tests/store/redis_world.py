@@ -1,8 +1,10 @@
 """Redis under test: a prefix per world, and time that tests set."""
 
+import contextlib
 import functools
 import time
 import uuid
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,11 @@ import redis
 from redis.cluster import RedisCluster
 
 from tests import servers
+from tests.servers import Redis
 from tests.store.world import PushedClock, World
 from windlass.clock import FakeClock, SystemClock
 from windlass.store.contract import Store
+from windlass.store.dispatch import make_store
 from windlass.store.redis.scripts import CLOCK
 from windlass.store.redis.store import RedisStore
 
@@ -96,3 +100,38 @@ class ClusterWorld(RedisWorld):
     @functools.cached_property
     def raw(self) -> Any:
         return RedisCluster(host="127.0.0.1", port=servers.cluster_nodes()[0].port)
+
+
+class OwnWorld(RedisWorld):
+    """A world on a server of its own."""
+
+    def __init__(self, folder: Path, own: Redis, options: str = "") -> None:
+        self.own = own
+        super().__init__(folder, SystemClock(), options)
+
+    @property
+    def server(self) -> str:
+        return self.own.url
+
+    def wipe(self) -> None:
+        """The server goes, and its keys with it."""
+
+
+@contextlib.asynccontextmanager
+async def opened(folder: Path, options: str = "", **settings: str) -> AsyncGenerator[OwnWorld, None]:
+    with Redis(**settings) as server:
+        world = OwnWorld(folder, server, options)
+        await world.open()
+        try:
+            yield world
+        finally:
+            await world.close()
+
+
+async def try_open(url: str) -> None:
+    """Open a store and close it."""
+    store = make_store(url)
+    try:
+        await store.open()
+    finally:
+        await store.close()
