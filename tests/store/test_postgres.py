@@ -11,6 +11,7 @@ import pytest
 
 from tests import servers
 from tests.store.postgres_world import PgBouncerWorld, PostgresWorld, old_snapshot
+from tests.store.proxy import proxied
 from tests.store.world import World, doc, ends, name, new, new_id, wants, worker_info
 from windlass.clock import SystemClock
 from windlass.errors import ConfigError, StoreUnavailable, UniquePending
@@ -295,3 +296,20 @@ async def test_a_server_that_was_killed_costs_no_job_and_no_store() -> None:
             server.restart()
             assert store.put_now([jobs[0]], 5)[0].new is False
             assert len(await store.get([job.id for job in jobs])) == 50
+
+
+async def test_registering_is_never_repeated() -> None:
+    with servers.Postgres(fsync="off") as server:
+        async with (
+            proxied(server.port) as proxy,
+            opened(server.url.replace(str(server.port), str(proxy.port))) as store,
+        ):
+            proxy.wanted = b"somebody"
+            with pytest.raises(StoreUnavailable, match="did not answer"):
+                await store.enlist(worker_info("somebody"))
+            proxy.wanted = b"its runner"
+            with pytest.raises(StoreUnavailable, match="did not answer"):
+                await store.join(RunnerInfo(id="its runner", worker="somebody", pid=1))
+            (worker,) = await store.workers()
+            assert [runner.id for runner in worker.runners] == ["its runner"]
+            assert proxy.swallowed == 2

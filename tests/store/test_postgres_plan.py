@@ -1,7 +1,7 @@
 """PostgreSQL: with a long past, a long future and many jobs of an unknown task, a call touches no more than before."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ class Meter:
         self.blocks = 0
         rows = AsyncLink.rows
 
-        async def metered(link: AsyncLink, first: Call, then: Call | None = None, **more: Any) -> Rows:
+        async def metered(link: AsyncLink, first: Call, then: Callable[[], Call] | None = None, **more: Any) -> Rows:
             if "enlist" in first.sql or "join_worker" in first.sql:
                 return await rows(link, first, then, **more)
             explained = await rows(link, Call(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {first.sql}", first.params))

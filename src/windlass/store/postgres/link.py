@@ -47,10 +47,12 @@ class Pooler(Exception):
 
 
 class Tries:
-    """The repetitions of one call: whether there is another one, and after which pause."""
+    """The repetitions of one call: whether there is another one, and after which pause. One that is not `repeatable` is
+    never made again when it may have been carried out."""
 
-    def __init__(self, target: Target, patience: float) -> None:
+    def __init__(self, target: Target, patience: float, *, repeatable: bool = True) -> None:
         self.until = time.monotonic() + patience
+        self._repeatable = repeatable
         self._target = target
         self._patience = patience
         self._pause = FIRST_PAUSE
@@ -63,7 +65,8 @@ class Tries:
         lost = error.sqlstate is None or error.sqlstate[:2] == "08" or error.sqlstate[:3] == "57P"
         self._sent |= sent and lost
         passing = lost and isinstance(error, psycopg.OperationalError)
-        if not (passing or error.sqlstate in PASSING | OUTDATED) or time.monotonic() + self._pause >= self.until:
+        final = not (passing or error.sqlstate in PASSING | OUTDATED) or (self._sent and not self._repeatable)
+        if final or time.monotonic() + self._pause >= self.until:
             raise self._end(error) from error
         pause, self._pause = self._pause, min(LONGEST_PAUSE, self._pause * 2)
         return pause * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load
@@ -179,12 +182,19 @@ class AsyncLink:
         self._free = asyncio.Semaphore(MOST)
         self._closed = False
 
-    async def rows(self, first: Call, then: Callable[[], Call] | None = None, *, patience: float = PATIENCE) -> Rows:
+    async def rows(
+        self,
+        first: Call,
+        then: Callable[[], Call] | None = None,
+        *,
+        patience: float = PATIENCE,
+        repeatable: bool = True,
+    ) -> Rows:
         """The rows of a call, repeated (as `then` says, if given) while the reason why it failed may pass.
 
         Raises `StoreUnavailable` when nothing was written, `Unanswered` when that cannot be told.
         """
-        tries, call = Tries(self._ways.target, patience), first
+        tries, call = Tries(self._ways.target, patience, repeatable=repeatable), first
         while True:
             sent = False
             try:

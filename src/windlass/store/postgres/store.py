@@ -115,14 +115,14 @@ class PostgresStore:
         finally:
             await connection.close()
 
-    async def _rows(self, sql: str, *params: Any, patience: float = PATIENCE) -> Rows:
-        return await self._call(Call(filled(sql, self.schema), params), patience=patience)
+    async def _rows(self, sql: str, *params: Any, patience: float = PATIENCE, repeatable: bool = True) -> Rows:
+        return await self._call(Call(filled(sql, self.schema), params), patience=patience, repeatable=repeatable)
 
-    async def _call(self, call: Call, *, patience: float = PATIENCE) -> Rows:
+    async def _call(self, call: Call, *, patience: float = PATIENCE, repeatable: bool = True) -> Rows:
         if not self._link:
             raise StoreUnavailable("the store is not open")
         try:
-            return await self._link.rows(call, patience=patience)
+            return await self._link.rows(call, patience=patience, repeatable=repeatable)
         except Unanswered as error:
             raise StoreUnavailable(f"PostgreSQL at {self.target.place} did not answer in time: {error}") from error
 
@@ -179,10 +179,11 @@ class PostgresStore:
             worker.lease,
             worker.queues,
             worker.concurrency,
+            repeatable=False,
         )
 
     async def join(self, runner: RunnerInfo) -> None:
-        await self._rows(SQL.join_worker, runner.id, runner.worker, runner.pid, list(runner.tasks))
+        await self._rows(SQL.join_worker, runner.id, runner.worker, runner.pid, list(runner.tasks), repeatable=False)
 
     async def exchange(self, runner: str, seq: int, outcomes: Sequence[Outcome], demand: Demand) -> Exchanged:
         rows = await self._call(statements.exchange_call(self.schema, runner, seq, outcomes, demand))
