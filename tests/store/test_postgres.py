@@ -176,6 +176,33 @@ async def test_a_key_in_an_open_transaction_is_pending_and_holds_up_nobody_else(
     assert (await world.put(job))[0].new
 
 
+@pytest.mark.parametrize(
+    ("verb", "meanwhile"),
+    [
+        (Verb.CANCEL, Verb.RETRY),
+        (Verb.DELETE, Verb.RETRY),
+        (Verb.DELETE, Verb.CANCEL),
+        (Verb.RETRY, Verb.CANCEL),
+    ],
+)
+async def test_a_job_that_left_the_state_of_the_filter_meanwhile_is_left_alone(
+    world: PostgresWorld, verb: Verb, meanwhile: Verb
+) -> None:
+    await world.put(job := new(delay=60))
+    with psycopg.connect(servers.postgres_url()) as theirs:
+        theirs.execute(f"SELECT {world.schema}.act(ARRAY[%s], %s, NULL)", (job.id, meanwhile))
+        acting = asyncio.create_task(world.store.act(Filter(state=State.SCHEDULED), verb))
+        async with asyncio.timeout(30):
+            while not world.direct.execute(WAITING_FOR, (theirs.info.backend_pid,)).fetchone():
+                await asyncio.sleep(0.01)
+        theirs.commit()
+    assert await acting == []
+    assert await world.state(job.id) is (State.READY if meanwhile is Verb.RETRY else State.CANCELLED)
+
+
+WAITING_FOR = "SELECT 1 FROM pg_stat_activity WHERE %s = ANY (pg_blocking_pids(pid))"
+
+
 async def test_an_old_snapshot_elsewhere_hides_no_job(world: PostgresWorld) -> None:
     """With bounds that move on while dead rows stay, whatever lands below them is found."""
     crew = await world.crew()

@@ -71,7 +71,7 @@ WITH given AS (
 SELECT id FROM given WHERE n NOT IN (SELECT n FROM noted) ORDER BY n;
 
 -- name: act
-SELECT {schema}.act(%s::text[], %s::text);
+SELECT {schema}.act(%s::text[], %s::text, %s::text);
 
 -- name: prune
 SELECT {schema}.prune(%s::json, %s::integer);

@@ -283,9 +283,10 @@ class PostgresStore:
 
     async def act(self, target: Filter | Sequence[str], verb: Verb) -> list[str]:
         ids = await self._targets(target, verb) if isinstance(target, Filter) else list(target[:BATCH])
+        only_in = target.state if isinstance(target, Filter) else None
         if not ids:
             return []
-        rows = await self._rows(SQL.act, ids, verb, patience=KEEPING_HOUSE)
+        rows = await self._rows(SQL.act, ids, verb, only_in, patience=KEEPING_HOUSE)
         if rows:
             self._ring("work" if verb is Verb.RETRY else "done")
         found = {row[0] for row in rows}

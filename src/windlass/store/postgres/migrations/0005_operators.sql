@@ -1,10 +1,11 @@
 -- What people do to jobs, and what retention drops.
 
-CREATE FUNCTION retry_over(wanted text, moment bigint) RETURNS boolean LANGUAGE plpgsql AS $$
+CREATE FUNCTION retry_over(wanted text, only_in text, moment bigint) RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE
     past history;
 BEGIN
-    EXECUTE 'SELECT * FROM history WHERE id = $1 FOR UPDATE' INTO past USING wanted;
+    EXECUTE 'SELECT * FROM history WHERE id = $1 AND ($2 IS NULL OR state = $2) FOR UPDATE' INTO past
+        USING wanted, only_in;
     IF past.id IS NULL THEN
         RETURN false;
     END IF;
@@ -24,7 +25,8 @@ BEGIN
     RETURN true;
 END $$;
 
-CREATE FUNCTION act(ids text[], verb text) RETURNS SETOF text LANGUAGE plpgsql
+-- With `only_in`, a job that is in another state by now is left alone.
+CREATE FUNCTION act(ids text[], verb text, only_in text) RETURNS SETOF text LANGUAGE plpgsql
 SET search_path = {schema}, pg_temp SET lock_timeout = '5s' SET jit = off AS $$
 DECLARE
     moment bigint := now_micros();
@@ -36,25 +38,29 @@ BEGIN
             UPDATE live SET cancelling = (state = 'running'), reason = 'cancelled by an operator',
                 finished_at = CASE WHEN state <> 'running' THEN moment END,
                 state = CASE WHEN state = 'running' THEN state ELSE 'cancelled' END
-            WHERE id = wanted AND NOT cancelling RETURNING state INTO after;
+            WHERE id = wanted AND NOT cancelling AND (only_in IS NULL OR state = only_in) RETURNING state INTO after;
             CONTINUE WHEN NOT FOUND;
             IF after = 'cancelled' THEN
                 PERFORM archive(ARRAY[wanted]);
             END IF;
         ELSIF verb = 'delete' THEN
-            UPDATE live SET state = 'cancelled', finished_at = moment WHERE id = wanted AND state <> 'running';
+            UPDATE live SET state = 'cancelled', finished_at = moment
+            WHERE id = wanted AND state <> 'running' AND (only_in IS NULL OR state = only_in);
             IF FOUND THEN
                 PERFORM archive(ARRAY[wanted]);
+                EXECUTE 'DELETE FROM history WHERE id = $1' USING wanted;
+            ELSE
+                EXECUTE 'DELETE FROM history WHERE id = $1 AND ($2 IS NULL OR state = $2)' USING wanted, only_in;
             END IF;
-            EXECUTE 'DELETE FROM history WHERE id = $1' USING wanted;
             GET DIAGNOSTICS after = ROW_COUNT;
             CONTINUE WHEN after = '0';
         ELSE
-            UPDATE live SET state = 'ready', run_at = moment, rank = moment WHERE id = wanted AND state = 'scheduled';
+            UPDATE live SET state = 'ready', run_at = moment, rank = moment WHERE id = wanted AND state = 'scheduled'
+                AND (only_in IS NULL OR state = only_in);
             IF FOUND THEN
                 PERFORM note_lines(ARRAY[line], ARRAY[priority], ARRAY[rank]) FROM live WHERE id = wanted;
             ELSE
-                CONTINUE WHEN NOT retry_over(wanted, moment);
+                CONTINUE WHEN NOT retry_over(wanted, only_in, moment);
             END IF;
         END IF;
         RETURN NEXT wanted;
