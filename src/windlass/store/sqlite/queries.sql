@@ -244,3 +244,9 @@ SELECT id, host, pid, version, lease, queues, concurrency, started_at FROM worke
 SELECT id, worker, pid, tasks, joined_at,
     (SELECT count(*) FROM jobs INDEXED BY held WHERE jobs.runner = runners.id AND jobs.state = 'running')
 FROM runners ORDER BY joined_at, id;
+
+-- name: schema_version
+SELECT max(version) FROM windlass_schema;
+
+-- name: add_version
+INSERT INTO windlass_schema (version) VALUES (?);

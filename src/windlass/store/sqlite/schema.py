@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from windlass.errors import ConfigError
 from windlass.store.queries import load_migrations
+from windlass.store.sqlite.moves import SQL
 from windlass.store.sqlite.rows import one
 from windlass.store.sqlite.writer import is_locked
 
@@ -47,7 +48,7 @@ def apply_migrations(db: sqlite3.Connection) -> list[str]:
     steps = known_steps()
     taken: list[str] = []
     for number, name, script in steps:
-        if one(db, "PRAGMA user_version") >= number:
+        if version_of(db) >= number:
             continue
         begin(db)
         try:
@@ -57,18 +58,29 @@ def apply_migrations(db: sqlite3.Connection) -> list[str]:
         except BaseException:
             db.execute("ROLLBACK")
             raise
-    refuse_newer(one(db, "PRAGMA user_version"), steps[-1][0])
+    refuse_newer(version_of(db), steps[-1][0])
     return taken
 
 
 def take_step(db: sqlite3.Connection, number: int, script: str) -> bool:
     """Bring the schema to `number` inside the open transaction; whether it was older."""
-    if one(db, "PRAGMA user_version") >= number:
+    if version_of(db) >= number:
         return False
     for statement in statements(script):
         db.execute(statement)
-    db.execute(f"PRAGMA user_version = {number}")
+    db.execute(SQL.add_version, (number,))
     return True
+
+
+def version_of(db: sqlite3.Connection) -> int:
+    """The number of the last step taken, 0 before the first. `PRAGMA user_version` is left to the user, whose own tables
+    may be in the same file."""
+    try:
+        return int(one(db, SQL.schema_version) or 0)
+    except sqlite3.OperationalError as error:
+        if "no such table" not in str(error):
+            raise
+        return 0
 
 
 def refuse_newer(version: int, known: int) -> None:
@@ -80,7 +92,7 @@ def refuse_newer(version: int, known: int) -> None:
 def bring_up(db: sqlite3.Connection) -> None:
     """The same inside a transaction that is open already. Raises `ConfigError` for a newer schema."""
     steps = known_steps()
-    version = one(db, "PRAGMA user_version")
+    version = version_of(db)
     if version != steps[-1][0]:
         refuse_newer(version, steps[-1][0])
         for number, _, script in steps:
@@ -129,7 +141,7 @@ def probe(db: sqlite3.Connection, path: str) -> Mapping[str, str]:
     found = {
         "engine": f"SQLite {sqlite3.sqlite_version}",
         "file": path,
-        "schema": str(one(db, "PRAGMA user_version")),
+        "schema": str(version_of(db)),
         "journal": str(one(db, "PRAGMA journal_mode")),
         "synchronous": {1: "normal", 2: "full"}.get(one(db, "PRAGMA synchronous"), "?"),
         "integrity": str(one(db, "PRAGMA quick_check(1)")),

@@ -1,4 +1,8 @@
 -- Times are whole microseconds since the epoch. See docs/design/claim.md.
+CREATE TABLE windlass_schema (
+    version INTEGER PRIMARY KEY NOT NULL    -- of each step taken
+) STRICT;
+
 CREATE TABLE jobs (
     id          TEXT PRIMARY KEY NOT NULL,
     line        TEXT NOT NULL,              -- queue/task, with a ! behind it for a suspect
