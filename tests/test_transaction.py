@@ -209,6 +209,9 @@ def test_an_attempt_whose_job_was_taken_over_writes_nothing(ledger: Ledger, lane
         right = await attempt(new, "r2")
         assert ledger.rows() == 1
         assert (await store.get([old.id]))[0].state is State.SUCCEEDED
+        again = await attempt(new, "r2")
+        assert again.superseded, "as after a commit whose answer was lost: what it wrote stands once"
+        assert ledger.rows() == 1
         assert await store.settle("r2", right.ended), "its outcome may be repeated"  # type: ignore[attr-defined]
         await ledger.app.aclose()
 

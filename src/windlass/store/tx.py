@@ -61,7 +61,8 @@ class Block(Protocol):
         """Open it; the connection for the user."""
 
     def leave(self, runner: str, outcome: Outcome | None) -> Steps[bool]:
-        """Settle and commit; None rolls back. False: the outcome does not stand, and all was rolled back."""
+        """Settle and commit; None rolls back. False: the outcome does not stand, and all was rolled back. Neither does
+        one that was applied before: what was written with it would be written twice."""
 
     def abandon(self) -> None:
         """Nobody waits for `enter` any more: let it end soon. Called from any thread."""
@@ -74,7 +75,7 @@ class Joinable(Protocol):
         """Store jobs in the open transaction of a connection. Raises `ConfigError` if it leads elsewhere."""
 
     def settle(self, runner: str, outcome: Outcome) -> Start[bool]:
-        """Apply an outcome in the open transaction of a connection; whether it stands."""
+        """Apply an outcome in the open transaction of a connection; whether it stands, and was not applied before."""
 
     def ring(self, topic: Topic = "work") -> None:
         """Hint that there is work, or that a job is done. Never blocks, never raises."""

@@ -155,8 +155,8 @@ class Completion:
         else:
             attempt.superseded = True
             raise Evicted(
-                f"job {attempt.claim.id} was taken from this attempt (fence {attempt.claim.fence}), so what its "
-                "transaction wrote was rolled back: the job is another's now"
+                f"job {attempt.claim.id} is not this attempt's any more (fence {attempt.claim.fence}), so what its "
+                "transaction wrote was rolled back: the job is another's now, or an earlier transaction settled it"
             )
 
     def _outcome(self) -> Outcome:

@@ -18,6 +18,15 @@ SELECT * FROM {schema}.exchange(%s::text, %s::bigint, %s::text::text[], %s::text
 -- name: settle
 SELECT {schema}.settle(%s::text, %s::json);
 
+-- name: settle_first
+-- Inside a transaction in which a task has written: only for a job that still runs, so that no outcome stands twice.
+WITH held AS (
+    SELECT id FROM {schema}.live
+    WHERE id = %s::text AND fence = %s::bigint AND seq = %s::bigint AND runner = %s::text AND state = 'running'
+    FOR UPDATE
+)
+SELECT {schema}.settle(%s::text, %s::json) FROM held;
+
 -- name: enlist
 SELECT {schema}.enlist(%s::text, %s::text, %s::integer, %s::text, %s::double precision, %s::text, %s::integer);
 

@@ -315,9 +315,15 @@ def settle_call(schema: str, runner: str, outcome: Outcome) -> Call:
     return Call(filled(SQL.settle, schema), (runner, outcomes_json([outcome])))
 
 
+def settle_first_call(schema: str, runner: str, outcome: Outcome) -> Call:
+    """The same for an outcome that was not applied before."""
+    held = (outcome.id, outcome.fence, outcome.seq, runner)
+    return Call(filled(SQL.settle_first, schema), (*held, runner, outcomes_json([outcome])))
+
+
 def read_settle(rows: Sequence[Sequence[Any]]) -> bool:
     """Whether the outcome stands."""
-    return not rows[0][0]
+    return bool(rows) and not rows[0][0]
 
 
 def to_json(value: Any) -> str:

@@ -67,7 +67,7 @@ class PostgresTx:
     def settle(self, runner: str, outcome: Outcome) -> Start[bool]:
         def start(anchor: object) -> Steps[bool]:
             yield from self._find_schema(anchor)
-            rows = yield statements.settle_call(self._target.quoted, runner, outcome)
+            rows = yield statements.settle_first_call(self._target.quoted, runner, outcome)
             return statements.read_settle(rows)
 
         return start
@@ -241,7 +241,7 @@ class ServerBlock:
         self._db.pgconn.finish()
 
     def _settle(self, runner: str, outcome: Outcome) -> Steps[bool]:
-        call = statements.settle_call(self._target.quoted, runner, outcome)
+        call = statements.settle_first_call(self._target.quoted, runner, outcome)
         self._db.row_factory = tuple_row
         cursor = yield partial(self._db.execute, call.sql, call.params)
         rows = yield cursor.fetchall

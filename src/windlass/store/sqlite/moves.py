@@ -195,6 +195,11 @@ def settle(db: Connection, now: int, runner: str, outcomes: Sequence[Outcome]) -
     return refused
 
 
+def settle_first(db: Connection, now: int, runner: str, outcome: Outcome) -> bool:
+    """Apply an outcome that was not applied before; whether it stands."""
+    return not stands(db, runner, outcome) and not settle(db, now, runner, [outcome])
+
+
 def settle_one(db: Connection, now: int, runner: str, outcome: Outcome) -> bool:
     """Apply an outcome that is not a plain success; whether it stands."""
     changed = db.execute(

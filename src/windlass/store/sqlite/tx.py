@@ -54,7 +54,7 @@ class SQLiteTx:
 
     def settle(self, runner: str, outcome: Outcome) -> Start[bool]:
         def settle(db: sqlite3.Connection) -> bool:
-            return not moves.settle(db, micros(self._clock.now()), runner, [outcome])
+            return moves.settle_first(db, micros(self._clock.now()), runner, outcome)
 
         def start(_: object) -> Steps[bool]:
             stands: bool = yield lambda db: join(db, self.path, SQL.seize, settle)
@@ -251,7 +251,7 @@ class FileBlock:
                     "Run no COMMIT or ROLLBACK in it"
                 )
             with plain_rows(db):
-                stands = not moves.settle(db, micros(self._clock.now()), runner, [outcome])
+                stands = moves.settle_first(db, micros(self._clock.now()), runner, outcome)
             if stands:
                 db.execute("COMMIT")
             return stands
