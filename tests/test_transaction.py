@@ -8,14 +8,18 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from urllib.parse import urlsplit
 
+import psycopg
 import pytest
 
 from tests.servers import postgres_url
+from tests.store.proxy import proxied
 from tests.worker.rig import Rig, until
 from windlass import App, ConfigError, JobFailed, State, current
 from windlass.errors import Evicted
 from windlass.model import Claim, Demand, Ending, Lane, RunnerInfo, WorkerInfo
+from windlass.store.postgres import statements
 from windlass.vault import Vault
 from windlass.worker.completion import Transactions
 from windlass.worker.pipeline import Running, perform, perform_blocking
@@ -234,6 +238,44 @@ def test_the_block_tells_that_the_job_was_taken_over(ledger: Ledger) -> None:
                 pass
         transactions.close()
         await ledger.app.aclose()
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize("ledger", ["postgresql"], indirect=True)
+def test_a_runner_that_is_cut_off_before_its_commit_holds_its_job_no_longer_than_a_lease(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(statements, "COMMIT_WITHIN", 0.5)
+    there = urlsplit(ledger.app.config.url)
+
+    async def scene() -> None:
+        store = await ledger.app.connect()
+        await ledger.tasks.book_on_loop.aenqueue(1)
+        claim = await claimed(ledger.app, "r1")
+        async with proxied(there.port or 5432) as proxy:
+            proxy.wanted, proxy.silent = b"COMMIT", True
+            through = there._replace(netloc=f"{there.username}@127.0.0.1:{proxy.port}").geturl()
+            transactions = Transactions(through, "r1", Vault())
+            context = Running(claim, transactions=transactions)
+            context.shape, context.limit = ledger.tasks.book_on_loop.shape, 1000
+            ending = asyncio.create_task(write(context))
+            done, _ = await asyncio.wait({ending}, timeout=60)
+            assert done, "the server still waits for the commit"
+            assert isinstance(ending.exception(), psycopg.errors.IdleInTransactionSessionTimeout)
+            transactions.close()
+        await store.release(["r1"], Ending.LOST)
+        assert (await store.get([claim.id]))[0].state is State.READY
+        assert ledger.rows() == 0
+        await ledger.app.aclose()
+
+    async def write(context: Running) -> None:
+        async with context.transaction() as db:
+            await db.execute(f"INSERT INTO {ledger.tasks.TABLE} VALUES ('cut off', 1)")
+            watched = await db.execute(
+                "SELECT current_setting('tcp_keepalives_idle'), current_setting('tcp_user_timeout')"
+            )
+            assert await watched.fetchone() == ("10", "10000")
 
     asyncio.run(scene())
 

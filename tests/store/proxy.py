@@ -8,30 +8,44 @@ GREEDY = 1 << 20
 
 
 class Proxy:
-    """Passes bytes on; instead of the answer to what `wanted` names, once, the connection ends."""
+    """Passes bytes on; instead of the answer to what `wanted` names, once, the connection ends. With `silent`, not even
+    that is passed on, and nothing ends: the network is cut."""
 
     def __init__(self, server: int) -> None:
         self._server = server
         self.port = 0
         self.wanted = b""
+        self.silent = False
         self.swallowed = 0
+        self.serving: set[asyncio.Task[None]] = set()
 
-    async def serve(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
+    def serve(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
+        """Take one connection."""
+        self.serving.add(asyncio.create_task(self._serve(client, to_client)))
+
+    async def _serve(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
         """One connection, to its end."""
         server, to_server = await asyncio.open_connection("127.0.0.1", self._server)
         asking = asyncio.create_task(self._ask(client, to_server))
-        with contextlib.closing(to_client), contextlib.closing(to_server):
+        try:
             while answer := await server.read(GREEDY):
                 if asking.done():
                     self.swallowed += 1
                     return
                 to_client.write(answer)
+        finally:
+            asking.cancel()
+            to_client.close()
+            to_server.close()
 
     async def _ask(self, client: asyncio.StreamReader, to_server: asyncio.StreamWriter) -> None:
         """Until it said what is wanted, or leaves."""
         while said := await client.read(GREEDY):
+            found = bool(self.wanted) and self.wanted in said
+            if found and self.silent:
+                await asyncio.Event().wait()
             to_server.write(said)
-            if self.wanted and self.wanted in said:
+            if found:
                 self.wanted = b""
                 return
         to_server.close()
@@ -47,4 +61,6 @@ async def proxied(server: int) -> AsyncGenerator[Proxy, None]:
         yield proxy
     finally:
         listening.close()
-        await asyncio.sleep(0.05)
+        for task in proxy.serving:
+            task.cancel()
+        await asyncio.gather(*proxy.serving, return_exceptions=True)

@@ -19,13 +19,14 @@ SELECT * FROM {schema}.exchange(%s::text, %s::bigint, %s::text::text[], %s::text
 SELECT {schema}.settle(%s::text, %s::json);
 
 -- name: settle_first
--- Inside a transaction in which a task has written: only for a job that still runs, so that no outcome stands twice.
+-- Inside a transaction in which a task has written: only for a job that still runs, so that no outcome stands twice. Now
+-- that nothing but the commit is to come, the server waits for it only as long as we say.
 WITH held AS (
     SELECT id FROM {schema}.live
     WHERE id = %s::text AND fence = %s::bigint AND seq = %s::bigint AND runner = %s::text AND state = 'running'
     FOR UPDATE
 )
-SELECT {schema}.settle(%s::text, %s::json) FROM held;
+SELECT {schema}.settle(%s::text, %s::json), set_config('idle_in_transaction_session_timeout', %s, true) FROM held;
 
 -- name: enlist
 SELECT {schema}.enlist(%s::text, %s::text, %s::integer, %s::text, %s::double precision, %s::text, %s::integer);
@@ -140,6 +141,11 @@ FROM {schema}.workers ORDER BY started_at, id;
 SELECT id, worker, pid, tasks, joined_at,
     (SELECT count(*) FROM {schema}.live l WHERE l.runner = runners.id AND l.state = 'running')
 FROM {schema}.runners ORDER BY joined_at, id;
+
+-- name: watch_client
+-- Within a transaction: the server notices when the other end of its connection is gone, and rolls back.
+SELECT set_config('tcp_keepalives_idle', '10', true), set_config('tcp_keepalives_interval', '5', true),
+    set_config('tcp_keepalives_count', '3', true), set_config('tcp_user_timeout', '10000', true);
 
 -- name: ring
 -- A hint need not be on the disk before it is heard.

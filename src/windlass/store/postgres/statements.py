@@ -19,6 +19,10 @@ from windlass.store.rows import MICRO, micros
 
 SQL = load_queries("windlass.store.postgres", "queries.sql")
 DAY = 86_400 * MICRO
+COMMIT_WITHIN = 15.0
+"""Seconds that the server waits for the commit of a transaction that settled its job; then it rolls back. As long as a
+lease: whoever takes longer is taken for dead."""
+
 STATES: Mapping[str | None, State | None] = {str(state): state for state in State} | {None: None}
 
 
@@ -318,7 +322,9 @@ def settle_call(schema: str, runner: str, outcome: Outcome) -> Call:
 def settle_first_call(schema: str, runner: str, outcome: Outcome) -> Call:
     """The same for an outcome that was not applied before."""
     held = (outcome.id, outcome.fence, outcome.seq, runner)
-    return Call(filled(SQL.settle_first, schema), (*held, runner, outcomes_json([outcome])))
+    return Call(
+        filled(SQL.settle_first, schema), (*held, runner, outcomes_json([outcome]), f"{COMMIT_WITHIN * 1000:g}")
+    )
 
 
 def read_settle(rows: Sequence[Sequence[Any]]) -> bool:

@@ -214,6 +214,7 @@ class ServerBlock:
     def _begin(self) -> Steps[Any]:
         self._open = self._db.transaction()
         yield self._open.__aenter__ if self._async else self._open.__enter__
+        yield partial(self._db.execute, SQL.watch_client)
         watch(self._db)
         return self._db
 

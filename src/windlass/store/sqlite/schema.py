@@ -73,8 +73,8 @@ def take_step(db: sqlite3.Connection, number: int, script: str) -> bool:
 
 
 def version_of(db: sqlite3.Connection) -> int:
-    """The number of the last step taken, 0 before the first. `PRAGMA user_version` is left to the user, whose own tables
-    may be in the same file."""
+    """The number of the last step taken, 0 before the first. `PRAGMA user_version` is left to the user, who may keep
+    tables in the same file."""
     try:
         return int(one(db, SQL.schema_version) or 0)
     except sqlite3.OperationalError as error:
