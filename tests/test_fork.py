@@ -133,6 +133,17 @@ assert app.jobs.count() == len(made)
 app.close()
 """
 
+IMPORTING = """
+first = threading.Thread(target=lambda: add.enqueue(1))
+first.start()
+while not {"windlass.store.sqlite.store", "psycopg", "redis"} & set(sys.modules):
+    pass
+ids_of(fork(lambda: [add.enqueue(2).id]))
+first.join()
+assert app.jobs.count() == 2
+app.close()
+"""
+
 ORPHAN = """
 look = [sys.executable, "-c", f"from windlass import App; a = App({sys.argv[1]!r}); print(a.jobs.count()); a.close()"]
 add.enqueue(0)
@@ -189,8 +200,12 @@ def test_forks_at_any_moment(url: str) -> None:
     run(MANY, url)
 
 
-def test_forks_while_the_store_is_opened(tmp_path: Path) -> None:
-    run(OPENING, f"sqlite:///{tmp_path}/fork.db")
+def test_forks_while_the_store_is_opened(url: str) -> None:
+    run(OPENING, url)
+
+
+def test_a_fork_while_the_driver_is_imported(url: str) -> None:
+    run(IMPORTING, url)
 
 
 def test_a_child_outlives_its_parent(tmp_path: Path) -> None:

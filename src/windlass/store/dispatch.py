@@ -3,13 +3,13 @@
 import asyncio
 from collections.abc import Coroutine
 from functools import partial
-from importlib import import_module
 from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
 
 from windlass.clock import Clock, SystemClock
 from windlass.errors import ConfigError, StoreUnavailable
 from windlass.store.contract import Store
+from windlass.store.fork import import_engine
 
 T = TypeVar("T")
 
@@ -35,7 +35,7 @@ def make_store(url: str, clock: Clock | None = None) -> Store:
         )
     module, name, extra = ENGINES[scheme]
     try:
-        engine = import_module(f"windlass.store.{module}")
+        engine = import_engine(f"windlass.store.{module}")
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"a {scheme}:// store needs its driver ({error.name} is missing): pip install 'windlass[{extra}]'"

@@ -7,7 +7,6 @@ asynchronous ones. A step is one statement, or for SQLite a function of the `sql
 import inspect
 import sqlite3
 from collections.abc import Callable, Generator, Sequence
-from importlib import import_module
 from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
@@ -18,6 +17,7 @@ from windlass.config import masked
 from windlass.errors import ConfigError
 from windlass.model import NewJob, Outcome, Placed
 from windlass.store.contract import Topic
+from windlass.store.fork import import_engine
 
 T = TypeVar("T")
 
@@ -139,7 +139,7 @@ def make_joinable(url: str, instead: str = OUTBOX, clock: Clock | None = None) -
         )
     module, name = SQL_STORES[scheme]
     try:
-        engine = import_module(module)
+        engine = import_engine(module)
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"a {scheme}:// store needs its driver ({error.name} is missing): pip install 'windlass[postgres]'"

@@ -1,5 +1,7 @@
 """What both ways to a server share: commands as bytes, where the server is, what an error means."""
 
+import email.parser  # noqa: F401 - connecting needs these two; imported with the driver, a fork waits for them
+import encodings.idna  # noqa: F401
 import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field

@@ -35,9 +35,10 @@ from windlass.model import (
     Verb,
     WorkerInfo,
 )
+from windlass.store import fork
 from windlass.store.contract import BATCH, Topic
 from windlass.store.rows import MICRO, micros
-from windlass.store.sqlite import fork, moves, reads
+from windlass.store.sqlite import moves, reads
 from windlass.store.sqlite.moves import SQL
 from windlass.store.sqlite.rows import one
 from windlass.store.sqlite.schema import apply_migrations, parse, probe, refuse_old, use_log

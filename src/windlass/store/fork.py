@@ -1,15 +1,21 @@
-"""A fork finds nobody inside SQLite, and its child closes what it inherits before it opens anything.
+"""A fork finds nobody inside SQLite, and nobody who imports a driver; its child closes what it inherits before it opens
+anything.
 
 SQLite remembers which locks its process holds. A forked child inherits that memory but none of the locks: a connection
 that it opens beside inherited ones believes in locks that are not there, waits for others that nobody holds, and, when
 some other process empties the log under it, loses what it commits.
+
+Python keeps a lock for each module that is being imported. A child inherits it, but not the thread that would let go of
+it: whoever needs the module there waits for ever.
 """
 
+import contextlib
 import logging
 import os
 import threading
 import weakref
-from types import TracebackType
+from importlib import import_module
+from types import ModuleType, TracebackType
 from typing import Protocol
 
 logger = logging.getLogger("windlass.store")
@@ -69,6 +75,15 @@ _held: list[Forked] = []
 _forking = threading.Lock()
 """Two threads may fork at once."""
 
+_importing = threading.RLock()
+"""A module may fork while it is imported."""
+
+
+def import_engine(name: str) -> ModuleType:
+    """A module of ours, with the driver that it needs. Raises `ModuleNotFoundError`."""
+    with _importing:
+        return import_module(name)
+
 
 def watch(one: Forked) -> None:
     """Tell `one` of every fork of this process, for as long as it exists. It has not been inside SQLite yet."""
@@ -88,6 +103,7 @@ def warn(path: str) -> None:
 
 def _hold_all() -> None:
     _forking.acquire()
+    _importing.acquire(timeout=PATIENCE)
     _held.extend(_watched)
     for one in _held:
         one.hold()
@@ -96,12 +112,14 @@ def _hold_all() -> None:
 def _let_go_all() -> None:
     while _held:
         _held.pop().let_go()
+    with contextlib.suppress(RuntimeError):  # it was waited for in vain
+        _importing.release()
     _forking.release()
 
 
 def _abandon_all() -> None:
-    global _forking
-    _forking = threading.Lock()
+    global _forking, _importing
+    _forking, _importing = threading.Lock(), threading.RLock()
     _watched.clear()
     while _held:
         _held.pop().abandon()
