@@ -336,7 +336,7 @@ class Witness:
     async def act(self, ids: Sequence[str], verb: Verb) -> list[str]:
         await self._notice_expired()
         done = await self._store.act(ids, verb)
-        for id in sorted(ids, key=lambda id: id not in done):  # one that was done may be why another was not
+        for id in sorted(ids, key=lambda one: one not in done):  # one that was done may be why another was not
             self.tell("acted", id, word=str(verb), yes=id in done)
             self._acted(id, verb, id in done)
         return done
