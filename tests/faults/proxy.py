@@ -43,8 +43,12 @@ class Proxy:
 
     def _call(self, what: Callable[[], Any]) -> None:
         done = threading.Event()
-        self._loop.call_soon_threadsafe(what)
-        self._loop.call_soon_threadsafe(done.set)
+
+        def do() -> None:  # in one step: the loop may be closed after it
+            what()
+            done.set()
+
+        self._loop.call_soon_threadsafe(do)
         done.wait(10)
 
     def _abort(self) -> None:
