@@ -10,10 +10,9 @@ import time
 import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
 from windlass import blocking
-from windlass.config import Config, masked
+from windlass.config import Config, masked, scheme_of
 from windlass.errors import ConfigError, EnqueueUnknown, StoreUnavailable
 from windlass.model import NewJob, Placed
 from windlass.store.contract import Store
@@ -38,7 +37,7 @@ class Access:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self._shared = urlsplit(config.url).scheme in SHARED
+        self._shared = scheme_of(config.url) in SHARED
         self._lock = threading.Lock()
         self._stores: dict[asyncio.AbstractEventLoop | None, Store] = {}
         self._opening: dict[asyncio.AbstractEventLoop, asyncio.Task[Store]] = {}

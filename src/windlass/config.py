@@ -10,6 +10,7 @@ from datetime import timedelta
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
+from urllib.parse import SplitResult, urlsplit
 
 from windlass.errors import ConfigError
 from windlass.machine import default_processes
@@ -162,7 +163,7 @@ def check(name: str, value: Any, where: str) -> Any:
     if not isinstance(value, str):
         raise ConfigError(f"expected text for {where}; {value!r} came")
     if name == "url" and "://" not in value:
-        raise ConfigError(f"expected a URL such as sqlite:///windlass.db for {where}; {value!r} came")
+        raise ConfigError(f"expected a URL such as sqlite:///windlass.db for {where}; {masked(value)!r} came")
     return value
 
 
@@ -244,7 +245,41 @@ def project_settings(project: Path | None) -> dict[str, Any]:
     return found
 
 
+# URLs hold passwords
+
+
+LOGIN = re.compile(r"(?:^(?!.*://)|://)[^:/@?]*:(.*)@", re.DOTALL)
+NAMED = re.compile(
+    r"(?:^|[?&\s])[\w.%+-]*(?:pass|secret|token|key|listen(?!=off(?:&|$)))[\w.%+-]*\s*=\s*([^&]*)", re.IGNORECASE
+)
+QUOTED = re.compile(r"""(["']).*\1""", re.DOTALL)
+
+
 def masked(url: str) -> str:
     """A URL without its password, for people and logs; rather too much is hidden than too little."""
-    hidden = re.sub(r"(://[^:/@?]*:).*@", r"\1***@", url)
-    return re.sub(r"([?&][^=&]*(?:pass|secret|token|key)[^=&]*=)[^&]*", r"\1***", hidden, flags=re.IGNORECASE)
+    shown = list(url)
+    for found in (*LOGIN.finditer(url), *NAMED.finditer(url)):
+        first, end = found.span(1)
+        shown[first:end] = "\0" * (end - first)
+    return re.sub("\0+", "***", "".join(shown))
+
+
+def complaint(url: str, error: Exception) -> str:
+    """What a driver, or Python, says of a URL. They quote what they do not understand, and that may be the rest of a
+    password that was not escaped."""
+    return str(error) if masked(url) == url else QUOTED.sub("***", str(error))
+
+
+def split_url(url: str) -> SplitResult:
+    """The parts of a server's URL. Raises `ValueError` for a user or password that ends too early: the rest of it would
+    be taken for a host or a database, and be shown as such."""
+    login, _, _ = url.partition("://")[2].partition("?")[0].rpartition("@")
+    if set(login) & set("/#@"):
+        raise ValueError("its user or password holds / # or @: write them as %2F, %23 and %40")
+    return urlsplit(url)
+
+
+def scheme_of(url: str) -> str:
+    """What stands in front of ://, empty if there is none."""
+    scheme, mark, _ = url.partition("://")
+    return scheme.lower() if mark else ""

@@ -55,6 +55,19 @@ _AFTER = {
 }
 
 
+class Discreet(Struct, frozen=True):
+    """Base of what holds payloads: its repr, which ends in logs and tracebacks, tells how long they are and no more."""
+
+    def __repr__(self) -> str:
+        shown = (f"{name}={of_payload(getattr(self, name))}" for name in self.__struct_fields__)
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+def of_payload(value: object) -> str:
+    """The repr of a value; of bytes only their number."""
+    return f"<{len(value)} bytes>" if isinstance(value, bytes) else repr(value)
+
+
 class Failure(Struct, frozen=True, kw_only=True):
     """An error as data: never pickled, never rebuilt into a class."""
 
@@ -63,7 +76,7 @@ class Failure(Struct, frozen=True, kw_only=True):
     traceback: str = ""
 
 
-class NewJob(Struct, frozen=True, kw_only=True, gc=False):
+class NewJob(Discreet, frozen=True, kw_only=True, gc=False):
     """One request to run a task, before a store has it. `delay` and `expires_in` are seconds from the store's now.
 
     `fresh`: the id was made for this very put, so a store need not look for it among finished jobs.
@@ -105,7 +118,7 @@ class Mark(Struct, frozen=True, kw_only=True):
     ttl: float
 
 
-class Doc(Struct, frozen=True, kw_only=True):
+class Doc(Discreet, frozen=True, kw_only=True):
     """A small versioned document. `version` is the one that was read (0: it must not exist yet)."""
 
     kind: str
@@ -126,7 +139,7 @@ class Placed(Struct, frozen=True, kw_only=True, gc=False):
     new: bool
 
 
-class Claim(Struct, frozen=True, kw_only=True):
+class Claim(Discreet, frozen=True, kw_only=True):
     """One job handed to a runner. (`id`, `fence`, runner, `seq`) names this attempt and no other, ever."""
 
     id: str
@@ -143,7 +156,7 @@ class Claim(Struct, frozen=True, kw_only=True):
     run_at: float
 
 
-class Outcome(Struct, frozen=True, kw_only=True):
+class Outcome(Discreet, frozen=True, kw_only=True):
     """How one attempt ended. `attempt` and `lost` are the job's new counts; `delay` is in seconds from now."""
 
     id: str
@@ -242,7 +255,7 @@ class Attempt(Struct, frozen=True, kw_only=True):
     failure: Failure | None = None
 
 
-class JobRecord(Struct, frozen=True, kw_only=True):
+class JobRecord(Discreet, frozen=True, kw_only=True):
     """A job as its store has it. Times are seconds since the epoch, by the store's clock."""
 
     id: str

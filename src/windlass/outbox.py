@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Struct
 
 from windlass.app import App
-from windlass.config import masked
+from windlass.config import complaint, masked, split_url
 from windlass.errors import ConfigError
 from windlass.jobs import Job
 from windlass.model import NewJob, Placed, State
@@ -33,6 +33,7 @@ R = TypeVar("R")
 
 SQL = load_queries("windlass", "outbox.sql")
 TABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)?")
+ALIAS = re.compile(r"[\w.-]+")
 TIMEOUTS = {"connect_timeout": 5, "tcp_user_timeout": 10_000, "keepalives_idle": 10, "keepalives_interval": 5}
 
 
@@ -44,7 +45,7 @@ class Database(Struct, frozen=True):
     where: str
     place: str
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return self.place
 
 
@@ -208,7 +209,7 @@ class Outbox:
 
 def is_alias(given: Any) -> bool:
     """Whether this can only be the alias of a Django database."""
-    return isinstance(given, str) and "://" not in given
+    return isinstance(given, str) and ALIAS.fullmatch(given) is not None
 
 
 def database_of(given: Any) -> Database:
@@ -221,7 +222,7 @@ def database_of(given: Any) -> Database:
     if isinstance(text, str):
         scheme, _, rest = text.partition("://")
         engine = scheme.partition("+")[0]
-        if engine == "sqlite" and len(rest) > 1 and ":memory:" not in rest:
+        if engine == "sqlite" and rest.startswith("/") and len(rest) > 1 and ":memory:" not in rest:
             return sqlite_file(rest.partition("?")[0][1:])
         if engine in ("postgresql", "postgres"):
             return postgres_server(f"postgresql://{rest}")
@@ -265,9 +266,13 @@ def postgres_server(url: str, **given: Any) -> Database:
     except ModuleNotFoundError as error:
         raise ConfigError("the relay of an Outbox needs psycopg: pip install 'windlass[postgres]'") from error
     try:
+        split_url(url)
         known = {**TIMEOUTS, "application_name": "windlass outbox", **info.conninfo_to_dict(url, **given)}
         where = str(info.make_conninfo(**known))
-    except psycopg.Error as error:
-        raise ConfigError(f"expected postgresql://user:password@host:port/database for an Outbox: {error}") from None
+    except (ValueError, psycopg.Error) as error:
+        raise ConfigError(
+            f"expected postgresql://user:password@host:port/database for an Outbox; {masked(url)} came: "
+            f"{complaint(url, error)}"
+        ) from None
     host = known.get("host", "local socket")
     return Database("postgresql", where, f"postgresql://{host}:{known.get('port', 5432)}/{known.get('dbname', '')}")

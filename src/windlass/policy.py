@@ -26,6 +26,9 @@ MAX_TEXT = 64 * 1024
 Backoff = float | Callable[[int], float] | None
 Kinds = tuple[type[BaseException] | str, ...]
 
+Hide = Callable[[str], str]
+"""Takes out of a text what nobody shall see; `str` hides nothing."""
+
 
 @dataclass(frozen=True, slots=True)
 class Retry:
@@ -105,14 +108,14 @@ def succeeded(claim: Claim, result: bytes | None) -> Outcome:
     )
 
 
-def raised(claim: Claim, error: BaseException, retry: Retry) -> Outcome:
+def raised(claim: Claim, error: BaseException, retry: Retry, hide: Hide = str) -> Outcome:
     """The attempt ended by an exception: a directive, or a failure that may be tried again."""
     if isinstance(error, Snooze):
-        return outcome(claim, Ending.SNOOZED, delay=bounded(error.delay), reason=describe(error).message)
+        return outcome(claim, Ending.SNOOZED, delay=bounded(error.delay), reason=describe(error, hide).message)
     if isinstance(error, Cancel):
-        return cancelled(claim, describe(error).message or BY_TASK)
+        return cancelled(claim, describe(error, hide).message or BY_TASK)
     attempt = claim.attempt + 1
-    failure = describe(error)
+    failure = describe(error, hide)
     if claim.lost and isinstance(error, MemoryError):
         return starved(claim, failure)
     if not isinstance(error, (Fail, DecodeError)) and retry.wants(error, attempt):
@@ -156,8 +159,8 @@ def cancelled(claim: Claim, reason: str) -> Outcome:
     return outcome(claim, Ending.CANCELLED, reason=reason)
 
 
-def describe(error: BaseException) -> Failure:
-    """An exception as text, whatever it does when asked for it."""
+def describe(error: BaseException, hide: Hide = str) -> Failure:
+    """An exception as text, whatever it does when asked for it. Secrets go before it is cut: half of one is one."""
     name = class_name(type(error))
     try:
         message = str(error)
@@ -169,7 +172,8 @@ def describe(error: BaseException) -> Failure:
         text = "".join(tracebacks.format_exception(error, chain=True, limit=50))
     except BaseException as broken:
         text = f"(its traceback could not be written: {type(broken).__name__})"
-    return Failure(type=storable(name), message=clip_head(storable(message)), traceback=clip_tail(storable(text)))
+    message, text = hide(storable(message)), hide(storable(text))
+    return Failure(type=storable(name), message=clip_head(message), traceback=clip_tail(text))
 
 
 def storable(text: str) -> str:

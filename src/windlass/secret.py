@@ -1,9 +1,12 @@
 """Arguments that nobody shall see: marked in the task's signature, shown as *** wherever a job is shown."""
 
+import base64
+import binascii
 import dataclasses
 import json
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, get_args, get_type_hints
+from urllib.parse import quote, quote_plus
 
 from msgspec import Struct
 
@@ -87,8 +90,21 @@ def texts_of(args: object, names: Collection[str]) -> tuple[str, ...]:
     found: set[str] = set()
     for name in names:
         for leaf in leaves(args.get(name)):
-            found |= {leaf, repr(leaf)[1:-1], json.dumps(leaf)[1:-1]}
+            found.update(forms(leaf))
     return tuple(sorted((one for one in found if len(one) >= LEAST), key=len, reverse=True))
+
+
+def forms(text: str) -> Iterator[str]:
+    """How a text looks in messages: as it is, as Python, JSON and URLs write it, line by line where each is indented,
+    and as the bytes that it stands for, should it be how bytes are stored."""
+    yield from (text, repr(text)[1:-1], json.dumps(text)[1:-1], quote(text), quote(text, safe=""), quote_plus(text))
+    yield from (line.strip() for line in text.splitlines())
+    try:
+        data = base64.b64decode(text, validate=True)
+        yield repr(data)[2:-1]
+        yield data.decode()
+    except (binascii.Error, ValueError):
+        pass
 
 
 def leaves(value: Any) -> Iterator[str]:

@@ -26,10 +26,10 @@ def load(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., ModuleType]]
     """Imports the tasks anew, as a process with these keys would."""
     made: list[ModuleType] = []
 
-    def load(*keys: str) -> ModuleType:
+    def load(*keys: str, module: str = "sealed_app") -> ModuleType:
         monkeypatch.setenv("WINDLASS_KEYS", ",".join(keys))
-        sys.modules.pop("tests.safety.sealed_app", None)
-        made.append(import_module("tests.safety.sealed_app"))
+        sys.modules.pop(f"tests.safety.{module}", None)
+        made.append(import_module(f"tests.safety.{module}"))
         return made[-1]
 
     yield load

@@ -39,8 +39,8 @@ def find_url(url: str | None) -> str:
     found = url or make_config().url
     if ":memory:" in found:
         raise ConfigError(
-            f"{found} lives inside of one process, and this is another. Expected the URL of a file or a server: "
-            "pass --url, or set WINDLASS_URL"
+            f"{masked(found)} lives inside of one process, and this is another. Expected the URL of a file or a "
+            "server: pass --url, or set WINDLASS_URL"
         )
     return found
 

@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import Coroutine
 from functools import partial
 from typing import Any, TypeVar, cast
-from urllib.parse import urlsplit
 
 from windlass.clock import Clock, SystemClock
+from windlass.config import masked, scheme_of
 from windlass.errors import ConfigError, StoreUnavailable
 from windlass.store.contract import Store
 from windlass.store.fork import import_engine
@@ -27,11 +27,11 @@ ENGINES = {
 def make_store(url: str, clock: Clock | None = None) -> Store:
     """The store that `url` names, not opened yet. Raises `ConfigError` for a URL that names none, and for a driver that
     is not installed."""
-    scheme = urlsplit(url).scheme
+    scheme = scheme_of(url)
     if scheme not in ENGINES:
         raise ConfigError(
-            f"expected a store URL such as sqlite:///windlass.db, postgresql://… or redis://…; {scheme or url!r} names "
-            "no store"
+            "expected a store URL such as sqlite:///windlass.db, postgresql://… or redis://…; "
+            f"{scheme or masked(url)!r} names no store"
         )
     module, name, extra = ENGINES[scheme]
     try:

@@ -116,18 +116,6 @@ class Running(Context):
         """A text without the secrets of this job."""
         return scrub(text, self.shape.secret_texts(self.claim.args))
 
-    def scrub_outcome(self, outcome: Outcome) -> Outcome:
-        """An outcome whose texts hold none of the secrets of this job."""
-        secrets = self.shape.secret_texts(self.claim.args)
-        if not secrets:
-            return outcome
-        failure, reason = outcome.failure, outcome.reason
-        if failure is not None:
-            failure = msgspec.structs.replace(
-                failure, message=scrub(failure.message, secrets), traceback=scrub(failure.traceback, secrets)
-            )
-        return msgspec.structs.replace(outcome, failure=failure, reason=reason and scrub(reason, secrets))
-
     def encode(self, result: Any) -> bytes | None:
         """A result as it is stored. Raises `EncodeError`."""
         return self.shape.encode_result(result, self.limit)
@@ -193,18 +181,23 @@ def perform_blocking(
 
 
 def stopped(
-    claim: Claim, why: Stop, retry: Retry, timeout: float | None, error: BaseException | None = None
+    claim: Claim,
+    why: Stop,
+    retry: Retry,
+    timeout: float | None,
+    error: BaseException | None = None,
+    hide: policy.Hide = str,
 ) -> Outcome:
     """The outcome of an attempt that was told to stop and did; what it raised on its way out is kept with it."""
     if why is Stop.TIMED_OUT:
         return policy.timed_out(claim, retry, timeout or 0.0)
     if isinstance(error, Directive):
-        return policy.raised(claim, error, retry)
+        return policy.raised(claim, error, retry, hide)
     cancelled = why is Stop.CANCELLED
     outcome = policy.cancelled(claim, policy.BY_OPERATOR) if cancelled else policy.interrupted(claim)
     if error is None or isinstance(error, asyncio.CancelledError):
         return outcome
-    return msgspec.structs.replace(outcome, failure=policy.describe(error))
+    return msgspec.structs.replace(outcome, failure=policy.describe(error, hide))
 
 
 def _returned(task: Runnable, claim: Claim, context: Running, value: Any) -> Outcome:
@@ -222,9 +215,8 @@ def _returned(task: Runnable, claim: Claim, context: Running, value: Any) -> Out
     try:
         return policy.succeeded(claim, context.encode(value))
     except BaseException as error:
-        return context.scrub_outcome(
-            policy.raised(claim, error, _ONCE)
-        )  # the work is done; doing it again would encode no better
+        # the work is done; doing it again would encode no better
+        return policy.raised(claim, error, _ONCE, context.scrub)
 
 
 def _is_result(context: Running, value: Any) -> bool:
@@ -242,7 +234,7 @@ def _raised(task: Runnable, claim: Claim, context: Running, error: BaseException
                 "job %s (%s) raised after its transaction had settled it; its success stands\n%s",
                 claim.id,
                 claim.task,
-                context.scrub(policy.describe(error).traceback),
+                policy.describe(error, context.scrub).traceback,
             )
         return context.settled
     if context.superseded:
@@ -253,8 +245,8 @@ def _raised(task: Runnable, claim: Claim, context: Running, error: BaseException
         retry, timeout = Retry(), None
     try:
         if context.stop is not None:
-            return context.scrub_outcome(stopped(claim, context.stop, retry, timeout, error))
-        return context.scrub_outcome(policy.raised(claim, _meant(error), retry))
+            return stopped(claim, context.stop, retry, timeout, error, context.scrub)
+        return policy.raised(claim, _meant(error), retry, context.scrub)
     except BaseException as broken:
         failure = Failure(
             type=type(error).__name__,

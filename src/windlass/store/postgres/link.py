@@ -74,7 +74,7 @@ class Tries:
     def _end(self, error: psycopg.Error) -> Exception:
         if self._sent:
             return Unanswered(str(error))
-        text = " ".join(str(error).split()) or f"no answer within {self._patience:g} s"
+        text = " ".join((error.diag.message_primary or str(error)).split()) or f"no answer within {self._patience:g} s"
         if error.sqlstate in NO_SCHEMA:
             text += ". The schema is missing or older than this Windlass: run windlass migrate"
         return StoreUnavailable(f"PostgreSQL at {self._target.place} did not do it; nothing was written: {text}")

@@ -1,13 +1,14 @@
 """What a PostgreSQL URL says: the server, the schema, and how to connect."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlencode, urlunsplit
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from windlass.config import complaint, masked, split_url
 from windlass.errors import ConfigError
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,40}")
@@ -24,10 +25,10 @@ OURS = ("schema", "migrate", "listen")
 class Target:
     """One schema of one database. `listen` is where to LISTEN: a conninfo, or None for nowhere."""
 
-    conninfo: str
+    conninfo: str = field(repr=False)
     schema: str
     migrate: bool
-    listen: str | None
+    listen: str | None = field(repr=False)
 
     @property
     def quoted(self) -> str:
@@ -48,14 +49,25 @@ def parse(url: str) -> Target:
     changes the schema) and `listen` (a URL of the server itself, when the main one leads to a pooler that cannot
     LISTEN; `off` for none). Raises `ConfigError`.
     """
-    parts = urlsplit(url)
+    try:
+        return read(url)
+    except (ValueError, psycopg.ProgrammingError) as error:
+        raise ConfigError(
+            f"expected postgresql://user:password@host:port/database?schema=windlass; {masked(url)} came: "
+            f"{complaint(url, error)}"
+        ) from None
+
+
+def read(url: str) -> Target:
+    """The same. Raises `ValueError` or `psycopg.ProgrammingError` for a URL that cannot be read."""
+    parts = split_url(url)
     query = parse_qsl(parts.query, keep_blank_values=True)
     options = dict(query)
     schema, migrate = options.get("schema", "windlass"), options.get("migrate", "yes")
     if not NAME.fullmatch(schema):
-        raise ConfigError(f"expected schema= as a name of letters, digits and _; {schema!r} came")
+        raise ValueError(f"schema= is a name of letters, digits and _; {schema!r} is not")
     if migrate not in ("yes", "no"):
-        raise ConfigError(f"expected migrate=yes or migrate=no; {migrate!r} came")
+        raise ValueError(f"migrate= is yes or no; {migrate!r} is neither")
     rest = urlencode([(name, value) for name, value in query if name not in OURS])
     conninfo = complete(urlunsplit(parts._replace(query=rest)))
     listen = options.get("listen", "")
@@ -68,13 +80,8 @@ def parse(url: str) -> Target:
 
 
 def complete(url: str) -> str:
-    """A libpq URL with our defaults for what it leaves open. Raises `ConfigError`."""
-    try:
-        given = conninfo_to_dict(url)
-    except psycopg.ProgrammingError as error:
-        raise ConfigError(
-            f"expected postgresql://user:password@host:port/database?schema=windlass; it cannot be read: {error}"
-        ) from None
+    """A libpq URL with our defaults for what it leaves open."""
+    split_url(url)
     defaults: dict[str, Any] = {
         "application_name": "windlass",
         "connect_timeout": CONNECT_TIMEOUT,
@@ -84,4 +91,4 @@ def complete(url: str) -> str:
         "keepalives_count": 3,
         "target_session_attrs": "read-write",
     }
-    return make_conninfo(**(defaults | given))
+    return make_conninfo(**(defaults | conninfo_to_dict(url)))

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
-from windlass.config import masked
+from windlass.config import complaint, masked, split_url
 from windlass.errors import ConfigError
 
 Address = tuple[str, int]
@@ -35,7 +35,7 @@ class Target:
     prefix: str = "windlass"
     history: int = HISTORY
     durable: bool = True
-    login: dict[str, Any] = field(default_factory=dict)
+    login: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def tag(self) -> str:
@@ -46,10 +46,10 @@ class Target:
 def parse(url: str) -> Target:
     """The target of a URL. Raises `ConfigError`."""
     try:
-        parts = urlsplit(url)
+        parts = split_url(url)
         return read(url, parts, dict(parse_qsl(parts.query, keep_blank_values=True)))
     except ValueError as error:
-        raise ConfigError(f"{EXPECTED}; {masked(url)} came: {error}") from None
+        raise ConfigError(f"{EXPECTED}; {masked(url)} came: {complaint(url, error)}") from None
 
 
 def read(url: str, parts: SplitResult, options: dict[str, str]) -> Target:
@@ -80,7 +80,7 @@ def read(url: str, parts: SplitResult, options: dict[str, str]) -> Target:
         login=login,
     )
     if options:
-        raise ValueError(f"{', '.join(sorted(options))} is no option of this store")
+        raise ValueError(f"{', '.join(map(repr, sorted(options)))} is no option of this store")
     return target
 
 

@@ -5,8 +5,9 @@ import time
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
+from windlass.config import masked
 from windlass.errors import ConfigError
 from windlass.store.queries import load_migrations
 from windlass.store.sqlite.moves import SQL
@@ -31,14 +32,14 @@ def refuse_old() -> None:
 
 def parse(url: str) -> tuple[str, str]:
     """The path and the `synchronous` setting in a sqlite URL. Raises `ConfigError`."""
-    parts = urlsplit(url)
-    path = url.partition("?")[0].removeprefix("sqlite:///")
-    options = dict(parse_qsl(parts.query))
+    head, _, query = url.partition("?")
+    path = head.removeprefix("sqlite:///")
+    options = dict(parse_qsl(query))
     synchronous = options.pop("synchronous", "full")
     if not path or path.startswith("sqlite:") or options or synchronous not in ("full", "normal"):
         raise ConfigError(
             "expected sqlite:///path/to/file.db (four slashes for an absolute path), optionally with "
-            f"?synchronous=full or ?synchronous=normal; {url!r} came"
+            f"?synchronous=full or ?synchronous=normal; {masked(url)!r} came"
         )
     return path, synchronous.upper()
 
