@@ -166,10 +166,18 @@ class Shape:
             raise self._misfit(error, given) from error
         if not same(given, back):
             self._bind(args, kwargs)
+            self._check_texts(given)
             values.check_kept(given, back, "args")
             for name in layout.refused.keys() & given.keys():
                 self._check_rebuilt(name, given[name], back[name])
         return body
+
+    def _check_texts(self, given: Mapping[str, Any]) -> None:
+        """Raise `CallError` for what is no text where the annotation says so: bytes and dates would arrive as one."""
+        for name, one in self._layout.signature.parameters.items():
+            if one.annotation is str and name in given and not isinstance(given[name], str):
+                kind = type(given[name]).__name__
+                raise CallError(f"{name}: Expected str, got {kind}; pass it as text. The task is {self.title}")
 
     def _check_rebuilt(self, name: str, value: object, back: object) -> None:
         if not same(value, back):

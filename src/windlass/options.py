@@ -1,7 +1,6 @@
 """The options of a task and of one call: checked once, with messages that say what fits; and as data in a job's row."""
 
 import dataclasses
-import math
 import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
@@ -131,7 +130,7 @@ def priority(value: object) -> int:
 def seconds(what: str, value: object, *, above_zero: bool = False) -> float:
     """A length of time: a number of seconds, or a timedelta."""
     number = value.total_seconds() if isinstance(value, timedelta) else value
-    fits = isinstance(number, int | float) and not isinstance(number, bool) and math.isfinite(number)
+    fits = isinstance(number, int | float) and not isinstance(number, bool)  # what is not finite is not in the range
     if fits and 0 <= number <= LONGEST and (number or not above_zero):  # type: ignore[operator]
         return float(number)  # type: ignore[arg-type]
     least = "more than 0" if above_zero else "0 or more"

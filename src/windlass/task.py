@@ -104,7 +104,7 @@ class Task(Generic[P, R_co]):
     def __repr__(self) -> str:
         return f"<Task {self.name}>"
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Any:
         """Call the function itself, here and now, with nothing of a job around it."""
         return self.fn(*args, **kwargs)
 
@@ -118,7 +118,7 @@ class Task(Generic[P, R_co]):
         """-100 to 100, higher first."""
         return self._call.priority
 
-    def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R_co]:
+    def enqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> Job[R_co]:
         """Store a job that runs this task with these arguments; it is safe when this returns.
 
         Raises `CallError` or `EncodeError` for arguments that do not fit, `StoreUnavailable` when nothing was stored,
@@ -126,11 +126,11 @@ class Task(Generic[P, R_co]):
         """
         return self.app.place((self._new(args, kwargs),), self._call.tx)[0]
 
-    async def aenqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R_co]:
+    async def aenqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> Job[R_co]:
         """`enqueue`, without blocking the event loop."""
         return (await self.app.aplace((self._new(args, kwargs),), self._call.tx))[0]
 
-    def bind(self, *args: P.args, **kwargs: P.kwargs) -> Bound[R_co]:
+    def bind(self, /, *args: P.args, **kwargs: P.kwargs) -> Bound[R_co]:
         """The call as a value, for `App.enqueue_many`. Raises as `enqueue`."""
         if self._call.tx is not None:
             raise ConfigError("a bound call takes no tx=: give it to enqueue_many(calls, tx=…), or use enqueue()")
@@ -234,7 +234,7 @@ class Task(Generic[P, R_co]):
 class SyncTask(Task[P, R_co]):
     """A task made of a plain function."""
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R_co:
         """Call the function itself, here and now, with nothing of a job around it."""
         result: R_co = self.fn(*args, **kwargs)
         return result
@@ -243,7 +243,7 @@ class SyncTask(Task[P, R_co]):
 class AsyncTask(Task[P, R_co]):
     """A task made of a coroutine function."""
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R_co]:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R_co]:
         """Call the function itself, here and now, with nothing of a job around it."""
         coroutine: Coroutine[Any, Any, R_co] = self.fn(*args, **kwargs)
         return coroutine

@@ -6,6 +6,7 @@ import math
 import re
 import reprlib
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeVar, get_origin
 
 import msgspec
@@ -37,7 +38,10 @@ def store_custom(value: Any) -> Any:
     dump = getattr(type(value), "model_dump_json", None)
     if dump is None:
         raise TypeError(unknown_kind(value))
-    return msgspec.Raw(dump(value, by_alias=True, round_trip=True).encode())
+    body: bytes = dump(value, by_alias=True, round_trip=True).encode()
+    if plain_bytes(plain_value(body)) != body:
+        json.loads(body, object_pairs_hook=_without_doubles)
+    return msgspec.Raw(body)
 
 
 def rebuild_custom(kind: Any, value: Any) -> Any:
@@ -125,8 +129,25 @@ def deeper(body: bytes, depth: int) -> bool:
 # Looking for what is wrong: slow, and only done when something is
 
 
+@contextmanager
+def looking(path: str) -> Iterator[None]:
+    """Around what asks a user's objects: whatever they raise becomes an `EncodeError`."""
+    try:
+        yield
+    except EncodeError:
+        raise
+    except Exception as error:
+        raise EncodeError(f"it cannot be looked at: that raised {type(error).__name__}", path) from error
+
+
 def find_fault(value: object, path: str, depth: int) -> None:
     """Walk through `value` and raise `EncodeError` with the path to the first part that cannot be stored."""
+    with looking(path):
+        walk(value, path, depth)
+
+
+def walk(value: object, path: str, depth: int) -> None:
+    """The walk of `find_fault`."""
     if isinstance(value, Mapping):
         for key in value:
             check_key(key, path)
@@ -137,7 +158,7 @@ def find_fault(value: object, path: str, depth: int) -> None:
     if depth == 0:
         raise EncodeError(f"more than {DEPTH} containers inside one another, or one that holds itself", path)
     for key, part in inner:
-        find_fault(part, path + step(value, key), depth - 1)
+        walk(part, path + step(value, key), depth - 1)
 
 
 def check_leaf(value: object, path: str) -> None:
@@ -171,6 +192,12 @@ def check_key(key: object, path: str) -> None:
 
 def check_kept(value: object, back: object, path: str) -> None:
     """Raise `EncodeError` where `back`, the rebuilt form of `value`, has lost keys or fields."""
+    with looking(path):
+        compare(value, back, path)
+
+
+def compare(value: object, back: object, path: str) -> None:
+    """The walk of `check_kept`."""
     names = value.keys() if isinstance(value, Mapping) else stored_fields(value)
     if names is not None:
         kept = back.keys() if isinstance(back, Mapping) and isinstance(value, Mapping) else stored_fields(back)
@@ -178,7 +205,7 @@ def check_kept(value: object, back: object, path: str) -> None:
         if lost:
             raise EncodeError(why_lost(lost[0], back), path)
     for key, part in parts(value) or ():
-        check_kept(part, part_of(back, key), path + step(value, key))
+        compare(part, part_of(back, key), path + step(value, key))
 
 
 def why_lost(key: object, back: object) -> str:
