@@ -42,10 +42,10 @@ def test_the_two_commands_come_first() -> None:
     assert [line.split()[1] for line in first] == ["scripts/demo", "scripts/test"]
 
 
-@pytest.mark.parametrize("file", ["README.md", "CHANGELOG.md", "CONTRIBUTING.md"])
-def test_links_lead_somewhere(file: str) -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / file).read_text("utf-8")):
-        assert target.startswith("https://") or (ROOT / target).exists(), target
+@pytest.mark.parametrize("file", [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")], ids=lambda file: file.name)
+def test_links_lead_somewhere(file: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", file.read_text("utf-8")):
+        assert target.startswith("https://") or (file.parent / target).exists(), target
 
 
 def test_every_command_is_in_the_readme() -> None:

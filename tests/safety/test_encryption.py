@@ -95,6 +95,14 @@ def test_keys_rotate_and_a_missing_one_fails_the_job_not_the_worker(url: str, lo
     assert both.app.jobs.get(late.id).result() == {"result": CANARY}
 
 
+def test_turning_keys_on_changes_unique_keys_and_rotating_does_not() -> None:
+    def hashed(*keys: str) -> str:
+        return Vault(keys).unique("shop.pay", "order:42")
+
+    assert hashed() != hashed(FIRST, UNIQUE)
+    assert len({hashed(*keys, UNIQUE) for keys in ((FIRST,), (SECOND, FIRST), (FIRST, "plain"), ("plain", FIRST))}) == 1
+
+
 def test_what_was_pasted_forged_or_damaged_does_not_run(url: str, load: Load) -> None:
     sealed = load(FIRST, UNIQUE)
     theirs = sealed.echo.enqueue(CANARY)
