@@ -363,6 +363,16 @@ async def test_the_word_of_one_runner_is_not_that_of_another(world: World) -> No
     assert await states(world, claims) == [State.RUNNING] * 2
 
 
+async def test_what_a_late_copy_of_an_exchange_claims_comes_back(world: World) -> None:
+    crew = await world.crew()
+    assert await crew.claim(1) == []
+    await crew.beat(seq=crew.seq)
+    (job,) = await world.put(new())
+    await crew.again(demand=wants(1))
+    await crew.beat(seq=crew.seq + 1)
+    assert await world.state(job.id) is State.READY
+
+
 async def test_an_older_attempt_in_hand_is_not_the_newer(world: World) -> None:
     crew, (claim,) = await holding(world, 1)
     await crew.settle(ends(claim, Ending.INTERRUPTED))

@@ -47,21 +47,7 @@ SELECT * FROM {schema}.beat(%s::text);
 SELECT {schema}.survey();
 
 -- name: phantoms
--- Whether a runner has claims up to an exchange that are not among those it says it holds. Claims up to `since` are only
--- looked for among `remaining`: an old snapshot keeps all that were ever claimed in the index.
-WITH said AS (
-    SELECT %s::text AS runner, %s::bigint AS upto, %s::text[] AS ids, %s::bigint[] AS fences, %s::bigint AS since,
-        %s::text[] AS remaining
-), held AS (
-    SELECT l.id, l.fence FROM said s JOIN {schema}.live l
-        ON l.runner = s.runner AND l.state = 'running' AND l.seq > s.since AND l.seq <= s.upto
-    UNION ALL
-    SELECT l.id, l.fence FROM said s JOIN {schema}.live l
-        ON l.id = ANY (s.remaining) AND l.runner = s.runner AND l.state = 'running' AND l.seq <= s.upto
-)
-SELECT EXISTS (SELECT 1 FROM held h WHERE NOT EXISTS (
-    SELECT 1 FROM said s CROSS JOIN LATERAL unnest(s.ids, s.fences) AS k (id, fence)
-    WHERE k.id = h.id AND k.fence = h.fence));
+SELECT {schema}.phantoms(%s::text, %s::bigint, %s::text[], %s::bigint[], %s::bigint, %s::text[]);
 
 -- name: reconcile
 SELECT {schema}.reconcile(%s::text, %s::bigint, %s::text[], %s::bigint[]);

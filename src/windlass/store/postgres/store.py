@@ -52,9 +52,6 @@ logger = logging.getLogger("windlass.store")
 KEEPING_HOUSE = 60.0
 """Seconds that prune, survey and what operators do may take."""
 
-LOOK_AGAIN = 30.0
-"""Seconds between two looks at all that a runner ever claimed, for what it does not hold."""
-
 
 class PostgresStore:
     """Jobs in one schema of a PostgreSQL database. Serves one event loop, and any thread by `put_now`."""
@@ -68,7 +65,7 @@ class PostgresStore:
         self._blocking = BlockingLink(self._ways)
         self._bell: Bell | None = None
         self._surveying: asyncio.Task[None] | None = None
-        self._checked: dict[str, tuple[Held, float]] = {}  # what each runner said to hold, and when all was looked at
+        self._checked: dict[str, Held] = {}  # what each runner said to hold, and was found to
 
     # Lifecycle
 
@@ -238,11 +235,9 @@ class PostgresStore:
         """Hand back claims that nobody holds; looks first, because there is nearly always nothing to do.
 
         What was found in order by the last look is not walked again: of the claims of that time, only those that are
-        not held any more are looked at. All of them are again at times, as nobody knows what nobody thought of.
+        not held any more are looked at.
         """
-        last, full_at = self._checked.get(runner, (None, 0.0))
-        if time.monotonic() > full_at + LOOK_AGAIN:
-            last, full_at = None, time.monotonic()
+        last = self._checked.get(runner)
         if keep == last:
             return
         since = last.seq if last and last.seq <= keep.seq else -1
@@ -251,7 +246,7 @@ class PostgresStore:
         if (await self._rows(SQL.phantoms, *said, since, left))[0][0]:
             await self._rows(SQL.reconcile, *said)
             self._ring("work")
-        self._checked[runner] = (keep, full_at)
+        self._checked[runner] = keep
 
     async def reap(self, spare: str | None = None) -> list[str]:
         dead = [row[0] for row in await self._rows(SQL.reap, spare)]

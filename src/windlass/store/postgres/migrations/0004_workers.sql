@@ -135,6 +135,28 @@ BEGIN
     END LOOP;
 END $$;
 
+-- Whether a runner has claims up to an exchange that are not among those it says it holds. Claims up to `since` are only
+-- looked for among `remaining`: an old snapshot keeps all that were ever claimed in the index. That is enough, because a
+-- copy of an exchange up to `upto` that is still under way claims nothing when it arrives: its turn is marked as had.
+CREATE FUNCTION phantoms(
+    holder text, upto bigint, kept text[], kept_fences bigint[], since bigint, remaining text[]
+) RETURNS boolean LANGUAGE plpgsql
+SET search_path = {schema}, pg_temp SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET plan_cache_mode = force_generic_plan SET jit = off SET lock_timeout = '1s' AS $$
+BEGIN
+    IF coalesce((SELECT e.seq FROM exchanges e WHERE e.runner = holder ORDER BY e.seq DESC LIMIT 1), -1) < upto THEN
+        PERFORM 1 FROM runners WHERE id = holder FOR NO KEY UPDATE;     -- waits for an exchange that is under way
+        INSERT INTO exchanges SELECT holder, upto WHERE FOUND ON CONFLICT DO NOTHING;
+    END IF;
+    RETURN EXISTS (
+        SELECT 1 FROM (
+            SELECT id, fence FROM live WHERE runner = holder AND state = 'running' AND seq > since AND seq <= upto
+            UNION ALL
+            SELECT id, fence FROM live WHERE id = ANY (remaining) AND runner = holder AND state = 'running' AND seq <= upto
+        ) h WHERE NOT EXISTS (
+            SELECT 1 FROM unnest(kept, kept_fences) AS k (id, fence) WHERE k.id = h.id AND k.fence = h.fence));
+END $$;
+
 CREATE FUNCTION reconcile(runner text, upto bigint, kept text[], kept_fences bigint[]) RETURNS integer LANGUAGE plpgsql
 SET search_path = {schema}, pg_temp SET lock_timeout = '1s' AS $$
 BEGIN
