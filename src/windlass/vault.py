@@ -225,6 +225,10 @@ def parse_keys(entries: Iterable[str]) -> dict[str, bytes]:
         if name in known:
             raise ConfigError(f"{EXPECTED}; two of id {name!r} came")
         known[name] = key
+    if known.keys() == {UNIQUE}:
+        raise ConfigError(
+            f"{EXPECTED}; none that encrypts came, only 'unique'. Add one, or 'plain' in front to store new jobs as they are"
+        )
     if known.keys() - {PLAIN, UNIQUE} and UNIQUE not in known:
         raise ConfigError(
             f"{EXPECTED}; none of id 'unique' came. Unique keys are hashed with that one, which is never rotated"

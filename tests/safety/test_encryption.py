@@ -196,6 +196,7 @@ def test_moving_a_store_needs_no_key(url: str, load: Load, tmp_path: Path, monke
     ("keys", "expected"),
     [
         ([FIRST], "none of id 'unique' came"),
+        ([UNIQUE], "none that encrypts came, only 'unique'. Add one, or 'plain'"),
         ([FIRST, FIRST, UNIQUE], "two of id 'k1' came"),
         (["k1:c2hvcnQ=", UNIQUE], "entry 1 is none"),
         ([UNIQUE, FIRST.partition(":")[2]], "entry 2 is none"),
