@@ -243,6 +243,14 @@ def test_annotations_may_name_what_is_defined_later() -> None:
     assert codec.decode_result(codec.encode_result(Later(2), LIMIT)) == Later(2)
 
 
+def test_an_annotation_may_hold_what_cannot_be_hashed() -> None:
+    def task(n: Annotated[int, {"unit": "s"}], *rest: Annotated[str, ["a", "b"]]) -> Annotated[list[Any], {"of": [1]}]:
+        return [n, *rest]
+
+    assert through(task, 5, "x") == [5, "x"]
+    assert shape(task).encode_result([5], LIMIT) == b"[5]"
+
+
 @dataclass
 class Later:
     n: int

@@ -5,6 +5,7 @@ import binascii
 import dataclasses
 import json
 from collections.abc import Collection, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, get_args, get_type_hints
 from urllib.parse import quote, quote_plus
 
@@ -38,15 +39,18 @@ class Shown:
         return HIDDEN
 
 
-def is_secret(annotation: Any, seen: frozenset[Any] = frozenset()) -> bool:
-    """Whether `Secret` stands anywhere in an annotation, the fields of its classes included."""
+def is_secret(annotation: Any, seen: Mapping[int, Any] = MappingProxyType({})) -> bool:
+    """Whether `Secret` stands anywhere in an annotation, the fields of its classes included.
+
+    `seen` are the annotations around it by their identity: what stands in `Annotated` need not be hashable.
+    """
     if annotation is Secret or isinstance(annotation, Secret):
         return True
-    if annotation in seen:
+    if id(annotation) in seen:
         return False
-    seen |= {annotation}
+    seen = {**seen, id(annotation): annotation}
     inner = (*get_args(annotation), *getattr(annotation, "__metadata__", ()), *field_types(annotation))
-    return any(is_secret(one, seen) for one in inner if is_hashable(one))
+    return any(is_secret(one, seen) for one in inner)
 
 
 def field_types(annotation: Any) -> Collection[Any]:
@@ -64,15 +68,6 @@ def field_types(annotation: Any) -> Collection[Any]:
 def has_fields(kind: type) -> bool:
     """Whether a class is a pydantic model, an attrs class, a TypedDict or a named tuple."""
     return any(hasattr(kind, name) for name in ("model_fields", "__attrs_attrs__", "__total__", "_fields"))
-
-
-def is_hashable(value: Any) -> bool:
-    """Whether it can be an annotation that we remember."""
-    try:
-        hash(value)
-    except TypeError:
-        return False
-    return True
 
 
 # Showing

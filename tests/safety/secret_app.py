@@ -13,7 +13,7 @@ from windlass.policy import MAX_TEXT
 
 @dataclass
 class Card:
-    number: Annotated[str, Secret()]
+    number: Annotated[str, {"shown": "nowhere"}, Secret()]
     holder: str
 
 
