@@ -227,7 +227,7 @@ def parse_keys(entries: Iterable[str]) -> dict[str, bytes]:
         known[name] = key
     if known.keys() == {UNIQUE}:
         raise ConfigError(
-            f"{EXPECTED}; none that encrypts came, only 'unique'. Add one, or 'plain' in front to store new jobs as they are"
+            f"{EXPECTED}; none that encrypts came, only 'unique'. Add one, or 'plain' to end encryption knowingly"
         )
     if known.keys() - {PLAIN, UNIQUE} and UNIQUE not in known:
         raise ConfigError(
