@@ -19,6 +19,8 @@ from windlass.model import Outcome
 async def lifespan(_: App) -> AsyncIterator[dict[str, str]]:
     effect("lifespan opened")
     yield {"pool": f"of {os.getpid()}"}
+    if "HANGS" in os.environ:
+        time.sleep(600)
     effect("lifespan closed")
 
 

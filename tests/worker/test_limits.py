@@ -3,6 +3,7 @@
 from collections import Counter
 from types import ModuleType
 
+import psutil
 import pytest
 
 from tests.worker.rig import Rig, runs, until
@@ -67,4 +68,16 @@ def test_a_process_that_keeps_much_memory_is_replaced_between_jobs(rig: Rig, tas
         until(lambda: keep.enqueue(0).result(timeout=60) != first, "another process takes over")
         until(lambda: first not in [one.pid for one in rig.runners(worker) if runs(one)], "the first is gone")
     assert "max_memory is 100 MB" in rig.text()
+    assert "died" not in rig.text()
+
+
+def test_a_replaced_runner_that_does_not_close_keeps_neither_its_slots_nor_itself(rig: Rig, tasks: ModuleType) -> None:
+    rig.environment["HANGS"] = "1"
+    with rig.worker("-p", "1", "-c", "1", "--max-jobs", "1"):
+        tasks.nap.enqueue(5).result(timeout=60)
+        first = rig.effects("nap 5")[0].pid
+        assert tasks.on_loop.enqueue(1).result(timeout=60) == 2, "its successor has the slot"
+        assert rig.effects("on_loop")[0].pid != first
+        until(lambda: not psutil.pid_exists(first), "it is gone")
+    assert "tests.worker.sample:app did not close within 10 s" in rig.text()
     assert "died" not in rig.text()

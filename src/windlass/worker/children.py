@@ -24,7 +24,7 @@ from windlass.model import Claim, Outcome, Progress
 from windlass.policy import Retry
 from windlass.worker.death import RSS_UNIT, Death, collect
 from windlass.worker.errands import Broken, Did, Do, End, FromChild, Leave, Moved, Ready
-from windlass.worker.limits import Limits
+from windlass.worker.limits import LEAVE_WITHIN, Limits
 from windlass.worker.pipeline import Stop, stopped
 from windlass.worker.wire import Channel
 
@@ -47,9 +47,6 @@ GONE_WITHIN = 5.0
 
 VANISH_WITHIN = 1.0
 """Seconds that what a dead child left behind gets to vanish, once it is killed too."""
-
-LEAVE_WITHIN = 10.0
-"""Seconds that a child which is replaced gets to close the app."""
 
 COUNT_EVERY = 1.0
 """Seconds that a count of the processes killed for want of memory is used again."""

@@ -11,6 +11,9 @@ LEAST_SHARE = 1 / 4
 MOST_OF_FREE = 0.9
 """The part of the memory that is free which a suspect may take."""
 
+LEAVE_WITHIN = 10.0
+"""Seconds that a process which is replaced gets to close the app, once no job runs in it."""
+
 CEILING = 2
 """How many times `max_memory` a process may have while it runs jobs."""
 

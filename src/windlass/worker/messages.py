@@ -24,10 +24,9 @@ class Broken(Struct, frozen=True, tag=True):
 
 
 class Welcome(Struct, frozen=True, tag=True):
-    """Supervisor: the worker is registered; join it and begin, with so many slots."""
+    """Supervisor: the worker is registered; join it and begin, as soon as there are slots."""
 
     worker: str
-    slots: int = 0
 
 
 class Slots(Struct, frozen=True, tag=True):

@@ -4,6 +4,7 @@ import asyncio
 import faulthandler
 import json
 import logging
+import math
 import os
 import socket
 import sys
@@ -21,7 +22,7 @@ from windlass.worker.board import Board
 from windlass.worker.children import Children
 from windlass.worker.completion import Transactions
 from windlass.worker.hosting import die_with_parent, end_group, fast_loop, lifespan, run_through, stand_alone, why
-from windlass.worker.limits import Limits
+from windlass.worker.limits import LEAVE_WITHIN, Limits
 from windlass.worker.logs import set_up
 from windlass.worker.messages import (
     Broken,
@@ -71,10 +72,11 @@ class Process:
         self._lease = 15.0
         self._welcome: asyncio.Future[str] = loop.create_future()
         self._runner: Runner | None = None
-        self._slots: int = given["concurrency"]
+        self._slots = 0
         self._leaving = False
         self._spent = False
         self._grace: asyncio.TimerHandle | None = None
+        self._end_by = math.inf
 
     async def main(self) -> int:
         """From import to exit code."""
@@ -145,6 +147,9 @@ class Process:
                 ticking = asyncio.create_task(self._tick(runner, limits))
                 try:
                     await runner.run()
+                    if self._leaving:
+                        self._end_by = boot_time() + LEAVE_WITHIN
+                        self._channel.send(Left(running=0))
                 finally:
                     await children.close()
                     ticking.cancel()
@@ -163,7 +168,6 @@ class Process:
         async for message in self._channel:
             runner = self._runner
             if isinstance(message, Welcome):
-                self._slots = message.slots
                 self._welcome.set_result(message.worker)
             elif isinstance(message, Slots):
                 self._slots = message.slots
@@ -215,9 +219,12 @@ class Process:
             await asyncio.sleep(TICK)
 
     def _guard(self) -> None:
-        """End this process when its supervisor is gone or the lease runs out, should the event loop be blocked."""
+        """End this process when its supervisor is gone or its time is over, should the event loop be blocked."""
         while True:
             time.sleep(max(0.1, self._lease / 15))
+            if boot_time() > self._end_by:
+                logger.error("%s did not close within %g s; its process ends anyway", self._given["app"], LEAVE_WITHIN)
+                os._exit(0)
             if os.getppid() != self._parent or boot_time() - self._board.beat > self._lease * 5 / 6:
                 end_group()
 
