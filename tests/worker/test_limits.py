@@ -1,13 +1,16 @@
 """Processes that are replaced in time, and jobs that take more than there is."""
 
+import asyncio
 from collections import Counter
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
 
 from tests.worker.rig import Rig, runs, until
 from windlass import JobFailed, State
+from windlass.worker.supervisor import QUICK_DEATH, pause_after
 
 
 @pytest.mark.every_store
@@ -81,3 +84,11 @@ def test_a_replaced_runner_that_does_not_close_keeps_neither_its_slots_nor_itsel
         until(lambda: not psutil.pid_exists(first), "it is gone")
     assert "tests.worker.sample:app did not close within 10 s" in rig.text()
     assert "died" not in rig.text()
+
+
+def test_a_runner_that_is_spent_at_once_is_not_one_that_cannot_start() -> None:
+    seat: Any = SimpleNamespace(expected=False, spent=asyncio.Event())
+    assert pause_after(seat, 1.0, pause_after(seat, 1.0, 0.0)) == 0.4
+    assert pause_after(seat, QUICK_DEATH + 1, 0.4) == 0.0
+    seat.spent.set()
+    assert pause_after(seat, 1.0, 0.4) == 0.0

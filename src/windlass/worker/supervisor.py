@@ -161,8 +161,7 @@ class Supervisor:
                 self._edited.clear()
                 await self._wait_any(self._edited, self._stopping)
                 continue
-            lived = self._clock.boot() - started
-            pause = 0.0 if seat.expected or lived > QUICK_DEATH else min(10.0, pause * 2 or 0.2)
+            pause = pause_after(seat, self._clock.boot() - started, pause)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), pause)
         await self._all(lives)
@@ -417,3 +416,9 @@ class Supervisor:
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         for wait in waits:
             wait.cancel()
+
+
+def pause_after(seat: Seat, lived: float, pause: float) -> float:
+    """Seconds until the successor of a runner starts; longer than the `pause` before if it could not start."""
+    fine = seat.expected or seat.spent.is_set() or lived > QUICK_DEATH
+    return 0.0 if fine else min(10.0, pause * 2 or 0.2)
