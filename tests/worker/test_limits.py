@@ -1,6 +1,9 @@
 """Processes that are replaced in time, and jobs that take more than there is."""
 
 import asyncio
+import errno
+import subprocess
+import threading
 from collections import Counter
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -10,6 +13,7 @@ import pytest
 
 from tests.worker.rig import Rig, runs, until
 from windlass import JobFailed, State
+from windlass.worker.seat import Seat, Spec
 from windlass.worker.supervisor import QUICK_DEATH, pause_after
 
 
@@ -92,3 +96,28 @@ def test_a_runner_that_is_spent_at_once_is_not_one_that_cannot_start() -> None:
     assert pause_after(seat, QUICK_DEATH + 1, 0.4) == 0.0
     seat.spent.set()
     assert pause_after(seat, 1.0, 0.4) == 0.0
+
+
+@pytest.mark.parametrize("what", ["process", "thread"])
+def test_a_full_table_of_processes_or_threads_leaves_nothing_open(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    def no_process(*_: Any, **__: Any) -> Any:
+        raise OSError(errno.EAGAIN, "no more")
+
+    def no_thread(_: threading.Thread) -> None:
+        raise RuntimeError("no more")
+
+    async def start() -> None:
+        with pytest.raises(OSError, match="no more"):
+            await Seat.start(Spec(app="tests.worker.sample:app", concurrency=1))
+        await asyncio.sleep(0)
+
+    with monkeypatch.context() as full, asyncio.Runner() as runner:
+        full.setattr(
+            *((subprocess, "Popen", no_process) if what == "process" else (threading.Thread, "start", no_thread))
+        )
+        runner.run(start())
+        before = psutil.Process().num_fds()
+        for _ in range(3):
+            runner.run(start())
+        assert psutil.Process().num_fds() == before
+    assert not [one for one in psutil.Process().children() if "windlass.worker.process" in one.cmdline()]

@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import msgspec
 
@@ -22,7 +23,7 @@ from windlass.errors import WindlassError
 from windlass.machine import forget_peak, oom_kills
 from windlass.model import Claim, Outcome, Progress
 from windlass.policy import Retry
-from windlass.worker.death import RSS_UNIT, Death, collect
+from windlass.worker.death import RSS_UNIT, Death, collect, wait_in_thread
 from windlass.worker.errands import Broken, Did, Do, End, FromChild, Leave, Moved, Ready
 from windlass.worker.limits import LEAVE_WITHIN, Limits
 from windlass.worker.pipeline import Stop, stopped
@@ -78,7 +79,7 @@ class Child:
         self._floor = floor
         self._reaped = False
         self._reaping = threading.Lock()
-        threading.Thread(target=self._reap, args=(self.gone.get_loop(),), name="windlass-reap", daemon=True).start()
+        wait_in_thread(process, partial(self._reap, self.gone.get_loop()), "windlass-reap")
 
     @classmethod
     async def spawn(cls, argv: Sequence[str], env: Mapping[str, str] | None) -> "Child":
@@ -95,16 +96,10 @@ class Child:
                     stdin=subprocess.DEVNULL,
                     env=env,
                 )
+                return cls(process, channel, floor)
             except BaseException:
                 channel.close()
                 raise
-        try:
-            return cls(process, channel, floor)
-        except RuntimeError as error:  # the system has no thread to wait for it
-            process.kill()
-            process.wait()
-            channel.close()
-            raise OSError(str(error)) from error
 
     async def started(self) -> None:
         """Wait until it can take jobs. Raises `ChildNotStarted`."""

@@ -3,7 +3,9 @@
 import contextlib
 import os
 import signal
+import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -45,6 +47,17 @@ def died_of(code: int) -> str:
         return f"killed by {signal.Signals(-code).name}"
     except ValueError:
         return f"killed by signal {-code}"
+
+
+def wait_in_thread(process: subprocess.Popen[bytes], wait: Callable[[], None], name: str) -> None:
+    """Have a thread wait for the end of a process that was just started. Raises `OSError` where the system has no
+    thread left; the process is ended then."""
+    try:
+        threading.Thread(target=wait, name=name, daemon=True).start()
+    except RuntimeError as error:
+        process.kill()
+        process.wait()
+        raise OSError(str(error)) from error
 
 
 def collect(pid: int, floor: int, kills: Callable[[], int | None]) -> Death:

@@ -12,7 +12,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass
@@ -23,7 +22,7 @@ from windlass import policy
 from windlass.machine import oom_kills
 from windlass.model import Claim, Held, Outcome
 from windlass.worker.board import Board
-from windlass.worker.death import RSS_UNIT, Death, collect
+from windlass.worker.death import RSS_UNIT, Death, collect, wait_in_thread
 from windlass.worker.hosting import reap_group
 from windlass.worker.messages import Child, FromRunner, FromSupervisor, Holding
 from windlass.worker.wire import Channel
@@ -91,21 +90,26 @@ class Seat:
 
     @classmethod
     async def start(cls, spec: Spec) -> "Seat":
-        """Start a runner under a new id, in a process group of its own."""
+        """Start a runner under a new id, in a process group of its own. Raises `OSError`, and leaves nothing open."""
         id = str(uuid.uuid4())
-        board = Board.make()
-        dump = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the seat
-        ours, theirs = socket.socketpair()
-        channel = await Channel.open(ours, FromRunner)  # before: a child of whom nobody knows yet might be reaped
-        given = asdict(spec) | {"id": id, "channel": theirs.fileno(), "board": board.fd, "dump": dump.fileno()}
-        process = subprocess.Popen(  # noqa: ASYNC220 - exec of our own interpreter: a millisecond
-            [sys.executable, "-m", "windlass.worker.process", json.dumps(given)],
-            pass_fds=(theirs.fileno(), board.fd, dump.fileno()),
-            start_new_session=True,
-            stdin=subprocess.DEVNULL,
-        )
-        theirs.close()
-        return cls(id, process, channel, board, dump)
+        with contextlib.ExitStack() as opened:
+            board = Board.make()
+            opened.callback(board.close)
+            dump = opened.enter_context(tempfile.TemporaryFile())
+            ours, theirs = socket.socketpair()
+            with theirs:
+                channel = await Channel.open(ours, FromRunner)  # before: a child that nobody knows might be reaped
+                opened.callback(channel.close)
+                given = asdict(spec) | {"id": id, "channel": theirs.fileno(), "board": board.fd, "dump": dump.fileno()}
+                process = subprocess.Popen(  # noqa: ASYNC220 - exec of our own interpreter: a millisecond
+                    [sys.executable, "-m", "windlass.worker.process", json.dumps(given)],
+                    pass_fds=(theirs.fileno(), board.fd, dump.fileno()),
+                    start_new_session=True,
+                    stdin=subprocess.DEVNULL,
+                )
+            seat = cls(id, process, channel, board, dump)
+            opened.pop_all()
+            return seat
 
     def send(self, message: FromSupervisor) -> None:
         """Say something to the runner; nothing happens if it is gone."""
@@ -203,5 +207,5 @@ class Seat:
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody asks any more
                 loop.call_soon_threadsafe(ended.set_result, death)
 
-        threading.Thread(target=wait, name=f"windlass-wait-{process.pid}", daemon=True).start()
+        wait_in_thread(process, wait, f"windlass-wait-{process.pid}")
         return ended
