@@ -88,6 +88,7 @@ def test_a_replaced_runner_that_does_not_close_keeps_neither_its_slots_nor_itsel
         until(lambda: not psutil.pid_exists(first), "it is gone")
     assert "tests.worker.sample:app did not close within 10 s" in rig.text()
     assert "died" not in rig.text()
+    assert "blocked" not in rig.text()
 
 
 def test_a_runner_that_is_spent_at_once_is_not_one_that_cannot_start() -> None:

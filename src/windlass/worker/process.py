@@ -154,6 +154,7 @@ class Process:
                     await children.close()
                     ticking.cancel()
                     faulthandler.cancel_dump_traceback_later()
+                    self._board.tick = 0.0  # from here on nobody watches how the event loop turns
         except WindlassError:
             raise
         except Exception as error:
