@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,6 +19,8 @@ from windlass.model import Outcome
 @asynccontextmanager
 async def lifespan(_: App) -> AsyncIterator[dict[str, str]]:
     effect("lifespan opened")
+    for n in range(int(os.environ.get("IDLE_THREADS", "0"))):
+        threading.Thread(target=threading.Event().wait, name=f"idle-{n}", daemon=True).start()
     yield {"pool": f"of {os.getpid()}"}
     if "HANGS" in os.environ:
         time.sleep(600)

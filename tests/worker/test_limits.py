@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import subprocess
+import sys
 import threading
 from collections import Counter
 from types import ModuleType, SimpleNamespace
@@ -122,3 +123,12 @@ def test_a_full_table_of_processes_or_threads_leaves_nothing_open(monkeypatch: p
             runner.run(start())
         assert psutil.Process().num_fds() == before
     assert not [one for one in psutil.Process().children() if "windlass.worker.process" in one.cmdline()]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux bounds the memory of a process child")
+def test_what_a_child_has_mapped_and_does_not_use_is_not_held_against_its_jobs(rig: Rig, tasks: ModuleType) -> None:
+    rig.environment["IDLE_THREADS"] = "40"
+    with rig.worker("-p", "1", "-c", "1", "--max-memory", "100M"):
+        tasks.keeps_in_process.enqueue(20).result(timeout=60)
+        with pytest.raises(JobFailed, match="MemoryError"):
+            tasks.keeps_in_process.using(retry=1).enqueue(500).result(timeout=60)

@@ -380,7 +380,7 @@ class Children:
         child.kills = self._kills
         if suspect:
             forget_peak(child.pid)
-        child.limit(self._limits.for_suspect(child.pid) if suspect else self._limits.ceiling)
+        child.limit(self._limits.data(child.pid, suspect=suspect))
 
     def _release(self, child: Child) -> None:
         """A child has no job any more."""

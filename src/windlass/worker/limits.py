@@ -38,6 +38,12 @@ class Limits:
         """The most bytes that a process may have, whatever runs in it."""
         return CEILING * self.max_memory or math.inf
 
-    def for_suspect(self, pid: int) -> float:
-        """The most bytes of data that the process which runs a suspect may have: what it has, and what is free."""
-        return min(self.ceiling, private(pid) + max(MOST_OF_FREE * free_memory(), LEAST_SHARE * memory_limit()))
+    def data(self, pid: int, *, suspect: bool) -> float:
+        """The most bytes of data that a process may have for its next job: what it has, and what it may still take.
+
+        RLIMIT_DATA counts what is mapped, used or not, as stacks of idle threads are; so the growth is bounded.
+        """
+        more = max(0.0, self.ceiling - resident(pid))
+        if suspect:
+            more = min(more, max(MOST_OF_FREE * free_memory(), LEAST_SHARE * memory_limit()))
+        return private(pid) + more
