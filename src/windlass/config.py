@@ -30,7 +30,9 @@ def default_keep() -> dict[State, float]:
 class Config:
     """Seconds for all times, bytes for `max_payload` and `max_memory`. `queues` as after `windlass worker -q`.
 
-    `concurrency` is per runner, `processes` the runners of a worker. `lease` is how long a dead machine keeps its
+    `concurrency` is per runner, `processes` the runners of a worker. These two and `queues`, if given to `App()`, are for
+    `app.worker()`: `windlass worker` imports no app before it starts runners, and takes its own options, else the
+    environment, else pyproject.toml. `lease` is how long a dead machine keeps its
     jobs, `grace` how long a stopping worker waits for running ones. `keep` says, by outcome, how long finished jobs
     stay. A process of a worker is replaced after `max_jobs` jobs, and when it has more than `max_memory`; it
     never gets twice as much. 0 means no such limit. `health` is "[HOST:]PORT" where a worker answers
