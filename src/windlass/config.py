@@ -30,7 +30,7 @@ def default_keep() -> dict[State, float]:
 class Config:
     """Seconds for all times, bytes for `max_payload` and `max_memory`. `queues` as after `windlass worker -q`.
 
-    `concurrency` is per runner, `processes` the runners of a worker. These two and `queues`, if given to `App()`, are for
+    `concurrency` is per runner, `processes` the runners of a worker. These two and `queues`, given to `App()`, are for
     `app.worker()`: `windlass worker` imports no app before it starts runners, and takes its own options, else the
     environment, else pyproject.toml. `lease` is how long a dead machine keeps its
     jobs, `grace` how long a stopping worker waits for running ones. `keep` says, by outcome, how long finished jobs
