@@ -1,29 +1,22 @@
-"""Hours of trouble with a server, unattended: python -m benchmarks.soak MODE [--rounds N] [--state FILE] [--url URL].
+"""What callers are told in trouble, in numbers: python -m benchmarks.soak frozen | commits [--rounds N] [--url URL].
 
-restart     PostgreSQL, shut down as by `pg_ctl restart -m immediate`, under 50 jobs per second
-terminate   PostgreSQL, every connection ended by pg_terminate_backend
-listener    PostgreSQL, only the connections that LISTEN
-redis-kill  Redis with its append-only file, kill -9 and started again
-frozen      both, SIGSTOP: 100 enqueues, each of which must raise within 5.5 s
-commits     requests of {begin; insert a row; enqueue; roll back, die anywhere, or commit}: jobs are the committed rows
+frozen   PostgreSQL and Redis, SIGSTOP: 100 enqueues, each of which must raise within 5.5 s
+commits  PostgreSQL: requests of {begin; insert a row; enqueue; roll back, die anywhere, or commit}: jobs are the
+         committed rows
 
-Servers are made in a temporary folder. Rounds stand in FILE: a mode that was interrupted goes on. The exit code is 1 if
-a bar was missed: at least 90 % of the rate again within 10 s, no job lost, no worker restarted.
+Servers are made in a temporary folder. The exit code is 1 if a bar was missed. What workers do in trouble is told by
+`python -m tests.faults`.
 """
 
 import argparse
 import asyncio
-import json
 import os
 import random
-import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import traceback
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -42,25 +35,7 @@ from uuid_utils import uuid7
 from tests.servers import Postgres, Redis, Server
 
 ROOT = Path(__file__).parent.parent
-RATE = 50
-"""Jobs per second. A busy machine makes fewer: a round's figure is compared with what it did before the trouble."""
-
-RECOVERED, LONGEST = 10.0, 40.0
-"""Seconds until the rate must be there again, and until a round gives up waiting for it."""
-
 PROFILE = {"LEASE": "2", "WINDLASS_GRACE": "3", "WINDLASS_ENQUEUE_TIMEOUT": "2"}
-
-
-def terminate(server: Server, where: str) -> None:
-    """End the connections of clients for which `where` holds."""
-    with psycopg.connect(server.url, autocommit=True) as db:
-        db.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-            f"WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() AND {where}"
-        )
-
-
-# A worker and its load
 
 
 class Bench:
@@ -70,7 +45,6 @@ class Bench:
         self.effects = folder / "effects"
         os.environ |= {"WINDLASS_URL": url, "EFFECTS": str(self.effects), **PROFILE}
         self.log = folder / "worker.log"
-        self.restarts = 0
         self.start()
 
     def start(self) -> None:
@@ -80,16 +54,15 @@ class Bench:
             self.worker = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
 
     def look_after(self) -> None:
-        """Start the worker again if it ended, and count that."""
+        """Start the worker again if it ended."""
         if self.worker.poll() is not None:
-            self.restarts += 1
             self.start()
 
-    def ends(self) -> list[tuple[float, str]]:
-        """When which job ended, in order."""
+    def ended(self) -> set[str]:
+        """The jobs that ended."""
         lines = self.effects.read_text().splitlines() if self.effects.exists() else []
         split = [line.split() for line in lines]
-        return sorted((float(one[2]), one[0]) for one in split if one[3] == "end")
+        return {one[0] for one in split if one[3] == "end"}
 
     def stop(self) -> None:
         """As an operator would."""
@@ -102,140 +75,19 @@ class Bench:
             self.worker.kill()
 
 
-class Load(threading.Thread):
-    """Enqueues RATE jobs per second. What was not acknowledged is repeated under its id until it is."""
-
-    def __init__(self) -> None:
-        super().__init__(daemon=True)
-        self.acknowledged: list[str] = []
-        self._unsure: list[str] = []
-        self._over = threading.Event()
-
-    def run(self) -> None:
-        """Until `finish`."""
-        due = time.monotonic()
-        while not self._over.is_set() or self._unsure:
-            if not self._over.is_set():
-                self._unsure.append(str(uuid7()))
-            for id in tuple(self._unsure[-3:]):  # after an outage three for each that is new
-                if not self._put(id):
-                    break
-            due = max(due + 1 / RATE, time.monotonic() - 0.1)  # what an outage left out is not made up for
-            self._over.wait(max(0.0, due - time.monotonic()))
-            if self._over.is_set():
-                time.sleep(0.001)
-
-    def _put(self, id: str) -> bool:
-        from benchmarks.trial_tasks import work
-        from windlass.errors import StoreError
-
-        try:
-            work.using(id=id).enqueue(0.01)
-        except StoreError:
-            return False
-        self._unsure.remove(id)
-        self.acknowledged.append(id)
-        return True
-
-    def finish(self) -> list[str]:
-        """Stop making new ones; those that the store has."""
-        self._over.set()
-        self.join(60)
-        return self.acknowledged
-
-
-def disturb(bench: Bench, trouble: Callable[[], None]) -> dict[str, Any]:
-    """One round: load, trouble in the midst of it, and what became of the jobs."""
-    restarts = bench.restarts
-    load = Load()
-    load.start()
-    while not bench.ends():
-        time.sleep(0.1)
-    time.sleep(3 + random.random())
-    began = time.time()
-    usual = sum(began - 2 <= at < began for at, _ in bench.ends()) / 2
-    trouble()
-    back = time.time()
-    recovered = None
-    while recovered is None and time.time() < back + LONGEST:
-        time.sleep(0.25)
-        bench.look_after()
-        recovered = first_good_second([at for at, _ in bench.ends()], back, 0.9 * min(RATE, usual))
-    time.sleep(1)
-    made = load.finish()
-    lost = settle(bench, set(made))
-    ran = Counter(id for _, id in bench.ends())
-    return {
-        "usual": usual,
-        "down": round(back - began, 2),
-        "recovered": None if recovered is None else round(recovered - back, 2),
-        "jobs": len(made),
-        "lost": len(lost),
-        "again": sum(ran[id] - 1 for id in made if ran[id] > 1),
-        "restarts": bench.restarts - restarts,
-    }
-
-
-def first_good_second(ends: list[float], since: float, enough: float) -> float | None:
-    """The start of the first second from `since` on in which enough jobs ended; it must be over."""
-    now = time.time()
-    for start in [since, *ends[bisect_left(ends, since) :]]:
-        if start + 1 > now:
-            return None
-        if bisect_left(ends, start + 1) - bisect_left(ends, start) >= enough:
-            return start
-    return None
-
-
 def settle(bench: Bench, made: set[str]) -> set[str]:
     """Wait until every job has ended; those that have not."""
     until = time.monotonic() + 30
-    while (left := made - {id for _, id in bench.ends()}) and time.monotonic() < until:
+    while (left := made - bench.ended()) and time.monotonic() < until:
         bench.look_after()
         time.sleep(0.2)
     return left
 
 
-def rounds(mode: str, count: int, state: Path) -> bool:
-    """Rounds of one kind of trouble, until there are `count`; whether the bars were met."""
-    found: dict[str, list[dict[str, Any]]] = json.loads(state.read_text()) if state.exists() else {}
-    done = found.setdefault(mode, [])
-    with ExitStack() as stack:
-        if len(done) < count:
-            server = Redis() if mode == "redis-kill" else Postgres()
-            stack.callback(server.remove)
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            bench = Bench(server.url, folder)
-            stack.callback(bench.stop)
-            trouble = {
-                "restart": server.restart,
-                "terminate": lambda: terminate(server, "true"),
-                "listener": lambda: terminate(server, "query ILIKE 'listen%'"),
-                "redis-kill": server.restart,
-            }[mode]
-        while len(done) < count:
-            done.append(disturb(bench, trouble))
-            print(mode, len(done), done[-1], flush=True)
-            state.write_text(json.dumps(found, indent=1))
-            bench.effects.unlink()
-    return tell(mode, done)
-
-
-def tell(mode: str, done: list[dict[str, Any]]) -> bool:
-    """The figures of all rounds; whether the bars were met."""
-    times = sorted(one["recovered"] if one["recovered"] is not None else LONGEST for one in done)
-    sums = {name: sum(one[name] for one in done) for name in ("jobs", "lost", "again", "restarts")}
-    print(
-        f"{mode}: {len(done)} rounds, recovered in {statistics.median(times):.2f} s (median), {times[-1]:.2f} s (most);"
-        f" {sums['jobs']} jobs, {sums['lost']} lost, {sums['again']} run again, {sums['restarts']} workers restarted"
-    )
-    return times[-1] <= RECOVERED and not sums["lost"] and not sums["restarts"]
-
-
 # A frozen server
 
 
-def freeze(_: argparse.Namespace) -> bool:
+def freeze() -> bool:
     """100 blocking enqueues in 100 threads and 100 in an event loop, on a server that was frozen; all must raise."""
     kinds: tuple[type[Server], ...] = (Postgres, Redis)
     good = [raises_in_time(kind, opened) for kind in kinds for opened in (True, False)]
@@ -376,10 +228,10 @@ def requests(driver: str, url: str, count: int, written: int) -> None:
         done()
 
 
-def commits(options: argparse.Namespace) -> bool:
-    """`--rounds` requests per driver, by processes that die; whether the jobs are exactly the committed rows."""
+def commits(url: str | None, count: int) -> bool:
+    """`count` requests per driver, by processes that die; whether the jobs are exactly the committed rows."""
     with ExitStack() as stack:
-        url: str = options.url or stack.enter_context(Postgres()).url
+        url = url or stack.enter_context(Postgres()).url
         subprocess.run(
             [sys.executable, "-m", "windlass", "migrate", "--url", url], stdout=subprocess.DEVNULL, check=True
         )
@@ -388,7 +240,7 @@ def commits(options: argparse.Namespace) -> bool:
         with psycopg.connect(url, autocommit=True) as db:
             db.execute(MAKE)
         import_module("benchmarks.trial_tasks")  # once, not in every process that dies
-        good = [as_committed(driver, url, options.rounds, bench) for driver in DRIVERS]
+        good = [as_committed(driver, url, count, bench) for driver in DRIVERS]
         return all(good)
 
 
@@ -417,7 +269,7 @@ def as_committed(driver: str, url: str, count: int, bench: Bench) -> bool:
         rows = {row[0] for row in db.execute("SELECT id FROM soak_rows")}
         db.execute("TRUNCATE soak_rows")
     lost = settle(bench, rows)
-    extra = {id for _, id in bench.ends()} - rows
+    extra = bench.ended() - rows
     bench.effects.unlink()
     print(
         f"{driver}: {made:,} requests in {time.monotonic() - began:.0f} s, {deaths} of them died; {len(rows):,} rows, "
@@ -429,19 +281,11 @@ def as_committed(driver: str, url: str, count: int, bench: Bench) -> bool:
 def main() -> None:
     """Run one mode."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("mode", choices=["restart", "terminate", "listener", "redis-kill", "frozen", "commits"])
-    parser.add_argument("--rounds", type=int, help="rounds (60), or requests per driver (10,000)")
-    parser.add_argument("--state", type=Path, default=Path("soak.json"))
+    parser.add_argument("mode", choices=["frozen", "commits"])
+    parser.add_argument("--rounds", type=int, default=10_000, help="requests per driver")
     parser.add_argument("--url", help="a PostgreSQL to use for commits")
     options = parser.parse_args()
-    options.rounds = options.rounds or (10_000 if options.mode == "commits" else 60)
-    match options.mode:
-        case "frozen":
-            good = freeze(options)
-        case "commits":
-            good = commits(options)
-        case mode:
-            good = rounds(mode, options.rounds, options.state)
+    good = freeze() if options.mode == "frozen" else commits(options.url, options.rounds)
     if not good:
         raise SystemExit(f"{options.mode}: a bar was missed")
 

@@ -1,6 +1,6 @@
 """Long trials of what Windlass promises, as commands: python -m benchmarks.trials TRIAL [--seconds N].
 
-On SQLite: kill, backlog, locked. On a PostgreSQL server of their own, with default settings: snapshot, wakeups, idle.
+On SQLite: backlog, locked. On a PostgreSQL server of their own, with default settings: snapshot, wakeups, idle.
 Each prints its figures and ends with exit code 1 if a promise was broken.
 """
 
@@ -16,8 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter, defaultdict
-from contextlib import suppress
+from collections import Counter
 from pathlib import Path
 
 import psutil
@@ -34,12 +33,11 @@ LEASE = 5.0
 
 
 class Trial:
-    """A store, a file of effects that jobs append to, and workers of `benchmarks.trial_tasks`."""
+    """A store, and workers of `benchmarks.trial_tasks`."""
 
     def __init__(self, folder: str) -> None:
         self.path = f"{folder}/windlass.db"
-        self.effects = Path(folder) / "effects"
-        os.environ |= {"WINDLASS_URL": f"sqlite:///{self.path}", "EFFECTS": str(self.effects), "LEASE": str(LEASE)}
+        os.environ |= {"WINDLASS_URL": f"sqlite:///{self.path}", "EFFECTS": os.devnull, "LEASE": str(LEASE)}
         self.log = Path(folder) / "log"
 
     def start(self, processes: int, concurrency: int) -> subprocess.Popen[bytes]:
@@ -48,102 +46,6 @@ class Trial:
         command += ["-p", str(processes), "-c", str(concurrency)]
         with self.log.open("ab") as log:
             return subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
-
-    def lines(self) -> list[list[str]]:
-        """What jobs wrote: [job, fence, moment, start or end]."""
-        return [line.split() for line in self.effects.read_text().splitlines()] if self.effects.exists() else []
-
-
-def runners(worker: subprocess.Popen[bytes]) -> list[psutil.Process]:
-    """The runner processes of a worker."""
-    try:
-        found: list[psutil.Process] = psutil.Process(worker.pid).children()
-    except psutil.NoSuchProcess:
-        return []
-    return found
-
-
-def kill(trial: Trial, seconds: float) -> bool:
-    """Jobs of 20 ms on -p 2 -c 8; every second a random runner, or the whole worker, is killed and comes back."""
-    from benchmarks.trial_tasks import app, work
-
-    jobs = app.enqueue_many([work.bind(0.02) for _ in range(10_000)])
-    worker = trial.start(2, 8)
-    kills: list[tuple[float, str, list[int]]] = []
-    end = time.monotonic() + seconds
-    time.sleep(2)
-    while time.monotonic() < end:
-        time.sleep(1)
-        if app.jobs.count(state="ready") < 1000:
-            jobs += app.enqueue_many([work.bind(0.02) for _ in range(2000)])
-        victims = runners(worker)
-        if random.random() < 0.25 or not victims:
-            kills.append((time.time(), "worker", [one.pid for one in victims]))
-            worker.kill()
-            worker.wait()
-            worker = trial.start(2, 8)
-        else:
-            victim = random.choice(victims)
-            kills.append((time.time(), "runner", [victim.pid]))
-            with suppress(psutil.NoSuchProcess):
-                victim.kill()
-    until = time.monotonic() + 120
-    while time.monotonic() < until and app.jobs.count(state="succeeded") + app.jobs.count(state="failed") < len(jobs):
-        time.sleep(0.5)
-    worker.send_signal(signal.SIGTERM)
-    worker.wait()
-    return judge_kills(trial, {job.id for job in jobs}, kills)
-
-
-def judge_kills(trial: Trial, jobs: set[str], kills: list[tuple[float, str, list[int]]]) -> bool:
-    """Compare what was enqueued, what ran and what the store says."""
-    starts: defaultdict[str, list[tuple[float, int, int]]] = defaultdict(list)
-    ends: Counter[str] = Counter()
-    for job, fence, moment, what, pid in trial.lines():
-        if what == "start":
-            starts[job].append((float(moment), int(fence), int(pid)))
-        else:
-            ends[job] += 1
-    db = sqlite3.connect(trial.path)
-    states = Counter(row[0] for row in db.execute("SELECT state FROM jobs"))
-    charged = db.execute("SELECT count(*) FROM jobs WHERE attempt > 1").fetchone()[0]
-    twice = sum(len({fence for _, fence, _ in runs}) < len(runs) for runs in starts.values())
-    back = {
-        (job, fence): at / 1e6
-        for job, fence, at in db.execute(
-            "SELECT job, fence, ended_at FROM attempts WHERE ending IN ('lost', 'interrupted')"
-        )
-    }
-    killed_by = {pid: (at, kind) for at, kind, pids in kills for pid in pids}
-    ready: defaultdict[str, list[float]] = defaultdict(list)
-    again: defaultdict[str, list[float]] = defaultdict(list)
-    for job, runs in starts.items():
-        ordered = sorted(runs, key=lambda run: run[1])
-        for run, following in itertools.pairwise(ordered):
-            at, kind = killed_by.get(run[2], (0.0, ""))
-            if kind and (job, run[1]) in back:
-                ready[kind].append(back[job, run[1]] - at)
-                again[kind].append(following[0] - at)
-    lost = jobs - set(starts)
-    print(f"jobs {len(jobs):,}; states {dict(states)}; kills {Counter(kind for _, kind, _ in kills)}")
-    print(
-        f"lost {len(lost)}; ended twice in user code (killed after its work, before its settle) "
-        f"{sum(count > 1 for count in ends.values())}; one attempt started twice {twice}; charged {charged}"
-    )
-    for kind in ("runner", "worker"):
-        print(
-            f"after the death of a {kind} (lease {LEASE:g} s): claimable again {summary(ready[kind])}; "
-            f"started again {summary(again[kind])}"
-        )
-    return not lost and not twice and states == Counter(succeeded=len(jobs)) and not charged
-
-
-def summary(seconds: list[float]) -> str:
-    """Median and maximum."""
-    ordered = sorted(seconds)
-    return (
-        f"{len(ordered)} jobs, p50 {ordered[len(ordered) // 2]:.2f} s, max {ordered[-1]:.2f} s" if ordered else "none"
-    )
 
 
 def fill(path: str, count: int, **columns: object) -> None:
@@ -454,7 +356,7 @@ POSTGRES = {"snapshot": (snapshot, 600), "wakeups": (wakeups, 100), "idle": (idl
 def main() -> None:
     """Run one trial."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("trial", choices=["kill", "backlog", "locked", *POSTGRES])
+    parser.add_argument("trial", choices=["backlog", "locked", *POSTGRES])
     parser.add_argument("--seconds", type=float)
     options = parser.parse_args()
     if options.trial in POSTGRES:
