@@ -166,8 +166,8 @@ class Tree:
         with contextlib.suppress(psutil.NoSuchProcess):
             for one in psutil.Process(self.pid).children(recursive=True):
                 with contextlib.suppress(psutil.NoSuchProcess):
-                    words = " ".join(one.cmdline()[1:3])
-                    kind = {"-m windlass.worker.process": "runner", "-m windlass.worker.child": "child"}.get(words)
+                    words = one.cmdline()[3:4]
+                    kind = {"windlass.worker.process": "runner", "windlass.worker.child": "child"}.get("".join(words))
                     if kind:
                         found[kind].append(one.pid)
         return found

@@ -16,10 +16,11 @@ from windlass.model import Claim, Ending, Outcome, Progress
 from windlass.policy import Retry
 from windlass.worker.children import Children
 from windlass.worker.hosting import fast_loop
+from windlass.worker.start import command
 
 ROOT = Path(__file__).parent.parent.parent
 APPS = children_app.__package__
-COMMAND = [sys.executable, "-m", "windlass.worker.child"]
+COMMAND = command("windlass.worker.child")
 LONG = 60.0
 """Seconds until a test that hangs gives up."""
 

@@ -73,12 +73,12 @@ class Rig:
         }
         self._workers: list[subprocess.Popen[bytes]] = []
 
-    def start(self, *arguments: str, app: str = "tests.worker.sample:app") -> subprocess.Popen[bytes]:
+    def start(self, *arguments: str, app: str = "tests.worker.sample:app", cwd: Path = ROOT) -> subprocess.Popen[bytes]:
         """Start a worker."""
         command = [sys.executable, "-m", "windlass", "worker", app, *arguments]
         with self.log.open("ab") as log:
             worker = subprocess.Popen(
-                command, cwd=ROOT, env=self.environment, stderr=log, stdout=log, start_new_session=True
+                command, cwd=cwd, env=self.environment, stderr=log, stdout=log, start_new_session=True
             )
         self._workers.append(worker)
         return worker

@@ -7,8 +7,10 @@ import signal
 import threading
 import time
 from collections import Counter
+from pathlib import Path
 from types import ModuleType
 
+import psutil
 import pytest
 
 from tests.worker.rig import Rig, runs, until
@@ -166,6 +168,30 @@ def test_kill_9_of_a_whole_worker_waits_for_the_lease_and_no_longer(rig: Rig, ta
         job.result(timeout=60)
     assert [effect.fence for effect in rig.effects("nap 1")] == [1, 2]
     rig.close()
+
+
+HELD = """
+import os, sys, time
+if "windlass.worker.process" in sys.orig_argv:
+    parent = os.getppid()
+    open("held", "w").write(str(os.getpid()))
+    while os.getppid() == parent:
+        time.sleep(0.01)
+"""
+
+
+def test_a_runner_whose_supervisor_died_while_it_started_does_not_even_import_the_app(rig: Rig, tmp_path: Path) -> None:
+    """The kernel tells of the end of a parent only those who had asked before it."""
+    (tmp_path / "sitecustomize.py").write_text(HELD)
+    (tmp_path / "late.py").write_text("open('imported', 'w'); import windlass; app = windlass.App()")
+    rig.environment["PYTHONPATH"] += f":{tmp_path}"
+    worker = rig.start("-p", "1", app="late:app", cwd=tmp_path)
+    until(lambda: (tmp_path / "held").exists() and (tmp_path / "held").read_text(), "the runner is about to start")
+    runner = psutil.Process(int((tmp_path / "held").read_text()))
+    worker.kill()
+    worker.wait()
+    until(lambda: not runs(runner), "the runner ends too")
+    assert not (tmp_path / "imported").exists()
 
 
 @pytest.mark.every_store

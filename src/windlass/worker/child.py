@@ -24,7 +24,7 @@ from windlass.policy import Retry
 from windlass.task import is_coroutine
 from windlass.worker.completion import Transactions
 from windlass.worker.errands import Broken, Did, Do, End, FromRunner, Leave, Moved, Ready
-from windlass.worker.hosting import die_with_parent, end_group, fast_loop, lifespan, run_through, stand_alone, why
+from windlass.worker.hosting import end_group, fast_loop, lifespan, run_through, stand_alone, why
 from windlass.worker.logs import set_up
 from windlass.worker.pipeline import Running, Stop, perform, perform_blocking, stopped
 from windlass.worker.wire import Pipe
@@ -220,8 +220,7 @@ async def first_of(opened: asyncio.Future[Any], life: asyncio.Task[None]) -> Any
 
 
 def main() -> None:
-    """`python -m windlass.worker.child [RUNNER] MODULE:APP FD`; started by a runner only."""
-    die_with_parent()
+    """`windlass.worker.child [RUNNER] MODULE:APP FD`; started by a runner only."""
     stand_alone()
     set_up()
     *runner, spec, fd = sys.argv[1:]

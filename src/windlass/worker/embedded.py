@@ -29,6 +29,7 @@ from windlass.worker.pipeline import Hook
 from windlass.worker.pulse import Pulse
 from windlass.worker.queues import Queues
 from windlass.worker.runner import AnyTask, Runner
+from windlass.worker.start import command
 from windlass.worker.wire import Channel
 
 logger = logging.getLogger("windlass.worker")
@@ -54,7 +55,7 @@ async def embedded(
     id = str(uuid.uuid4())
     board = Board.make()
     children = Children(
-        [sys.executable, "-m", "windlass.worker.child", id],
+        command("windlass.worker.child", id),
         spec,
         size=min(concurrency, usable_cpus()),
         on_pid=lambda pid, alive: None,

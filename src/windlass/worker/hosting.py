@@ -1,4 +1,4 @@
-"""What every process of ours that runs user code does: how it begins, and with whom it dies."""
+"""What every process that runs user code does to its surroundings, and what becomes of what it leaves behind."""
 
 import asyncio
 import contextlib
@@ -24,7 +24,7 @@ logger = logging.getLogger("windlass.worker")
 OOM_RANK = 300
 """How much sooner than the supervisor the kernel kills what runs user code; among these the largest goes first."""
 
-PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+PR_SET_CHILD_SUBREAPER = 36
 
 
 class Alive(Protocol):
@@ -69,13 +69,6 @@ def obey_signals() -> None:
     """In what a task forks, as `multiprocessing` does: end when told to, or its pool waits for ever."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def die_with_parent() -> None:
-    """Linux: let the kernel end this process when the thread that started it ends."""
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def adopt_orphans() -> None:

@@ -21,7 +21,7 @@ from windlass.model import RunnerInfo
 from windlass.worker.board import Board
 from windlass.worker.children import Children
 from windlass.worker.completion import Transactions
-from windlass.worker.hosting import die_with_parent, end_group, fast_loop, lifespan, run_through, stand_alone, why
+from windlass.worker.hosting import end_group, fast_loop, lifespan, run_through, stand_alone, why
 from windlass.worker.limits import LEAVE_WITHIN, Limits
 from windlass.worker.logs import set_up
 from windlass.worker.messages import (
@@ -42,6 +42,7 @@ from windlass.worker.messages import (
 from windlass.worker.queues import Queues
 from windlass.worker.relay import relaying
 from windlass.worker.runner import Runner
+from windlass.worker.start import EX_GONE, command
 from windlass.worker.wire import Channel
 
 logger = logging.getLogger("windlass.worker")
@@ -55,9 +56,6 @@ TICK = 0.5
 
 DUMP_AFTER = 1.0
 """Seconds without one after which all stacks are dumped, by a thread that needs no interpreter."""
-
-EX_GONE = 70
-"""The exit code of a runner that lost its worker or its lease."""
 
 
 class Process:
@@ -116,7 +114,7 @@ class Process:
     async def _work(self, app: App, worker: str, limits: Limits) -> int:
         store = await app.connect()
         children = Children(
-            [sys.executable, "-m", "windlass.worker.child", self._id],
+            command("windlass.worker.child", self._id),
             self._given["app"],
             size=min(self._given["concurrency"], max(1, usable_cpus() // self._given["processes"])),
             on_pid=lambda pid, alive: self._channel.send(Child(pid=pid, alive=alive)),
@@ -231,8 +229,7 @@ class Process:
 
 
 def main() -> None:
-    """`python -m windlass.worker.process SPEC`; started by a supervisor only."""
-    die_with_parent()
+    """`windlass.worker.process SPEC`; started by a supervisor only."""
     stand_alone()
     given = json.loads(sys.argv[1])
     set_up(logging.WARNING if given["quiet"] else logging.INFO)

@@ -10,7 +10,6 @@ import resource
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import uuid
 from collections.abc import AsyncIterator
@@ -25,6 +24,7 @@ from windlass.worker.board import Board
 from windlass.worker.death import RSS_UNIT, Death, collect, wait_in_thread
 from windlass.worker.hosting import reap_group
 from windlass.worker.messages import Child, FromRunner, FromSupervisor, Holding
+from windlass.worker.start import command
 from windlass.worker.wire import Channel
 
 logger = logging.getLogger("windlass.worker")
@@ -102,7 +102,7 @@ class Seat:
                 opened.callback(channel.close)
                 given = asdict(spec) | {"id": id, "channel": theirs.fileno(), "board": board.fd, "dump": dump.fileno()}
                 process = subprocess.Popen(  # noqa: ASYNC220 - exec of our own interpreter: a millisecond
-                    [sys.executable, "-m", "windlass.worker.process", json.dumps(given)],
+                    command("windlass.worker.process", json.dumps(given)),
                     pass_fds=(theirs.fileno(), board.fd, dump.fileno()),
                     start_new_session=True,
                     stdin=subprocess.DEVNULL,
