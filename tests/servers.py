@@ -26,7 +26,7 @@ import redis
 PATIENCE = 30.0
 """Seconds that a server may take to start, stop or join."""
 
-GUARD = '"$@" </dev/null >/dev/null & echo $!; read word; said=$?; kill -s "$END" $!; wait $!; '
+GUARD = '"$@" </dev/null >/dev/null & echo $!; read word; said=$?; kill -s "$END" $!; kill -s CONT $!; wait $!; '
 GUARD += 'if [ $said -ne 0 ]; then rm -rf "$FOLDER"; fi'
 """A shell that ends the server when we say so, or are dead: then its input closes without a word, and the data goes."""
 

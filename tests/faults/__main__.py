@@ -6,6 +6,7 @@ by --folder: a call that was interrupted and is repeated goes on until there are
 
 import argparse
 import json
+import signal
 import sys
 import time
 from pathlib import Path
@@ -89,6 +90,7 @@ def main() -> None:
     names = [name for name in FAULTS if name in options.fault or (options.all and name not in SOAKS)]
     if not names:
         parser.error("expected --fault NAME or --all")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # through all that closes behind itself
     state = State(options.folder)
     stores = options.store or KINDS
     met = [

@@ -46,10 +46,10 @@ def run(*command: str, user: str | None = None) -> str:
 class Disk:
     """A small file system of memory, which can be filled."""
 
-    def __init__(self, folder: Path, size: str) -> None:
+    def __init__(self, name: str, folder: Path, size: str) -> None:
         self.folder = folder
         self._filler = folder / "filler"
-        run("mount", "-t", "tmpfs", "-o", f"size={size},mode=755", "windlass-faults", str(folder))
+        run("mount", "-t", "tmpfs", "-o", f"size={size},mode=755", name, str(folder))
 
     def fill(self) -> None:
         """Leave no byte; what others free meanwhile is taken too."""
@@ -160,7 +160,7 @@ class Ground:
     def small(self, server: Server, size: str) -> None:
         """Put the folder of a server that is about to start on a small disk."""
         if self.needs == "disk":
-            self.disk = Disk(server.folder, size)
+            self.disk = Disk(self.folder.name, server.folder, size)
             self.stack.callback(self.disk.remove)
             if server.user:
                 shutil.chown(server.folder, server.user)
@@ -197,7 +197,7 @@ class OnSQLite(Ground):
         self._place = self.folder / "store"
         self._place.mkdir()
         if self.needs == "disk":
-            self.disk = Disk(self._place, "24m")
+            self.disk = Disk(self.folder.name, self._place, "24m")
             self.stack.callback(self.disk.remove)
 
     @property

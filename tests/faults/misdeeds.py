@@ -9,6 +9,7 @@ from typing import Any
 from tests.faults.deaths import alive
 from tests.faults.field import LEASE, Field
 from tests.faults.grounds import CannotInject
+from tests.faults.guard import drop_group, memory_group
 from tests.faults.verdict import Figures
 from tests.history import Event
 from windlass.errors import WindlassError
@@ -76,7 +77,7 @@ def limit_memory(field: Field) -> None:
     """Put every worker into a cgroup of its own, once."""
     for tree in field.trees:
         if tree.cgroup is None:
-            tree.cgroup = memory_group(LIMIT)
+            tree.cgroup = limited(field)
             field.stack.callback(drop_group, tree.cgroup)
             (tree.cgroup / "cgroup.procs").write_text(str(tree.pid))
             for pid in tree.pids()[1:]:
@@ -84,28 +85,18 @@ def limit_memory(field: Field) -> None:
                     (tree.cgroup / "cgroup.procs").write_text(str(pid))
 
 
-def memory_group(limit: int) -> Path:
+def limited(field: Field) -> Path:
     """A new cgroup that may use so many MB. Raises `CannotInject`."""
-    root = Path("/sys/fs/cgroup")
-    first, name = (root / "memory", "memory.limit_in_bytes") if (root / "memory").is_dir() else (root, "memory.max")
-    group = first / f"windlass-faults-{uuid.uuid4().hex[:8]}"
+    group = memory_group(f"{field.folder.name}-{uuid.uuid4().hex[:8]}")
+    limit = next((name for name in ("memory.limit_in_bytes", "memory.max") if (group.parent / name).exists()), "")
     try:
         group.mkdir()
-        (group / name).write_text(str(limit << 20))
+        (group / limit).write_text(str(LIMIT << 20))
     except OSError as error:
         with contextlib.suppress(OSError):
             group.rmdir()
         raise CannotInject(f"no cgroup with a limit of memory can be made: {error}") from error
     return group
-
-
-def drop_group(group: Path) -> None:
-    """Remove it, when nothing is in it any more."""
-    for _ in range(100):
-        with contextlib.suppress(OSError):
-            group.rmdir()
-            return
-        time.sleep(0.05)
 
 
 def starve(field: Field) -> Figures:

@@ -4,6 +4,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from tests.faults import clocks, deaths, deploys, disk, misdeeds, network, outag
 from tests.faults.bars import bar_of
 from tests.faults.field import ROOT, Field, Mix
 from tests.faults.grounds import GROUNDS, KINDS, SERVERS, CannotInject, Ground
+from tests.faults.guard import guarded
 from tests.faults.verdict import Figures, judge, merged, restarts
 
 SHIM = f"{ROOT / 'src'}:{ROOT}:{Path(__file__).parent / 'shim'}"
@@ -103,17 +105,14 @@ def run(
     """
     folder = Path(tempfile.mkdtemp(prefix="windlass-faults-"))
     folder.chmod(0o755)
-    ground = GROUNDS[store](folder, faults[0].needs)
-    try:
-        field = make_field(ground, folder, faults, seed, backlog)
-        try:
-            done = [one for _ in range(rounds) if time.monotonic() < until for one in play(field, faults, until)]
-            field.finish()
-            report = told(field, done)
-        finally:
-            field.close()
-    finally:
-        ground.close()
+    with (
+        guarded(folder),
+        closing(GROUNDS[store](folder, faults[0].needs)) as ground,
+        closing(make_field(ground, folder, faults, seed, backlog)) as field,
+    ):
+        done = [one for _ in range(rounds) if time.monotonic() < until for one in play(field, faults, until)]
+        field.finish()
+        report = told(field, done)
     if report.stories:
         report.stories.append(f"all of it is in {folder}")
     else:
