@@ -15,9 +15,6 @@ from tests.faults.grounds import KINDS, CannotInject
 from tests.faults.rounds import FAULTS, SOAKS, Fault, run, verdict
 from tests.faults.verdict import Figures, merged
 
-AT_A_TIME = 25
-"""Rounds between two looks at the whole history, after which the state is written."""
-
 CANNOT = Path(__file__).parent / "cannot.txt"
 
 
@@ -62,7 +59,7 @@ def go(store: str, fault: Fault, options: argparse.Namespace, state: State) -> b
     while (left := options.rounds - rounds_of(state.of(store, fault.name))) > 0 and time.monotonic() < until:
         try:
             report = run(
-                store, [fault], min(AT_A_TIME, left), until=until, seed=time.time_ns(), backlog=options.backlog
+                store, [fault], min(fault.at_a_time, left), until=until, seed=time.time_ns(), backlog=options.backlog
             )
         except CannotInject as error:
             print(f"{store:<10} {fault.name:<16} FAILED: this machine cannot inject it: {error}", flush=True)

@@ -6,6 +6,8 @@ wrong         whatever else the history checker found
 charged       jobs whose attempts are not those that raised; failed: jobs that ended otherwise than they should
 restarted     workers that ended by themselves
 restart       seconds from the fault to the next start of each job that it interrupted
+ready, again  the same where a supervisor sees a process of its own die: until the job may be claimed; until it starts
+orphans       processes that still ran two seconds after they, or who started them, had been killed
 back          seconds from its end until a job that is put then is done
 enqueue       seconds that one enqueue took, at most
 """
@@ -22,16 +24,17 @@ ALWAYS = {
     "charged": 0,
     "failed": 0,
     "restarted": 0,
+    "orphans": 0,
     "enqueue": ENQUEUE + 0.5,
 }
 
-TIMES = frozenset({"restart", "back", "enqueue", "exit", "ended", "drained", "start"})
+TIMES = frozenset({"restart", "ready", "again", "back", "enqueue", "exit", "ended", "drained", "start"})
 """Figures in seconds. A run that shares its machine with others cannot hold them; the counts it must."""
 
 BARS: Mapping[str, Mapping[str, float]] = {
-    "kill-child": {"restart": 1, "back": 2},
-    "kill-runner": {"restart": 1, "back": 2},
-    "kill-supervisor": {"restart": LEASE + 2, "back": 2, "orphans": 0},
+    "kill-child": {"ready": 1, "again": LEASE + 2, "back": 2},
+    "kill-runner": {"ready": 1, "again": LEASE + 2, "back": 2},
+    "kill-supervisor": {"restart": LEASE + 2, "back": 2},
     "kill-tree": {"restart": LEASE + 2, "back": 2},
     "freeze": {"restart": LEASE + 2, "back": 2},
     "pause": {"restarts": 0, "back": 2},
@@ -60,7 +63,7 @@ BARS: Mapping[str, Mapping[str, float]] = {
     "server-clock": {"restart": LEASE + 2, "back": 2},
     "versions": {"early": 0, "drained": 5, "back": 2},
     "backlog": {"start": 0.1, "back": 2},
-    "kill": {"restart": LEASE + 2, "back": 4, "orphans": 0},
+    "kill": {"restart": LEASE + 2, "ready": 1, "again": LEASE + 2},
     "zombie": {"restart": LEASE + 2, "back": 2},
     "rolling": {"restart": 2, "exit": 3, "code": 0, "back": 2},
     "poisons": {"runs": 3, "silent": 0, "back": 4},

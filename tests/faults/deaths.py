@@ -1,14 +1,9 @@
 """Faults of processes: killed, frozen, told to stop."""
 
-import contextlib
-import signal
 import time
 
-from tests.faults.field import GRACE, LEASE, Field, Tree, send
+from tests.faults.field import GRACE, LEASE, Field, Tree
 from tests.faults.verdict import Figures
-
-GONE_WITHIN = 2.0
-"""Seconds in which nothing of a worker may be left whose supervisor died."""
 
 
 def a_busy(field: Field, kind: str) -> tuple[Tree, int]:
@@ -25,47 +20,74 @@ def a_busy(field: Field, kind: str) -> tuple[Tree, int]:
 
 def kill_child(field: Field) -> Figures:
     """One process child, in the midst of a job."""
-    field.kill([a_busy(field, "child")[1]])
+    _, pid = a_busy(field, "child")
+    field.kill([pid], seen=True)
     return {}
 
 
 def kill_runner(field: Field) -> Figures:
     """One runner; its children die with it."""
-    tree, pid = a_busy(field, "runner")
-    field.tell("killed", tree.members()["child"])
-    field.mark(tree.members()["child"])
-    field.kill([pid])
+    end_runner(field, *a_busy(field, "runner"))
     return {}
+
+
+def end_runner(field: Field, tree: Tree, pid: int) -> None:
+    """That one."""
+    field.kill([pid, *tree.below(pid)["child"]], to=1, seen=True)
 
 
 def kill_supervisor(field: Field) -> Figures:
     """The supervisor alone; what it leaves must end by itself."""
     tree, _ = a_busy(field, "runner")
-    pids = tree.pids()
-    field.tell("killed", pids)
-    field.mark(pids)
-    send(tree.pid, signal.SIGKILL)
-    tree.process.wait()
-    time.sleep(GONE_WITHIN)
-    orphans = sum(alive(pid) for pid in pids)
+    end_supervisor(field, tree)
+    field.rest()
     tree.start()
-    return {"orphans": orphans}
+    return {}
 
 
-def alive(pid: int) -> bool:
-    """Whether a process still runs."""
-    with contextlib.suppress(FileNotFoundError, ProcessLookupError), open(f"/proc/{pid}/stat") as file:
-        return file.read().rpartition(")")[2].split()[0] != "Z"
-    return False
+def end_supervisor(field: Field, tree: Tree) -> None:
+    """That of this worker."""
+    field.kill(tree.pids(), to=1)
+    tree.process.wait()
 
 
 def kill_tree(field: Field) -> Figures:
     """A whole worker at once, as a machine does that loses power; it comes back."""
     tree, _ = a_busy(field, "runner")
-    field.kill(tree.pids())
-    tree.process.wait()
+    end_tree(field, tree)
     field.rest()
     tree.start()
+    return {}
+
+
+def end_tree(field: Field, tree: Tree) -> None:
+    """All of it."""
+    field.kill(tree.pids())
+    tree.process.wait()
+
+
+PACE = 0.6
+"""Seconds between two kills of a soak, besides a short rest."""
+
+
+def kill_any(field: Field) -> Figures:
+    """A random member of a worker, or all of it. The next worker's turn comes before this one has recovered."""
+    tree = field.trees.pop(0)
+    field.trees.append(tree)
+    field.wait(lambda: field.busy(tree, "runner"), "a job to run in that worker")
+    busy = {kind: field.busy(tree, kind) for kind in ("runner", "child")}
+    match field.dice.choice(("child", "runner", "runner", "supervisor", "tree")):
+        case "child" if busy["child"]:
+            field.kill([field.dice.choice(busy["child"])], seen=True)
+        case "supervisor":
+            end_supervisor(field, tree)
+            tree.start()
+        case "tree":
+            end_tree(field, tree)
+            tree.start()
+        case _:
+            end_runner(field, tree, field.dice.choice(busy["runner"] or tree.members()["runner"]))
+    time.sleep(PACE)
     return {}
 
 
@@ -81,11 +103,6 @@ def freeze(field: Field, leases: float = 1.5) -> Figures:
 def freeze_long(field: Field) -> Figures:
     """The same for three leases."""
     return freeze(field, 3.0)
-
-
-def kill_any(field: Field) -> Figures:
-    """A random member of a random worker, or all of it."""
-    return field.dice.choice((kill_child, kill_runner, kill_runner, kill_supervisor, kill_tree))(field)
 
 
 def pause(field: Field) -> Figures:

@@ -29,6 +29,9 @@ ROOT = Path(__file__).parent.parent.parent
 LEASE, GRACE, ENQUEUE = 2.0, 3.0, 2.0
 """The test profile, in seconds: lease, grace, and the most that one enqueue may take."""
 
+GONE_WITHIN = 2.0
+"""Seconds in which nothing may be left of what was killed, and of what that had started."""
+
 PATIENCE = 60.0
 """Seconds after which a job that is not over is stuck."""
 
@@ -163,8 +166,13 @@ class Tree:
     def members(self) -> dict[str, list[int]]:
         """The pids that live now, by what they are."""
         found: dict[str, list[int]] = {"supervisor": [self.pid] if self.alive else [], "runner": [], "child": []}
+        return found | self.below(self.pid)
+
+    def below(self, pid: int) -> dict[str, list[int]]:
+        """The runners and children that descend from one of them."""
+        found: dict[str, list[int]] = {"runner": [], "child": []}
         with contextlib.suppress(psutil.NoSuchProcess):
-            for one in psutil.Process(self.pid).children(recursive=True):
+            for one in psutil.Process(pid).children(recursive=True):
                 with contextlib.suppress(psutil.NoSuchProcess):
                     words = one.cmdline()[3:4]
                     kind = {"windlass.worker.process": "runner", "windlass.worker.child": "child"}.get("".join(words))
@@ -193,13 +201,22 @@ def send(pid: int, number: int) -> None:
         os.kill(pid, number)
 
 
-class Mark(msgspec.Struct):
-    """Processes that were disturbed at a moment: what ran in them shall start again."""
+def alive(pid: int) -> bool:
+    """Whether a process still runs."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError), open(f"/proc/{pid}/stat") as file:
+        return file.read().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+class Mark(msgspec.Struct, frozen=True):
+    """Processes that were disturbed at a moment: what ran in them shall start again. `seen`: by their supervisor, which
+    lives, and needs no lease to end for that."""
 
     at: float
     pids: frozenset[int]
     fault: str
     wall: float
+    seen: bool
 
 
 class Field:
@@ -231,13 +248,17 @@ class Field:
         self.marks: list[Mark] = []
         self.started = 0
         """How often a worker was started because it had ended by itself."""
+        self.orphans = 0
+        """Processes that still ran a while after they, or who started them, had been killed."""
         self.fault = ""
+        self._watches: list[threading.Timer] = []
         self._environment = os.environ | {
             "WINDLASS_URL": ground.url,
             "WINDLASS_LEASE": f"{LEASE:g}",
             "WINDLASS_GRACE": f"{GRACE:g}",
             "HISTORY": str(self.history),
             "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}",
+            "PYTHONDONTWRITEBYTECODE": "",  # processes start as they do where a package is installed
             **(environment or {}),
         }
         self._command = ["-p", str(processes), "-c", str(slots)]
@@ -342,16 +363,22 @@ class Field:
         for pid in pids:
             self.log.tell(what, process=str(pid))
 
-    def mark(self, pids: Iterable[int]) -> None:
+    def mark(self, pids: Iterable[int], *, seen: bool = False) -> None:
         """What runs in these processes now shall start again, somewhere."""
-        self.marks.append(Mark(time.monotonic(), frozenset(pids), self.fault, time.time()))
+        self.marks.append(Mark(time.monotonic(), frozenset(pids), self.fault, time.time(), seen))
 
-    def kill(self, pids: Sequence[int]) -> None:
-        """kill -9, of all at once."""
+    def kill(self, pids: Sequence[int], *, to: int | None = None, seen: bool = False) -> None:
+        """kill -9 of all at once; or of the first `to` of them, by which the others shall end."""
         self.tell("killed", pids)
-        self.mark(pids)
-        for pid in pids:
+        self.mark(pids, seen=seen)
+        for pid in pids[:to]:
             send(pid, signal.SIGKILL)
+        watch = threading.Timer(GONE_WITHIN, self._count_orphans, [pids])
+        watch.start()
+        self._watches.append(watch)
+
+    def _count_orphans(self, pids: Sequence[int]) -> None:
+        self.orphans += sum(map(alive, pids))
 
     @contextlib.contextmanager
     def frozen(self, tree: Tree) -> Iterator[list[int]]:
@@ -386,6 +413,8 @@ class Field:
         with contextlib.suppress(TimeoutError):
             self.wait(lambda: not self.open([*self.load.put, *self.own]), "all jobs to end")
         self.stop()
+        for watch in self._watches:
+            watch.join()
         tell_found(self.log, self.records())
 
     def records(self) -> list[JobRecord]:

@@ -6,8 +6,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from tests.faults.deaths import alive
-from tests.faults.field import LEASE, Field
+from tests.faults.field import LEASE, Field, alive
 from tests.faults.grounds import CannotInject
 from tests.faults.guard import drop_group, memory_group
 from tests.faults.verdict import Figures

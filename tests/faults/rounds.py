@@ -13,7 +13,7 @@ from tests.faults.bars import bar_of
 from tests.faults.field import ROOT, Field, Mix
 from tests.faults.grounds import GROUNDS, KINDS, SERVERS, CannotInject, Ground
 from tests.faults.guard import guarded
-from tests.faults.verdict import Figures, judge, merged, restarts
+from tests.faults.verdict import Figures, judge, merged, times
 
 SHIM = f"{ROOT / 'src'}:{ROOT}:{Path(__file__).parent / 'shim'}"
 """The path of workers whose time is faked."""
@@ -34,6 +34,10 @@ class Fault:
     processes: int = 1
     slots: int = 8
     mix: Mix = USUAL
+    calm: bool = True
+    """Whether the next round waits until nothing is left of this one; otherwise only the last does."""
+    at_a_time: int = 25
+    """Rounds between two looks at the whole history, after which the state is written."""
 
 
 SOAKS = ("kill", "zombie", "rolling", "poisons")
@@ -73,7 +77,7 @@ FAULTS = {
         Fault("server-clock", clocks.of_the_server, SERVERS, "clock"),
         Fault("versions", deploys.versions),
         Fault("backlog", deploys.backlog),
-        Fault("kill", deaths.kill_any, processes=4),
+        Fault("kill", deaths.kill_any, trees=4, processes=2, mix=Mix(rate=40), calm=False, at_a_time=125),
         Fault("zombie", deaths.freeze_long),
         Fault("rolling", deaths.term, slots=40, mix=Mix(rate=200, seconds=(0.01, 0.01), long=20.0, longs=0.5)),
         Fault("poisons", misdeeds.poisons),
@@ -145,19 +149,19 @@ def play(field: Field, faults: Sequence[Fault], until: float) -> list[tuple[str,
             break
         field.fault = one.name
         field.rest()
-        figures = one.round(field)
-        done.append((one.name, {"rounds": 1, "back": field.calm(), **figures}))
+        figures = {"rounds": 1, **one.round(field)}
+        done.append((one.name, {"back": field.calm(), **figures} if one.calm else figures))
     return done
 
 
 def told(field: Field, done: Sequence[tuple[str, Figures]]) -> Report:
     """The figures of each fault. What the whole history says is said of each, as it cannot be told apart."""
     whole, wrong = judge(field)
-    again = restarts(field.events(), field.marks)
+    again = times(field)
     figures = {}
     for name in dict.fromkeys(name for name, _ in done):
         figures[name] = merged(figures for fault, figures in done if fault == name) | whole
-        figures[name] |= {"restarts": len(again[name]), "restart": max(again[name], default=0.0)}
+        figures[name] |= again[name]
     return Report(figures, [str(one) for one in wrong[:5]])
 
 

@@ -1,7 +1,8 @@
 """Figures of a field that was disturbed: what its history and its store say."""
 
+import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from tests.faults.field import Field, Mark
 from tests.history import Event, Violation, check, tally
@@ -59,6 +60,7 @@ def judge(field: Field) -> tuple[Figures, list[Violation]]:
     figures["restarted"] = field.started
     figures["extra"] = tally(events)["extra"] - sum(attempts - 1 for attempts in field.load.put.values())
     figures["stale"] = sum(event.what == "settled" and not event.yes for event in events)
+    figures["orphans"] = field.orphans
     figures["enqueue"] = round(field.load.slowest, 2)
     return figures, wrong
 
@@ -78,33 +80,60 @@ def by_us(field: Field, job: JobRecord) -> bool:
     return deaths >= 3 and len(starts & ours) >= 3
 
 
-def restarts(events: Sequence[Event], marks: Iterable[Mark]) -> dict[str, list[float]]:
-    """By fault, the seconds after which each job started again that a mark interrupted."""
+Hit = tuple[Mark, str, int]
+"""A mark, and the job and the fence of an attempt that it interrupted."""
+
+
+def times(field: Field) -> dict[str, Figures]:
+    """By fault, how many attempts were interrupted, and the most seconds until each job was ready and started again."""
     stories: defaultdict[str, list[Event]] = defaultdict(list)
-    for event in events:
-        if event.what in ("started", "ended", "settled"):
+    for event in field.events():
+        if event.what in ("claimed", "started", "ended", "settled"):
             stories[event.job].append(event)
-    by_pid: defaultdict[str, list[Event]] = defaultdict(list)
-    for event in events:
-        if event.what == "started":
-            by_pid[event.process].append(event)
-    found: defaultdict[str, list[float]] = defaultdict(list)
-    for mark in marks:
-        for start in (start for pid in mark.pids for start in by_pid[str(pid)] if start.at < mark.at):
-            after = next_start(start, stories[start.job], mark.at)
-            if after is not None:
-                found[mark.fault].append(after - mark.at)
+    handed = {(job.id, entry.fence): entry.ended_at for job in field.records() for entry in job.attempts}
+    found: defaultdict[str, Figures] = defaultdict(lambda: {"restarts": 0})
+    for mark, job, fence in hits(stories, field.marks):
+        figures = found[mark.fault]
+        figures["restarts"] += 1
+        again = next(event for event in stories[job] if event.what == "started" and event.fence > fence)
+        name = "again" if mark.seen else "restart"
+        figures[name] = max(figures.get(name, 0.0), again.at - mark.at)
+        if mark.seen and (job, fence) in handed:
+            figures["ready"] = max(figures.get("ready", 0.0), handed[job, fence] - mark.wall)
     return found
 
 
-def next_start(start: Event, story: Sequence[Event], at: float) -> float | None:
-    """When the job of this attempt was started again, if the attempt was open at that moment."""
-    for event in story:
-        if event.fence != start.fence:
-            continue
-        if (event.what == "ended" and event.at < at) or (event.what == "settled" and event.yes):
-            return None
-    return next((event.at for event in story if event.what == "started" and event.fence > start.fence), None)
+def hits(stories: Mapping[str, Sequence[Event]], marks: Iterable[Mark]) -> Iterator[Hit]:
+    """The attempts that each mark interrupted, of jobs that started again before the next mark hit them."""
+    claims: defaultdict[str, dict[tuple[str, int], float]] = defaultdict(dict)
+    for job, story in stories.items():
+        for event in story:
+            if event.what in ("claimed", "started"):
+                claims[event.process].setdefault((job, event.fence), event.at)
+    last: dict[str, Hit] = {}
+    for mark in sorted(marks, key=lambda mark: mark.at):
+        taken = {one: at for pid in mark.pids for one, at in claims[str(pid)].items() if at < mark.at}
+        for job, fence in taken:
+            if is_open(stories[job], fence, mark.at):
+                if (before := last.get(job)) and started_between(stories[job], before[2], mark.at):
+                    yield before
+                last[job] = (mark, job, fence)
+    yield from (hit for hit in last.values() if started_between(stories[hit[1]], hit[2], math.inf))
+
+
+def is_open(story: Sequence[Event], fence: int, at: float) -> bool:
+    """Whether an attempt runs, or is about to, at that moment, and cannot be settled any more."""
+    if started_between(story, fence, at):
+        return False
+    own = [event for event in story if event.fence == fence]
+    return not any(
+        (event.what == "ended" and event.at < at) or (event.what == "settled" and event.yes) for event in own
+    )
+
+
+def started_between(story: Sequence[Event], fence: int, at: float) -> bool:
+    """Whether a later attempt had been started by then."""
+    return any(event.what == "started" and event.fence > fence and event.at < at for event in story)
 
 
 def merged(rounds: Iterable[Mapping[str, float]]) -> Figures:
