@@ -10,8 +10,8 @@ SOURCE = ROOT / "src"
 FILES = sorted(SOURCE.rglob("*.py"))
 
 LAYERS = [
-    {"model", "errors", "clock", "values", "machine", "secret"},
-    {"codec", "policy", "context", "options", "vault"},
+    {"model", "errors", "clock", "values", "machine", "secret", "wall"},
+    {"codec", "policy", "context", "options", "timing", "vault"},
     {"store.contract", "store.queries"},
     {"store", "config"},
     {"access", "blocking", "move", "task", "jobs"},

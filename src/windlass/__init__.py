@@ -26,6 +26,7 @@ from windlass.outbox import Outbox
 from windlass.policy import Retry
 from windlass.secret import Secret
 from windlass.task import Task
+from windlass.timing import at, cron, every, rrule
 from windlass.worker.pipeline import Hook
 
 __all__ = [
@@ -53,5 +54,9 @@ __all__ = [
     "StoreUnavailable",
     "Task",
     "WindlassError",
+    "at",
+    "cron",
     "current",
+    "every",
+    "rrule",
 ]
