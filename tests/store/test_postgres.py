@@ -226,6 +226,24 @@ async def test_an_old_snapshot_elsewhere_hides_no_job(world: PostgresWorld) -> N
             crew = await world.crew()
 
 
+async def test_a_job_handed_back_during_a_survey_is_seen_at_once(world: PostgresWorld) -> None:
+    """The survey cannot see it yet, and raises the bound past it: who comes second has to see what the other did."""
+    crew = await world.crew()
+    await world.put(old := new())
+    assert await crew.claim(1)
+    await world.advance(3)
+    await world.put(young := new())
+    with psycopg.connect(servers.postgres_url()) as survey:
+        survey.execute(f"SET search_path = {world.schema}")
+        survey.execute("SELECT survey()")
+        back = asyncio.create_task(world.store.release([crew.runner], Ending.INTERRUPTED))
+        while not back.done() and not world.direct.execute("SELECT 1 FROM pg_locks WHERE NOT granted").fetchone():
+            await asyncio.sleep(0.01)
+    assert await back == 1
+    other = await world.crew(worker=crew.worker)
+    assert {claim.id for claim in await other.claim(5)} == {old.id, young.id}
+
+
 async def test_a_line_that_nobody_noted_is_found_by_the_survey(world: PostgresWorld) -> None:
     """A job put within the user's own transaction notes no line; the next beat finds it."""
     await world.put(job := new())

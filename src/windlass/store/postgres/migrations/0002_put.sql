@@ -41,15 +41,20 @@ BEGIN
     RETURN coalesce((SELECT l.state FROM live l WHERE l.id = job), (SELECT job_state FROM over(ARRAY[job], 0)));
 END $$;
 
-CREATE FUNCTION note_lines(names text[], priorities smallint[], ranks bigint[]) RETURNS void LANGUAGE plpgsql AS $$
+-- See to it that the bounds of lines are not above the ranks of jobs that are ready now. A survey under way, which does
+-- not see them yet, may raise a bound past ranks before `aged`, which its lag does not cover: there the bound is written
+-- even if it is low enough, so that whoever comes second waits for the other, and sees what he did.
+CREATE FUNCTION note_lines(
+    names text[], priorities smallint[], ranks bigint[], aged bigint DEFAULT now_micros() - 250000
+) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     INSERT INTO lines
     SELECT DISTINCT ON (n.line, n.priority) n.line, n.priority, n.rank, now_micros()
     FROM unnest(names, priorities, ranks) AS n (line, priority, rank)
-    WHERE NOT EXISTS (
+    WHERE n.rank < aged OR NOT EXISTS (
         SELECT 1 FROM lines l WHERE l.line = n.line AND l.priority = n.priority AND l.low <= n.rank)
-    ORDER BY n.line, n.priority, n.rank
-    ON CONFLICT (line, priority) DO UPDATE SET low = least(lines.low, excluded.low);
+    ORDER BY n.line, n.priority DESC, n.rank
+    ON CONFLICT (line, priority) DO UPDATE SET low = least(lines.low, excluded.low), seen_at = excluded.seen_at;
 END $$;
 
 CREATE TYPE placed AS (

@@ -148,7 +148,7 @@ BEGIN
         SELECT line, priority, min(rank) AS rank FROM moved GROUP BY line, priority
     )
     SELECT array_agg(line), array_agg(priority), array_agg(rank) INTO names, priorities, ranks FROM firsts;
-    PERFORM note_lines(names, priorities, ranks);
+    PERFORM note_lines(names, priorities, ranks, 0);   -- what is late comes in masses, and shall not stand in line here
     SELECT run_at INTO first FROM live WHERE state = 'scheduled' AND run_at >= low ORDER BY run_at LIMIT 1;
     RETURN first;
 END $$;
