@@ -47,7 +47,7 @@ def die(field: Field) -> Figures:
     over(field, *jobs)
     return {
         "runs": max(len(starts(field, job)) for job in jobs),
-        "silent": sum(not says(job, "ProcessLost", "signal 9") for job in jobs),
+        "silent": sum(not says(job, "ProcessLost", "SIGKILL") for job in jobs),
     }
 
 
@@ -56,7 +56,7 @@ def gorge(field: Field) -> Figures:
     limit_memory(field)
     job = field.ask("gorge", WANTED, ends="failed")
     over(field, job)
-    return {"runs": len(starts(field, job)), "silent": not says(job, "ProcessLost", "signal 9", "peak memory")}
+    return {"runs": len(starts(field, job)), "silent": not says(job, "ProcessLost", "SIGKILL", "peak memory")}
 
 
 def poisons(field: Field) -> Figures:
@@ -68,7 +68,7 @@ def poisons(field: Field) -> Figures:
     over(field, *jobs)
     return {
         "runs": max(len(starts(field, job)) for job in jobs),
-        "silent": sum(not says(job, "ProcessLost", "signal 9") for job in jobs),
+        "silent": sum(not says(job, "ProcessLost", "SIGKILL") for job in jobs),
     }
 
 
