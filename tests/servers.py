@@ -9,7 +9,6 @@ import contextlib
 import functools
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import tempfile
@@ -139,9 +138,13 @@ class Server:
             self._guard = None
 
     def kill(self) -> None:
-        """kill -9 of its main process."""
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGKILL)
+        """kill -9 of its main process. Until the others, which end by that, are gone, no new one would start."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            main = psutil.Process(self.pid)
+            others = main.children(recursive=True)
+            main.kill()
+            for slow in psutil.wait_procs(others, PATIENCE / 3)[1]:
+                slow.kill()
         self.stop()
 
     def restart(self) -> None:
