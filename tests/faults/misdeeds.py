@@ -35,6 +35,13 @@ def says(job: Any, *words: str) -> bool:
     return all(word in text for word in words)
 
 
+def says_killed(job: Any) -> bool:
+    """Whether it says that it was killed; or was refused the memory for which it had been, which names the line."""
+    return says(job, "ProcessLost", "SIGKILL", "peak memory") or says(
+        job, "MemoryError", "more memory than it can have"
+    )
+
+
 def starts(field: Field, job: Any) -> list[Event]:
     """Its starts so far."""
     return [event for event in field.events() if event.what == "started" and event.job == job.id]
@@ -56,7 +63,7 @@ def gorge(field: Field) -> Figures:
     limit_memory(field)
     job = field.ask("gorge", WANTED, ends="failed")
     over(field, job)
-    return {"runs": len(starts(field, job)), "silent": not says(job, "ProcessLost", "SIGKILL", "peak memory")}
+    return {"runs": len(starts(field, job)), "silent": not says_killed(job)}
 
 
 def poisons(field: Field) -> Figures:
@@ -68,7 +75,7 @@ def poisons(field: Field) -> Figures:
     over(field, *jobs)
     return {
         "runs": max(len(starts(field, job)) for job in jobs),
-        "silent": sum(not says(job, "ProcessLost", "SIGKILL") for job in jobs),
+        "silent": sum(not says_killed(job) for job in jobs),
     }
 
 
