@@ -80,6 +80,9 @@ def by_us(field: Field, job: JobRecord) -> bool:
     return deaths >= 3 and len(starts & ours) >= 3
 
 
+BACK = ("lost", "interrupted")
+"""Endings of attempts that were ended from outside."""
+
 Hit = tuple[Mark, str, int]
 """A mark, and the job and the fence of an attempt that it interrupted."""
 
@@ -127,7 +130,8 @@ def is_open(story: Sequence[Event], fence: int, at: float) -> bool:
         return False
     own = [event for event in story if event.fence == fence]
     return not any(
-        (event.what == "ended" and event.at < at) or (event.what == "settled" and event.yes) for event in own
+        (event.what == "ended" and event.at < at) or (event.what == "settled" and event.yes and event.word not in BACK)
+        for event in own
     )
 
 
