@@ -66,7 +66,7 @@ def end_tree(field: Field, tree: Tree) -> None:
     tree.process.wait()
 
 
-PACE = 0.6
+PACE = 0.7
 """Seconds between two kills of a soak, besides a short rest."""
 
 

@@ -77,7 +77,7 @@ FAULTS = {
         Fault("server-clock", clocks.of_the_server, SERVERS, "clock"),
         Fault("versions", deploys.versions),
         Fault("backlog", deploys.backlog),
-        Fault("kill", deaths.kill_any, trees=4, processes=2, mix=Mix(rate=40), calm=False, at_a_time=125),
+        Fault("kill", deaths.kill_any, trees=4, processes=2, mix=Mix(rate=20), calm=False, at_a_time=125),
         Fault("zombie", deaths.freeze_long),
         Fault("rolling", deaths.term, slots=40, mix=Mix(rate=200, seconds=(0.01, 0.01), long=20.0, longs=0.5)),
         Fault("poisons", misdeeds.poisons),
