@@ -1,8 +1,10 @@
 """How much of what has no end a run of the suite does, by kind of store. `scripts/test` shall take under 13 minutes.
 
 Longer runs are commands: `python -m tests.store.simulation --store KIND --seeds N`, `WINDLASS_MACHINE=2000x80 pytest
-tests/store/test_machine.py`.
+tests/store/test_machine.py`, `python -m tests.faults --store KIND --all --rounds N`.
 """
+
+from collections.abc import Mapping, Sequence
 
 MACHINE = {
     "memory": (300, 50),
@@ -16,3 +18,15 @@ MACHINE = {
 
 SEEDS = {"memory": 1000, "postgres": 12, "pgbouncer": 6, "redis": 16, "cluster": 6}
 """Seeds of the simulation."""
+
+DEATHS = {"kill-child": 3, "kill-runner": 3, "kill-supervisor": 1, "kill-tree": 1, "freeze": 1, "poison": 1}
+TROUBLE = {"cut": 3, "server-kill": 2}
+
+FAULTS: Mapping[str, Sequence[Mapping[str, int]]] = {
+    "sqlite": (DEATHS, {"term": 1}, {"disk-full": 1}),
+    "postgres": (DEATHS, TROUBLE, {"term": 1}, {"disk-full": 1}, {"failover": 1}),
+    "pgbouncer": (TROUBLE,),
+    "redis": (DEATHS, TROUBLE, {"term": 1}, {"disk-full": 1}, {"failover": 1}),
+    "cluster": (TROUBLE,),
+}
+"""Rounds of faults, those of each group on the same workers and server. The first of a group says what they need."""
