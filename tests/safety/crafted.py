@@ -59,7 +59,7 @@ NUMBERS: list[dict[str, Any]] = [
 """Numbers that no job has."""
 
 
-def row(id: str, **given: Any) -> dict[str, Any]:
+def row(id: str | bytes, **given: Any) -> dict[str, Any]:
     """A ready job as an SQL store has it."""
     task, queue = given.get("task", TASK), given.get("queue", "default")
     whole = {"id": id, "task": task, "queue": queue, "line": f"{queue}/{task}", "priority": 0, "rank": 5, "state": "ready",
@@ -103,12 +103,25 @@ def into_sqlite(path: str, canary: Path) -> int:
                 taken += 1
             except sqlite3.IntegrityError:
                 pass
-        for id, data in broken:
-            one = row(id, args=data)
-            marks = ", ".join("CAST(? AS TEXT)" if name == "args" else "?" for name in one)
+        for one in [*(row(id, args=data) for id, data in broken), *unnamed()]:
+            marks = ", ".join("CAST(? AS TEXT)" if isinstance(value, bytes) else "?" for value in one.values())
             db.execute(f"INSERT INTO jobs ({', '.join(one)}) VALUES ({marks})", list(one.values()))
             taken += 1
     return taken
+
+
+def unnamed() -> list[dict[str, Any]]:
+    """Rows with a name that is no UTF-8."""
+    line = f"default/{TASK}".encode()
+    made = [row(b"utf-id-\xff" + bytes([n]), priority=n % 3) for n in range(20)]
+    made += [row(b"utf-nul-\0\xff"), row(b"utf-nul-\0"), row(b"utf-id-\xe9", state="running", runner="somebody")]
+    made += [row("utf-line-1", line=line + b"\xff"), row("utf-line-2", line=b"\xff" + line)]
+    made += [row("utf-task", task=b"x\xff", line=line), row("utf-both", task=b"x\xff", line=b"default/x\xff")]
+    made += [
+        row("queue-utf", queue=b"x\xff", line=line),
+        row("utf-queue", queue=b"x\xff", line=b"x\xff/" + TASK.encode()),
+    ]
+    return made
 
 
 def into_postgres(url: str, schema: str, canary: Path) -> int:
@@ -131,13 +144,16 @@ def into_redis(url: str, prefix: str, canary: Path) -> int:
     with redis.Redis.from_url(url) as client:
         client.sadd(f"{prefix}lines", f"default/{TASK}")
 
-        def ready(id: str, text: bytes, line: str = f"default/{TASK}", news: bytes | None = None) -> None:
+        def ready(
+            id: str | bytes, text: bytes, line: str | bytes = f"default/{TASK}", news: bytes | None = None
+        ) -> None:
             nonlocal taken
+            id, line = (one if isinstance(one, bytes) else one.encode() for one in (id, line))
             client.hset(f"{prefix}jobs", id, text)
             if news is not None:
                 client.hset(f"{prefix}news", id, news)
             client.zadd(f"{prefix}all", {id: 5})
-            client.zadd(f"{prefix}l:{line}", {f"100{5:018d}{id}": 0})
+            client.zadd(f"{prefix}l:".encode() + line, {f"100{5:018d}".encode() + id: 0})
             client.sadd(f"{prefix}lines", line)
             taken += 1
 
@@ -157,4 +173,7 @@ def into_redis(url: str, prefix: str, canary: Path) -> int:
             ready(f"news-{n}", good, news=news)
         client.zadd(f"{prefix}l:default/{TASK}", {"short": 0, f"100{5:018d}nobody": 0})
         ready("queue/odd", good, line="no-slash")
+        ready(b"utf-id-\xff", good)
+        ready("queue-utf", good, line=b"x\xff/" + TASK.encode())
+        ready("task-utf", good, line=b"default/x\xff")
     return taken

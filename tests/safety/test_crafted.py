@@ -29,6 +29,10 @@ def test_crafted_rows(
     async def serve() -> None:
         await app.connect()
         assert await asyncio.to_thread(crafted.put, url, canary) >= 95
+        await asyncio.to_thread(look)
+        listed = [job async for job in every(state="ready")]
+        without_job = 1 if url.startswith("redis") else 0
+        assert len(listed) + without_job == await app.jobs.acount(state="ready")
         async with app.worker(concurrency=8):
             fine = [await load_echo(n) for n in range(20)]
             assert [await job.aresult(60) for job in fine] == [{"result": f"fine {n}"} for n in range(20)]
@@ -49,10 +53,10 @@ def test_crafted_rows(
     async def load_echo(n: int) -> Any:
         return await app.tasks[crafted.TASK].aenqueue(f"fine {n}")
 
-    async def every() -> AsyncIterator[Any]:
+    async def every(**which: Any) -> AsyncIterator[Any]:
         after = None
         while True:
-            page = await app.jobs.afind(limit=50, after=after)
+            page = await app.jobs.afind(limit=7, after=after, **which)
             for job in page:
                 yield job
             after = page.after
@@ -62,7 +66,13 @@ def test_crafted_rows(
     asyncio.run(serve())
     assert not canary.exists()
     assert not [line for line in caplog.messages if CONTROL.search(line)]
-    for words in (["jobs", "list", "--limit", "500"], ["queues"], ["doctor"], ["workers"]):
+    look()
+
+
+def look() -> None:
+    """Nobody who looks is hindered, nor is his terminal steered."""
+    ready = ["jobs", "list", "--limit", "500", "--state", "ready"]
+    for words in (["jobs", "list", "--limit", "500"], ready, ["queues"], ["doctor"], ["workers"]):
         done = CliRunner().invoke(cli, words, prog_name="windlass")
         assert done.exit_code in (0, 3), (words, done.output, done.exception)
         assert not CONTROL.search(done.output), words

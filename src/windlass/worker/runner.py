@@ -253,9 +253,11 @@ class Runner:
         return len(self._running)
 
     def held(self) -> Held:
-        """The claims that this runner holds, outcomes that are not settled yet included."""
+        """The claims that this runner holds, outcomes that are not settled yet but for ids that are no text."""
         claims = {(run.claim.id, run.claim.fence) for run in self._running.values()}
-        claims |= {(outcome.id, outcome.fence) for outcome in (*self._finished, *self._handing_in)}
+        claims |= {
+            (outcome.id, outcome.fence) for outcome in (*self._finished, *self._handing_in) if outcome.id.isascii()
+        }
         return Held(seq=self._seq - 1, claims=frozenset(claims))
 
     # Running jobs

@@ -7,7 +7,7 @@ from typing import Any
 
 from windlass.model import Filter, JobRecord, Line, Page, State, Verb
 from windlass.store.contract import BATCH
-from windlass.store.redis.records import LETTERS, encode, filter_arguments, read_jobs
+from windlass.store.redis.records import LETTERS, encode, filter_arguments, raw, read_jobs, text
 from windlass.store.rows import MICRO
 
 Run = Callable[..., Awaitable[Any]]
@@ -75,25 +75,27 @@ class Reads:
         count = min(wanted, BATCH) if rest == Filter() else BATCH
         more = True
         while more:
-            more, score, id, flat = await self._run("walk", index, way, count, filter_arguments(rest), *(cursor or ()))
-            cursor = (score.decode(), id.decode())
+            more, score, id, flat = await self._run(
+                "walk", index, way, count, filter_arguments(rest), *map(raw, cursor or ())
+            )
+            cursor = (text(score), text(id))
             yield places(flat)
 
     async def _ready(self, filter: Filter, cursor: Place | None, wanted: int) -> AsyncIterator[list[Place]]:
         count = BATCH if filter.tag else min(wanted, BATCH)
         member = "".join(cursor) if cursor else None
         while True:
-            flat = await self._run("ready", count, filter_arguments(filter), *((member,) if member else ()))
+            flat = await self._run("ready", count, filter_arguments(filter), *((raw(member),) if member else ()))
             heads = sorted(zip(flat[::2], flat[1::2], strict=True))[:count]
-            members = [head.decode() for head, fits in heads if fits]
+            members = [text(head) for head, fits in heads if fits]
             yield [(one[:ORDER], one[ORDER:]) for one in members]
             if len(heads) < count:
                 return
-            member = heads[-1][0].decode()
+            member = text(heads[-1][0])
 
     async def _running(self, filter: Filter, cursor: Place | None) -> AsyncIterator[list[Place]]:
         flat = await self._run("running", filter_arguments(filter))
-        rows = sorted((-at, id.decode()) for at, id in zip(flat[::2], flat[1::2], strict=True))
+        rows = sorted((-at, text(id)) for at, id in zip(flat[::2], flat[1::2], strict=True))
         after = (int(cursor[0]), cursor[1]) if cursor else None
         yield [(str(at), id) for at, id in rows if after is None or (at, id) > after]
 
@@ -117,7 +119,7 @@ class Reads:
         firsts: dict[tuple[str, str, State], int] = {}
         for at in range(0, len(flat), 4):
             line, state, count, first = flat[at : at + 4]
-            queue, _, task = line.decode().removesuffix("!").partition("/")
+            queue, _, task = text(line).removesuffix("!").partition("/")
             key = (queue, task, State(state.decode()))
             counts[key] += count
             firsts[key] = min(first, firsts.get(key, first))
@@ -149,7 +151,7 @@ class Reads:
 
 def places(flat: Sequence[bytes]) -> list[Place]:
     """(score, id) pairs that came flat."""
-    return [(flat[at].decode(), flat[at + 1].decode()) for at in range(0, len(flat), 2)]
+    return [(text(flat[at]), text(flat[at + 1])) for at in range(0, len(flat), 2)]
 
 
 def matches(line: Line, filter: Filter) -> bool:

@@ -36,8 +36,33 @@ LETTERS = {
 }
 STATES = {letter: state for state, letter in LETTERS.items()}
 
-encode = msgpack.Encoder().encode
+_encode = msgpack.Encoder().encode
 _json = msgspec.json.Encoder().encode
+
+
+def text(data: bytes) -> str:
+    """A name; what is no UTF-8 in it, as somebody else wrote it, comes as halves of surrogate pairs."""
+    return data.decode("utf-8", "surrogateescape")
+
+
+def raw(name: str) -> bytes:
+    """The way back."""
+    return name.encode("utf-8", "surrogateescape")
+
+
+def encode(value: Any) -> bytes:
+    """A value as the scripts read it; texts are what `text` gave."""
+    try:
+        return _encode(value)
+    except UnicodeEncodeError:
+        return _encode(_as_raw(value))
+
+
+def _as_raw(value: Any) -> Any:
+    if isinstance(value, str):
+        data = raw(value)
+        return msgspec.Raw(b"\xdb" + len(data).to_bytes(4, "big") + data)
+    return [_as_raw(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 class Cold(Struct, array_like=True, gc=False):
@@ -231,7 +256,7 @@ def doc_arguments(docs: Sequence[Doc]) -> bytes:
 
 def read_claims(flat: Sequence[Any]) -> list[Claim]:
     """Claims of (id, and both texts), in the order that they came."""
-    return [read_claim(flat[at].decode(), flat[at + 1], flat[at + 2]) for at in range(0, len(flat), 3)]
+    return [read_claim(text(flat[at]), flat[at + 1], flat[at + 2]) for at in range(0, len(flat), 3)]
 
 
 def read_claim(id: str, cold: bytes, hot: bytes) -> Claim:
@@ -269,7 +294,7 @@ def place(row: tuple[bytes, bytes, bytes]) -> tuple[int, int, bytes]:
 def read_jobs(flat: Sequence[Any]) -> dict[str, JobRecord]:
     """The answer of get.lua."""
     rows = (flat[at : at + 5] for at in range(0, len(flat), 5))
-    return {row[0].decode(): read_job(*row) for row in rows}
+    return {text(row[0]): read_job(*row) for row in rows}
 
 
 def read_job(id: bytes, cold: bytes, hot: bytes | None, scheduled: int, ended: Sequence[bytes]) -> JobRecord:
@@ -278,7 +303,7 @@ def read_job(id: bytes, cold: bytes, hot: bytes | None, scheduled: int, ended: S
     queue, _, task = job.line.partition("/")
     letter = ("d" if scheduled else "q") if now.state == "i" else now.state
     return JobRecord(
-        id=id.decode(),
+        id=text(id),
         task=task,
         queue=queue,
         priority=job.priority,

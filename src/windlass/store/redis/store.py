@@ -34,7 +34,7 @@ from windlass.store.redis.health import admit, prepare, probe
 from windlass.store.redis.link import Link
 from windlass.store.redis.listener import Listener
 from windlass.store.redis.reads import Reads
-from windlass.store.redis.records import LETTERS, STATES, encode
+from windlass.store.redis.records import LETTERS, STATES, encode, text
 from windlass.store.redis.scripts import CLOCK, make_scripts
 from windlass.store.redis.url import parse
 from windlass.store.redis.wire import PATIENCE, Argument, Request
@@ -162,7 +162,7 @@ class RedisStore:
         if repeated or demand.quotas is not None:
             claims = records.in_order(claims)
         return Exchanged(
-            refused=tuple(id.decode() for id in refused),
+            refused=tuple(map(text, refused)),
             claimed=tuple(records.read_claims(claims)),
             next_due=None if due < 0 else due / MICRO,
         )
@@ -184,11 +184,12 @@ class RedisStore:
         orders = [
             Order(runner=flat[at].decode(), id=flat[at + 1].decode(), fence=flat[at + 2])
             for at in range(0, len(flat), 3)
+            if flat[at + 1].isascii()  # else it is none of ours, and fails by itself
         ]
         return Orders(cancel=tuple(orders), due=None if due < 0 else due / MICRO, dead=bool(dead))
 
     async def reap(self, spare: str | None = None) -> list[str]:
-        return [worker.decode() for worker in await self._run("reap", spare or "")]
+        return [text(worker) for worker in await self._run("reap", spare or "")]
 
     async def wait(self, topic: Topic, timeout: float) -> bool:
         if not self._listener:
@@ -196,7 +197,7 @@ class RedisStore:
         return await self._listener.wait(topic, timeout)
 
     async def note(self, runner: str, patches: Sequence[Patch]) -> Sequence[str]:
-        return [id.decode() for id in await self._run("note", runner, records.patch_arguments(patches))]
+        return [text(id) for id in await self._run("note", runner, records.patch_arguments(patches))]
 
     # Operators
 
@@ -214,7 +215,7 @@ class RedisStore:
         if not ids:
             return []
         wanted = records.filter_arguments(filter)
-        return [id.decode() for id in await self._run("act", str(verb), wanted, encode(list(ids)))]
+        return [text(id) for id in await self._run("act", str(verb), wanted, encode(list(ids)))]
 
     async def prune(self, keep: Mapping[State, float]) -> int:
         ages = [(LETTERS[State(state)], micros(age)) for state, age in keep.items() if State(state).final]
@@ -264,7 +265,7 @@ def placed(answer: Any, jobs: Sequence[NewJob], repeated: bool) -> list[Placed]:
     found = []
     for job, letter in zip(jobs, letters.decode(), strict=True):
         new = letter.isupper()
-        id = job.id if new else next(ids).decode()
+        id = job.id if new else text(next(ids))
         again = repeated and job.fresh and id == job.id
         found.append(Placed(id=id, state=STATES.get(letter.lower()), new=new or again))
     return found

@@ -25,10 +25,12 @@ from windlass.model import (
 )
 from windlass.store.contract import BATCH
 from windlass.store.queries import load_queries
-from windlass.store.rows import MICRO, micros
+from windlass.store.rows import MICRO, micros, read_state
 from windlass.store.sqlite.claim import Claiming
 from windlass.store.sqlite.rows import (
+    Unreadable,
     attempt_row,
+    exact,
     failure_text,
     fetch,
     filled,
@@ -38,6 +40,7 @@ from windlass.store.sqlite.rows import (
     past_row,
     pieces,
     read_claim,
+    sound,
     text,
 )
 
@@ -93,14 +96,14 @@ def put_past(db: Connection, jobs: Sequence[NewJob]) -> None:
 def put_one(db: Connection, now: int, job: NewJob, stand_in: str | None) -> Placed:
     """Insert one job unless its id exists, its mark is another's (`stand_in`) or its unique key is held."""
     if (state := one(db, SQL.state_of, (job.id,))) is not None:
-        return Placed(id=job.id, state=State(state), new=False)
+        return Placed(id=job.id, state=read_state(state), new=False)
     if stand_in is None and job.unique is not None:
         db.execute(SQL.take_mark, (job.unique, job.id, None, now))
         holder = one(db, SQL.mark_holder, (job.unique,))
         stand_in = holder if holder != job.id else None
     if stand_in is not None:
         state = one(db, SQL.state_of, (stand_in,))
-        return Placed(id=stand_in, state=None if state is None else State(state), new=False)
+        return Placed(id=stand_in, state=None if state is None else read_state(state), new=False)
     return put_piece(db, now, [job])[0]
 
 
@@ -136,6 +139,7 @@ def exchange(
     refused = settle(db, now, runner, outcomes)
     finished = len(outcomes) > len(refused)
     if seq <= last:
+        exact(db, SQL.held_by, (runner,))
         claims = [read_claim(row) for row in fetch(db, SQL.claimed, (runner, seq))]
         return Exchanged(refused=tuple(refused), claimed=tuple(claims), next_due=0), finished
     finished |= expire(db, now)
@@ -170,13 +174,15 @@ def claim(db: Connection, now: int, runner: str, seq: int, demand: Demand) -> tu
     """Give the best ready jobs to `runner`; their ids, and whether more could be taken at once."""
     if demand.slots <= 0 or not any(lane.slots > 0 for lane in demand.lanes):
         return [], False
-    lines = [row[0] for row in db.execute(SQL.lines)]
-    claiming = Claiming(demand, now, lambda line, n: db.execute(SQL.heads, (line, n)).fetchall(), BATCH)
+    lines = [row[0] for row in exact(db, SQL.lines)]
+    claiming = Claiming(demand, now, lambda line, n: exact(db, SQL.heads, (line, n)), BATCH)
     claiming.choose(lines)
     for id in claiming.expired:
         db.execute(SQL.expire_one, (now, id))
     if claiming.ids:
-        db.execute(SQL.claim, (runner, seq, now, json.dumps(claiming.ids)))
+        taken = db.execute(SQL.claim, (runner, seq, now, json.dumps(claiming.ids))).rowcount
+        if taken < len(claiming.ids):
+            raise Unreadable("an id is no text that JSON can name")
     return claiming.ids, bool(claiming.expired)
 
 
@@ -238,7 +244,7 @@ def add_attempt(db: Connection, now: int, job: str, attempt: int, ending: Ending
 def hand_back(db: Connection, now: int, runner: str, ending: Ending, keep: Held | None = None) -> int:
     """Make ready what `runner` holds, but for the claims in `keep` and those made after it; how many came back."""
     back = 0
-    for id, fence, seq, attempt in db.execute(SQL.held_by, (runner,)).fetchall():
+    for id, fence, seq, attempt in exact(db, SQL.held_by, (runner,)):
         if keep is not None and (seq > keep.seq or (id, fence) in keep.claims):
             continue
         add_attempt(db, now, id, attempt, ending, None)
@@ -257,7 +263,7 @@ def depart_runner(db: Connection, now: int, runner: str, ending: Ending, outcome
 
 def depart_worker(db: Connection, now: int, worker: str, ending: Ending) -> int:
     """Unregister a worker and its runners, handing back what they hold."""
-    runners = [row[0] for row in db.execute(SQL.runners_of, (worker,))]
+    runners = [row[0] for row in exact(db, SQL.runners_of, (worker,))]
     back = sum(depart_runner(db, now, runner, ending) for runner in runners)
     db.execute(SQL.drop_worker, (worker,))
     db.execute(SQL.depart, (worker, now))
@@ -286,10 +292,12 @@ def act(db: Connection, now: int, id: str, verb: Verb) -> bool:
     if db.execute(SQL.retry_scheduled, named).rowcount:
         return True
     state = one(db, SQL.state_of, (id,))
-    if state is None or not State(state).final:
+    if state is None or not read_state(state).final:
         return False
-    key = one(db, SQL.unique_key_of, (id,))
+    key = fetch(db, SQL.unique_key_of, (id,))[0][0]
     if key is not None:
+        if not sound(key):
+            return False
         db.execute(SQL.take_mark, (key, id, None, now))
         if one(db, SQL.mark_holder, (key,)) != id:
             return False

@@ -105,8 +105,8 @@ SELECT -priority, rank, id, CASE WHEN started_at IS NULL THEN expires_at END FRO
 WHERE state = 'ready' AND line = ? ORDER BY priority DESC, rank, id LIMIT ?;
 
 -- name: heads_after
-SELECT -priority, rank, id FROM jobs INDEXED BY ready
-WHERE state = 'ready' AND line = ? AND (-priority, rank, id) > (?, ?, ?)
+SELECT -priority, rank, id, rowid FROM jobs INDEXED BY ready
+WHERE state = 'ready' AND line = CAST(? AS TEXT) AND (-priority, rank, id) > (?, ?, CAST(? AS TEXT))
     AND (? IS NULL OR id IN (SELECT job FROM tags WHERE tag = ?))
 ORDER BY priority DESC, rank, id LIMIT ?;
 
@@ -223,6 +223,9 @@ SELECT kind, name, version, body, due FROM docs WHERE kind = ? AND due <= ? ORDE
 -- name: jobs_by_id
 SELECT {columns} FROM jobs WHERE id IN (SELECT value FROM json_each(?));
 
+-- name: jobs_by_rowid
+SELECT {columns}, rowid FROM jobs WHERE rowid IN (SELECT value FROM json_each(?));
+
 -- name: attempts_of
 SELECT job, fence, attempt, ending, runner, started_at, ended_at, failure FROM attempts
 WHERE job IN (SELECT value FROM json_each(?)) ORDER BY job, fence;
@@ -244,6 +247,28 @@ SELECT id, host, pid, version, lease, queues, concurrency, started_at FROM worke
 SELECT id, worker, pid, tasks, joined_at,
     (SELECT count(*) FROM jobs INDEXED BY held WHERE jobs.runner = runners.id AND jobs.state = 'running')
 FROM runners ORDER BY joined_at, id;
+
+-- name: unusual
+-- Whatever is no UTF-8, and more; found without giving it to Python.
+SELECT DISTINCT {column} FROM {table}
+WHERE {column} GLOB '*[^ -~]*' OR length({column}) <> length(CAST({column} AS BLOB));
+
+-- name: ready_in
+SELECT id FROM jobs INDEXED BY ready WHERE state = 'ready' AND line = CAST(? AS TEXT);
+
+-- name: fail_broken
+-- The fence is new, so that the reason finds room among the attempts.
+UPDATE jobs SET state = 'failed', ending = 'failed', finished_at = ?, fence = fence + 1, cancelling = 0
+WHERE id = CAST(? AS TEXT) AND finished_at IS NULL;
+
+-- name: rename
+UPDATE {table} SET {column} = ? WHERE {column} = CAST(? AS TEXT);
+
+-- name: drop_broken
+DELETE FROM {table} WHERE {column} = CAST(? AS TEXT);
+
+-- name: orphans
+SELECT id FROM runners WHERE worker NOT IN (SELECT id FROM workers);
 
 -- name: schema_version
 SELECT max(version) FROM windlass_schema;

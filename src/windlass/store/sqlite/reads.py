@@ -10,7 +10,7 @@ from typing import Any
 from windlass.model import Attempt, Doc, Filter, JobRecord, Line, Page, RunnerInfo, State, Verb, WorkerInfo
 from windlass.store.rows import MICRO, read_state, seconds
 from windlass.store.sqlite.moves import SQL
-from windlass.store.sqlite.rows import COLUMNS, fetch, one, read_attempt, read_job
+from windlass.store.sqlite.rows import COLUMNS, bound, exact, fetch, one, read_attempt, read_job
 
 Connection = sqlite3.Connection
 
@@ -39,7 +39,7 @@ def complete(db: Connection, rows: Sequence[Sequence[Any]]) -> list[JobRecord]:
     ids = json.dumps([row[0] for row in rows])
     tags: defaultdict[str, list[str]] = defaultdict(list)
     attempts: defaultdict[str, list[Attempt]] = defaultdict(list)
-    for job, tag in db.execute(SQL.tags_of, (ids,)):
+    for job, tag in fetch(db, SQL.tags_of, (ids,)):
         tags[job].append(tag)
     for row in fetch(db, SQL.attempts_of, (ids,)):
         attempts[row[0]].append(read_attempt(row))
@@ -71,8 +71,9 @@ def find(db: Connection, filter: Filter, limit: int, after: str | None) -> Page:
     keys = ORDERS[filter.state] if filter.state else ("-rowid",)
     condition, parameters = where(filter)
     if after is not None:
-        condition += f" AND ({', '.join(keys)}) > ({', '.join('?' * len(keys))})"
-        parameters += json.loads(after)
+        places = ", ".join("CAST(? AS TEXT)" if key == "id" else "?" for key in keys)
+        condition += f" AND ({', '.join(keys)}) > ({places})"
+        parameters += map(bound, json.loads(after))
     order = ", ".join(SORTED.get(key, key) for key in keys)
     sql = f"SELECT {COLUMNS}, {', '.join(keys)} FROM jobs WHERE {condition} ORDER BY {order} LIMIT ?"  # noqa: S608
     rows = fetch(db, sql, [*parameters, limit + 1])
@@ -85,17 +86,20 @@ def find(db: Connection, filter: Filter, limit: int, after: str | None) -> Page:
 
 def find_ready(db: Connection, filter: Filter, limit: int, after: str | None) -> Page:
     """A page of ready jobs in the order of claiming: the lines that match, merged."""
-    lines = [row[0] for row in db.execute(SQL.lines)]
+    lines = [row[0] for row in fetch(db, SQL.lines)]
     cursor = json.loads(after) if after else [-sys.maxsize, -sys.maxsize, ""]
-    heads: list[tuple[int, int, str]] = []
+    heads: list[tuple[int, int, str, int]] = []
     for line in lines:
         queue, _, task = line.partition("/")
         if filter.queue in (None, queue) and filter.task in (None, task.removesuffix("!")):
-            heads += db.execute(SQL.heads_after, (line, *cursor, filter.tag, filter.tag, limit + 1))
+            place = map(bound, (line, *cursor))
+            heads += fetch(db, SQL.heads_after, (*place, filter.tag, filter.tag, limit + 1))
     heads.sort()
     page = heads[:limit]
-    rows = get(db, [head[2] for head in page])
-    return Page(jobs=tuple(rows), after=json.dumps(page[-1]) if len(heads) > limit else None)
+    wanted = json.dumps([head[3] for head in page])
+    rows = {row[-1]: row[:-1] for row in fetch(db, SQL.jobs_by_rowid.replace("{columns}", COLUMNS), (wanted,))}
+    jobs = complete(db, [rows[head[3]] for head in page])
+    return Page(jobs=tuple(jobs), after=json.dumps(page[-1][:3]) if len(heads) > limit else None)
 
 
 def count(db: Connection, filter: Filter) -> int:
@@ -113,21 +117,21 @@ def targets(db: Connection, filter: Filter, verb: Verb, limit: int) -> list[str]
     }[verb]
     condition, parameters = where(filter)
     sql = f"SELECT id FROM jobs WHERE {condition} AND {fits} LIMIT ?"  # noqa: S608 - no user text
-    return [row[0] for row in db.execute(sql, [*parameters, limit])]
+    return [row[0] for row in exact(db, sql, [*parameters, limit])]
 
 
 def stats(db: Connection, now: int) -> list[Line]:
     """`Store.stats`."""
     return [
         Line(queue=queue, task=task, state=read_state(state), count=number, oldest=max(0.0, (now - first) / MICRO))
-        for queue, task, state, number, first in db.execute(SQL.stats)
+        for queue, task, state, number, first in fetch(db, SQL.stats)
     ]
 
 
 def workers(db: Connection, ages: Mapping[str, float]) -> list[WorkerInfo]:
     """`Store.workers`."""
     runners: defaultdict[str, list[RunnerInfo]] = defaultdict(list)
-    for id, worker, pid, tasks, joined_at, running in db.execute(SQL.runners):
+    for id, worker, pid, tasks, joined_at, running in fetch(db, SQL.runners):
         runners[worker].append(
             RunnerInfo(
                 id=id,
@@ -151,7 +155,7 @@ def workers(db: Connection, ages: Mapping[str, float]) -> list[WorkerInfo]:
             beat_age=ages.get(id, 0.0),
             runners=tuple(runners[id]),
         )
-        for id, host, pid, version, lease, queues, concurrency, started_at in db.execute(SQL.workers)
+        for id, host, pid, version, lease, queues, concurrency, started_at in fetch(db, SQL.workers)
     ]
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from windlass.errors import StoreUnavailable
 from windlass.model import Attempt, Claim, Failure, JobRecord, NewJob, Past
 from windlass.store.rows import MICRO, micros, read_ending, read_failure, read_progress, read_state, seconds
 
@@ -157,13 +158,26 @@ def filled(sql: str, width: int, count: int) -> str:
     return sql.replace("{rows}", ", ".join([row] * count))
 
 
-def fetch(db: sqlite3.Connection, sql: str, parameters: Sequence[Any]) -> list[Any]:
-    """All rows; where somebody wrote a text that is no UTF-8, what is not comes as halves of surrogate pairs."""
+class Unreadable(StoreUnavailable):
+    """A name that somebody else wrote, or a disk damaged, is no text; `mend.mend` makes it one."""
+
+
+def exact(db: sqlite3.Connection, sql: str, parameters: Sequence[Any] | dict[str, Any] = ()) -> list[Any]:
+    """All rows, whose texts may be given back to SQLite. Raises `Unreadable` where one is no UTF-8."""
     try:
         return db.execute(sql, parameters).fetchall()
     except sqlite3.OperationalError as error:
         if "decode to UTF-8" not in str(error):
             raise
+        raise Unreadable(f"a row that was not written by Windlass is in the way: {error}") from error
+
+
+def fetch(db: sqlite3.Connection, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
+    """All rows, to be shown; of a text that is no UTF-8, what is not comes as halves of surrogate pairs."""
+    try:
+        return exact(db, sql, parameters)
+    except Unreadable:
+        pass
     before, db.text_factory = db.text_factory, lambda data: data.decode("utf-8", "surrogateescape")
     try:
         return db.execute(sql, parameters).fetchall()
@@ -171,7 +185,17 @@ def fetch(db: sqlite3.Connection, sql: str, parameters: Sequence[Any]) -> list[A
         db.text_factory = before
 
 
-def one(connection: sqlite3.Connection, sql: str, parameters: Sequence[Any] | dict[str, Any] = ()) -> Any:
-    """The first value of the first row, or None."""
-    row = connection.execute(sql, parameters).fetchone()
-    return None if row is None else row[0]
+def sound(text: str) -> bool:
+    """Whether a text of `fetch` is UTF-8 in the database too, without the NUL that ends a text in SQLite's JSON."""
+    return not any(one == "\0" or "\udc80" <= one <= "\udcff" for one in text)
+
+
+def bound(value: Any) -> Any:
+    """What `fetch` gave, for a `CAST(? AS TEXT)`."""
+    return value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value
+
+
+def one(db: sqlite3.Connection, sql: str, parameters: Sequence[Any] | dict[str, Any] = ()) -> Any:
+    """The first value of the first row, or None. Raises `Unreadable`."""
+    rows = exact(db, sql, parameters)
+    return rows[0][0] if rows else None

@@ -39,8 +39,9 @@ from windlass.store import fork
 from windlass.store.contract import BATCH, Topic
 from windlass.store.rows import MICRO, micros
 from windlass.store.sqlite import moves, reads
+from windlass.store.sqlite.mend import mend
 from windlass.store.sqlite.moves import SQL
-from windlass.store.sqlite.rows import one
+from windlass.store.sqlite.rows import Unreadable, exact, fetch, one, sound
 from windlass.store.sqlite.schema import apply_migrations, parse, probe, refuse_old, use_log
 from windlass.store.sqlite.sidecar import FileSidecar, MemorySidecar, Sidecar
 from windlass.store.sqlite.writer import LOCK_SLICE, Unanswered, Writer, closed, failure
@@ -181,6 +182,14 @@ class SQLiteStore:
         return micros(self._clock.now())
 
     async def _write(self, work: Callable[[sqlite3.Connection, int], T]) -> T:
+        try:
+            return await self._commit(work)
+        except Unreadable:
+            await self._commit(mend)
+            self._sidecar.ring("done")
+            return await self._commit(work)
+
+    async def _commit(self, work: Callable[[sqlite3.Connection, int], T]) -> T:
         if self._shared:
             return self._run_inline(work)
         if not self._writer:
@@ -231,23 +240,32 @@ class SQLiteStore:
         return placed
 
     def put_now(self, jobs: Sequence[NewJob], timeout: float) -> list[Placed]:
-        if self._shared:
-            placed = self._run_inline(lambda db, now: moves.put(db, now, jobs, (), ()))
-        else:
-            if not self._writer:
-                raise StoreUnavailable("the store is not open")
+        def work(db: sqlite3.Connection, now: int) -> list[Placed]:
+            return moves.put(db, now, jobs, (), ())
+
+        try:
             try:
-                placed = self._writer.run(lambda db: moves.put(db, self._now(), jobs, (), ()), timeout)
-            except Unanswered:
-                raise EnqueueUnknown(
-                    f"the database did not answer within {timeout:g} s: the job may exist. "
-                    "Repeating with using(id=…) is safe",
-                    jobs[0].id,
-                ) from None
-            except sqlite3.Error as error:
-                raise failure(error) from error
+                placed = self._commit_now(work, timeout)
+            except Unreadable:
+                self._commit_now(mend, timeout)
+                placed = self._commit_now(work, timeout)
+        except Unanswered:
+            raise EnqueueUnknown(
+                f"the database did not answer within {timeout:g} s: the job may exist. "
+                "Repeating with using(id=…) is safe",
+                jobs[0].id,
+            ) from None
+        except sqlite3.Error as error:
+            raise failure(error) from error
         self._ring_for(jobs)
         return placed
+
+    def _commit_now(self, work: Callable[[sqlite3.Connection, int], T], timeout: float) -> T:
+        if self._shared:
+            return self._run_inline(work)
+        if not self._writer:
+            raise StoreUnavailable("the store is not open")
+        return self._writer.run(lambda db: work(db, self._now()), timeout)
 
     def _ring_for(self, jobs: Sequence[NewJob]) -> None:
         if any(job.delay <= SOON for job in jobs):
@@ -316,13 +334,15 @@ class SQLiteStore:
         return orders
 
     def _beat(self, db: sqlite3.Connection, worker: str) -> Orders:
-        leases = dict(db.execute(SQL.leases).fetchall())
+        leases = dict(fetch(db, SQL.leases))
         if worker not in leases:
             self._sidecar.forget(worker)
             return Orders(evicted=True)
         self._sidecar.beat(worker)
         ages = self._sidecar.ages(leases)
-        cancel = [Order(runner=row[0], id=row[1], fence=row[2]) for row in db.execute(SQL.orders, (worker,))]
+        cancel = [
+            Order(runner=row[0], id=row[1], fence=row[2]) for row in fetch(db, SQL.orders, (worker,)) if sound(row[1])
+        ]
         due: float | None = 0.0
         if not one(db, SQL.any_ready):
             first = one(db, SQL.next_run)
@@ -334,7 +354,7 @@ class SQLiteStore:
         """Hand back claims that nobody holds; looks first, because there is nearly always nothing to do."""
 
         def phantom(db: sqlite3.Connection) -> bool:
-            rows = db.execute(SQL.held_by, (runner,))
+            rows = fetch(db, SQL.held_by, (runner,))
             return any(seq <= keep.seq and (id, fence) not in keep.claims for id, fence, seq, _ in rows)
 
         if await self._read(phantom, self._pulse):
@@ -343,7 +363,7 @@ class SQLiteStore:
 
     async def reap(self, spare: str | None = None) -> list[str]:
         def work(db: sqlite3.Connection, now: int) -> list[str]:
-            leases = dict(db.execute(SQL.leases).fetchall())
+            leases = dict(exact(db, SQL.leases))
             ages = self._sidecar.ages(leases)
             dead = [worker for worker, lease in leases.items() if ages[worker] > lease and worker != spare]
             for worker in dead:
@@ -394,7 +414,7 @@ class SQLiteStore:
 
     async def load(self, kind: str, due: bool = False) -> list[Doc]:
         def work(db: sqlite3.Connection) -> list[Doc]:
-            return reads.docs(db.execute(SQL.docs_due, (kind, self._now())) if due else db.execute(SQL.docs, (kind,)))
+            return reads.docs(fetch(db, SQL.docs_due, (kind, self._now())) if due else fetch(db, SQL.docs, (kind,)))
 
         return await self._read(work)
 
@@ -414,7 +434,7 @@ class SQLiteStore:
 
     async def workers(self) -> list[WorkerInfo]:
         def work(db: sqlite3.Connection) -> list[WorkerInfo]:
-            ids = [row[0] for row in db.execute(SQL.leases)]
+            ids = [row[0] for row in fetch(db, SQL.leases)]
             return reads.workers(db, self._sidecar.ages(ids))
 
         return await self._read(work)

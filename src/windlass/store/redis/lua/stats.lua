@@ -16,7 +16,7 @@ local function first_of(key)
     if not head then
       return first
     end
-    first = min(first, tonumber(sub(head, 4, ORDER)))
+    first = min(first, tonumber(sub(head, 4, ORDER)) or t)
     from = '(' .. sub(head, 1, 3) .. '~'
   end
 end
