@@ -167,6 +167,41 @@ async def test_records_that_were_taken_away_by_hand_stop_nobody(tmp_path: Path) 
     await world.close()
 
 
+@pytest.mark.parametrize("damage", [None, b"", b"\xc1\xff", b"\xa4late\x00", b"\x80"])
+@pytest.mark.parametrize("what", ["workers", "runners", "news"])
+async def test_a_record_that_is_damaged_ends_no_beat_and_keeps_no_job(
+    tmp_path: Path, what: str, damage: bytes | None
+) -> None:
+    world = RedisWorld(tmp_path)
+    await world.open()
+    jobs = [new(), new()]
+    await world.put(*jobs)
+    other, crew = await world.crew(), await world.crew()
+    claims = await crew.claim(2)
+    await world.store.act([jobs[0].id], Verb.CANCEL)
+    await world.advance(1)
+    await crew.beat()  # its lease ends last
+    name = {"workers": crew.worker, "runners": crew.runner, "news": jobs[0].id}[what]
+    if damage is None:
+        world.raw.hdel(world.key(what), name)
+    else:
+        world.raw.hset(world.key(what), name, damage)
+    assert not (await other.beat()).evicted
+    assert other.worker in [worker.id for worker in await world.store.workers()]
+    assert (await crew.beat(*claims, seq=crew.seq)).evicted == (what == "workers")
+    assert claims[1].id in {claim.id for claim in (await crew.again(demand=wants(2))).claimed}
+    assert (await crew.exchange(ends(claims[0], Ending.SUCCEEDED))).refused == ((jobs[0].id,) if what == "news" else ())
+    if what != "workers":
+        for _ in range(4):
+            await world.advance(5)
+            await other.beat()
+    assert (await other.beat()).dead
+    assert await world.store.reap(other.worker) == [crew.worker]
+    assert not (await other.beat()).dead
+    assert jobs[1].id in {claim.id for claim in await other.claim(2, suspects=["work"])}
+    await world.close()
+
+
 async def test_a_read_only_server_is_waited_for(tmp_path: Path) -> None:
     """As after a failover, when the old master came back as a replica but nobody has noticed yet."""
     async with opened(tmp_path) as world:

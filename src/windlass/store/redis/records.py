@@ -1,5 +1,6 @@
 """Jobs as the scripts keep them, as values, and values as arguments of scripts. See lua/common.lua for the layout."""
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -397,10 +398,13 @@ def read_workers(steady: int, workers: Sequence[Any], runners: Sequence[Any]) ->
     """The answer of workers.lua."""
     crews: dict[str, list[RunnerInfo]] = {}
     for at in range(0, len(runners), 3):
-        one = read_runner(runners[at].decode(), runners[at + 1], runners[at + 2])
-        crews.setdefault(one.worker, []).append(one)
-    rows = (workers[at : at + 3] for at in range(0, len(workers), 3))
-    found = [read_worker(steady, id, data, until, crews) for id, data, until in rows]
+        with contextlib.suppress(msgspec.MsgspecError, UnicodeError):  # its record is damaged
+            one = read_runner(text(runners[at]), runners[at + 1], runners[at + 2])
+            crews.setdefault(one.worker, []).append(one)
+    found = []
+    for at in range(0, len(workers), 3):
+        with contextlib.suppress(msgspec.MsgspecError, UnicodeError):
+            found.append(read_worker(steady, workers[at], workers[at + 1], workers[at + 2], crews))
     return sorted(found, key=lambda worker: (worker.started_at, worker.id))
 
 
@@ -416,7 +420,7 @@ def read_worker(steady: int, id: bytes, data: bytes, until: int, crews: dict[str
     """One worker."""
     kept = _worker(WORKER + data)
     return WorkerInfo(
-        id=id.decode(),
+        id=text(id),
         host=kept.host,
         pid=kept.pid,
         version=kept.version,
@@ -425,5 +429,5 @@ def read_worker(steady: int, id: bytes, data: bytes, until: int, crews: dict[str
         concurrency=kept.concurrency,
         started_at=kept.started / MICRO,
         beat_age=max(0.0, (steady - until + kept.lease) / MICRO),
-        runners=tuple(sorted(crews.get(id.decode(), ()), key=lambda one: (one.joined_at, one.id))),
+        runners=tuple(sorted(crews.get(text(id), ()), key=lambda one: (one.joined_at, one.id))),
     )

@@ -10,7 +10,7 @@ local function cancel(job)
   job.reason = 'cancelled by an operator'
   if job.state == 'r' then
     job.cancelling = 1
-    later('SADD', P .. 'cancel:' .. job.runner, job.id)
+    later('SADD', P .. 'cancel:' .. (job.runner or ''), job.id)
   else
     leave(job)
     finish(job, 'c', t)

@@ -2,20 +2,21 @@
 -- Renew a worker's lease. ARGV: worker, what its runners hold (runner, seq, "id fence"…). Answers 'evicted', or the
 -- orders (runner, id, fence), microseconds until a job is due (-1: none is), and whether a lease is over.
 local worker = ARGV[1]
-local info = call('HGET', P .. 'workers', worker)
-if not info then
+local lease = lease_of(worker)
+if not lease then
   return 'evicted'
 end
 local t, pulse = now(), steady()
-local _, lease = unpack_limit(info, 1)
 call('ZADD', P .. 'leases', pulse + lease, worker)
 
 local orders = {}
 for _, runner in ipairs(call('SMEMBERS', P .. 'crew:' .. worker)) do
   for _, id in ipairs(call('SMEMBERS', P .. 'cancel:' .. runner)) do
-    local _, _, fence = unpack_limit(call('HGET', NEWS, id), 2)
-    local at = #orders
-    orders[at + 1], orders[at + 2], orders[at + 3] = runner, id, fence
+    local _, fence = read(call('HGET', NEWS, id), 2)
+    if type(fence) == 'number' then
+      local at = #orders
+      orders[at + 1], orders[at + 2], orders[at + 3] = runner, id, fence
+    end
   end
 end
 local due = 0

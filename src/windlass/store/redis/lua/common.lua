@@ -110,6 +110,14 @@ local function numbers(...)
   return true
 end
 
+-- The first values of a record, at most nine; none of one that nobody of ours wrote, or that is not there.
+local function read(record, count)
+  local fine, at, a, b, c, d, e, f, g, h, i = pcall(unpack_limit, record or '', count)
+  if fine and at then
+    return a, b, c, d, e, f, g, h, i
+  end
+end
+
 -- A job as a table; nil if there is none. `raw` is what `news` has of it (false: nothing) and `text` what `jobs` has,
 -- if that was read already.
 local function load(id, raw, text)
@@ -118,8 +126,8 @@ local function load(id, raw, text)
     return nil
   end
   local job = {id = id, state = 'i', fence = 0, attempt = 0, lost = 0}
-  local ok, _, flags, enqueued, run_at, rank, expires, priority, line = pcall(unpack_limit, text, 7)
-  if not (ok and numbers(flags, enqueued, run_at, rank, priority) and type(line) == 'string') then
+  local flags, enqueued, run_at, rank, expires, priority, line = read(text, 7)
+  if not (numbers(flags, enqueued, run_at, rank, priority) and type(line) == 'string') then
     flags, enqueued, run_at, rank, expires, priority, line = 0, 0, 0, 0, nil, 0, '/' -- nobody of ours wrote it
   end
   job.flags = flags
@@ -147,21 +155,14 @@ local function save(job)
 end
 
 local function unique_and_tags(id)
-  local ok, _, _, _, _, _, _, _, _, unique, tags = pcall(unpack_limit, call('HGET', JOBS, id), 9)
-  return ok and unique, ok and tags
+  local _, _, _, _, _, _, _, unique, tags = read(call('HGET', JOBS, id), 9)
+  return unique, tags
 end
 
 -- One letter for the state of a job that exists: as in `news`, but q ready and d scheduled.
 local function state_of(id, raw)
-  raw = raw or call('HGET', NEWS, id)
-  local ok, _, state = false, nil, nil
-  if raw then
-    ok, _, state = pcall(unpack_limit, raw, 1)
-  end
-  if not (ok and type(state) == 'string') then
-    state = 'i'
-  end
-  if state ~= 'i' then
+  local state = read(raw or call('HGET', NEWS, id), 1)
+  if type(state) == 'string' and state ~= 'i' then
     return state
   end
   return call('ZSCORE', DUE, id) and 'd' or 'q'

@@ -16,7 +16,7 @@ local function again()
   local ids, claims = call('SMEMBERS', held), {}
   local raws = hmget(NEWS, ids)
   for n, id in ipairs(ids) do
-    local _, _, _, at = unpack_limit(raws[n] or NONE, 3)
+    local _, _, at = read(raws[n], 3)
     if at == seq then
       claims[#claims + 1] = id
       claims[#claims + 1] = whole(id, call('HGET', JOBS, id))
@@ -50,10 +50,14 @@ end
 local function cancel_expired(ids)
   for _, id in ipairs(ids) do
     local job = load(id)
-    leave(job)
-    job.reason = 'expired'
-    finish(job, 'c', t)
-    save(job)
+    if job then
+      leave(job)
+      job.reason = 'expired'
+      finish(job, 'c', t)
+      save(job)
+    else
+      later('ZREM', EXPIRING, id)
+    end
   end
 end
 

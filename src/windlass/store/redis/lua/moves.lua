@@ -52,8 +52,11 @@ end
 -- between which its result stands. Claims of one exchange mostly have the very same record.
 local function common_record(raw, t)
   local one = {}
-  local state, fence, seq, runner, flags, _, _, started, _, ending, cancelling, due, _, _, progress, renewed =
-    cmsgpack.unpack(raw)
+  local fine, state, fence, seq, runner, flags, _, _, started, _, ending, cancelling, due, _, _, progress, renewed =
+    pcall(cmsgpack.unpack, raw)
+  if not (fine and numbers(fence, flags)) then
+    return one
+  end
   one.running, one.fence, one.seq, one.runner, one.ending = state == 'r', fence, seq, runner, ending
   one.special = cancelling or has(flags, 1)
   one.cancelling = cancelling
@@ -134,7 +137,8 @@ local function hand_back(runner, ending, t, keep)
   local raws, back = hmget(NEWS, ids), 0
   for n, id in ipairs(ids) do
     local job = load(id, raws[n])
-    if job and not (keep and (job.seq > keep.seq or keep.claims[id .. ' ' .. job.fence])) then
+    if job and not (keep and ((job.seq or 0) > keep.seq or keep.claims[id .. ' ' .. job.fence])) then
+      job.runner = runner
       add_attempt(job, ending, t)
       let_go(job)
       job.runner = nil
@@ -156,13 +160,12 @@ local function hand_back(runner, ending, t, keep)
 end
 
 local function depart_runner(runner, ending, t)
-  local info = call('HGET', P .. 'runners', runner)
-  if info then
-    local _, worker = unpack_limit(info, 1)
+  local worker = read(call('HGET', P .. 'runners', runner), 1)
+  if type(worker) == 'string' then
     call('SREM', P .. 'crew:' .. worker, runner)
-    call('HDEL', P .. 'runners', runner)
-    call('HDEL', P .. 'seqs', runner)
   end
+  call('HDEL', P .. 'runners', runner)
+  call('HDEL', P .. 'seqs', runner)
   call('ZADD', P .. 'departed', 'NX', t, runner)
   return hand_back(runner, ending, t)
 end
@@ -171,18 +174,27 @@ local function depart_worker(worker, ending, t)
   for _, runner in ipairs(call('SMEMBERS', P .. 'crew:' .. worker)) do
     depart_runner(runner, ending, t)
   end
+  call('DEL', P .. 'crew:' .. worker)
   call('HDEL', P .. 'workers', worker)
   call('ZREM', P .. 'leases', worker)
   call('ZADD', P .. 'departed', 'NX', t, worker)
 end
 
+-- For how long a worker lives without a beat; nil if it is not registered, or its record is damaged.
+local function lease_of(worker)
+  local lease = read(call('HGET', P .. 'workers', worker), 1)
+  return type(lease) == 'number' and lease or nil
+end
+
 -- The worker whose lease ends last, if no beat of now could make it so, as the clock was set back; and when it would end.
+-- A lease without a record is over.
 local function ahead(pulse)
   local last = call('ZRANGE', P .. 'leases', -1, -1, 'WITHSCORES')
   if last[1] then
-    local _, lease = unpack_limit(call('HGET', P .. 'workers', last[1]), 1)
-    if tonumber(last[2]) > pulse + lease then
-      return last[1], pulse + lease
+    local lease = lease_of(last[1])
+    local till = lease and pulse + lease or 0
+    if tonumber(last[2]) > till then
+      return last[1], till
     end
   end
 end
@@ -217,8 +229,8 @@ local function drop_over(state, limit, most)
     return 0
   end
   for n, raw in ipairs(hmget(NEWS, ids)) do
-    local _, _, _, _, _, flags = unpack_limit(raw or NONE, 5)
-    drop(ids[n], flags or 0)
+    local _, _, _, _, flags = read(raw, 5)
+    drop(ids[n], type(flags) == 'number' and flags or 0)
   end
   call('ZREMRANGEBYRANK', key, 0, #ids - 1)
   flush()
