@@ -245,6 +245,12 @@ class PgBouncer(Server):
         with psycopg.connect(self.url):
             return True
 
+    def prepared(self) -> list[str]:
+        """The names of the statements that clients have left prepared in its two connections."""
+        with psycopg.connect(self.url) as one, psycopg.connect(self.url) as two:
+            ask = "SELECT name FROM pg_prepared_statements"
+            return [row[0] for each in (one.execute(ask), two.execute(ask)) for row in each]
+
 
 class Redis(Server):
     """A Redis or Valkey server with an append-only file; `settings` as in redis.conf."""

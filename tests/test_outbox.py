@@ -16,7 +16,7 @@ import pytest
 import sqlalchemy as sa
 
 from tests.callers import ASYNC, BLOCKING, alias, dialect, sa_session
-from tests.servers import Postgres, postgres_url, redis_url
+from tests.servers import PgBouncer, Postgres, postgres_url, redis_url
 from tests.worker.rig import Rig, until
 from windlass import App, CallError, ConfigError, JobNotFound, Outbox, State
 from windlass.blocking import run
@@ -286,6 +286,26 @@ def test_a_relay_ends_while_its_database_is_frozen(tmp_path: Path) -> None:
         assert leaving.returncode == 0
         asyncio.run(shop.relayed())
         assert job.refresh().state == "ready"
+        shop.close()
+
+
+def test_a_relay_behind_a_pooler_leaves_nothing_prepared(tmp_path: Path) -> None:
+    with PgBouncer(postgres_url()) as pooler:
+        shop = Shop("postgresql", tmp_path, pooler.url)
+
+        async def go() -> None:
+            work = asyncio.create_task(shop.outbox.relay(await shop.app.connect()))
+            for n in range(8):  # psycopg prepares what it is given more than five times
+                with psycopg.connect(pooler.url, prepare_threshold=None) as caller, caller.transaction():
+                    shop.outbox.put(caller, shop.pay.bind(n))
+                while await asyncio.to_thread(lambda: shop.rows):  # the test's time limit ends this
+                    await asyncio.sleep(0.01)
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
+            await shop.app.aclose()
+
+        asyncio.run(go())
+        assert pooler.prepared() == []
         shop.close()
 
 

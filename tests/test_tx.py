@@ -17,10 +17,11 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
 from tests.callers import ASYNC, BLOCKING, alias, as_async, django_alias, plain_psycopg, sa_session
-from tests.servers import postgres_url
+from tests.servers import PgBouncer, postgres_url
 from windlass import App, ConfigError, JobNotFound, StoreUnavailable
 from windlass.blocking import run
 from windlass.errors import UniquePending
+from windlass.store.postgres.statements import channel
 
 ENGINES = ("sqlite", "postgresql")
 KINDS = [(engine, kind) for engine in ENGINES for kind in BLOCKING[engine]]
@@ -203,6 +204,26 @@ def enqueue_with(place: Place, kind: str, waiting: "asyncio.Task[bool]") -> None
         time.sleep(0.3)
         assert not waiting.done()
         caller.commit()
+
+
+def test_hints_behind_a_pooler_leave_nothing_prepared() -> None:
+    with PgBouncer(postgres_url()) as pooler, psycopg.connect(postgres_url(), autocommit=True) as ear:
+        schema = f"t{uuid.uuid4().hex[:12]}"
+        app = App(f"{pooler.url}?schema={schema}&listen={postgres_url()}")
+        run(app.connect())
+
+        @app.task(name="shop.pay")
+        def pay(order_id: int) -> int:
+            return order_id
+
+        ear.execute(f'LISTEN "{channel(schema, "work")}"'.encode())
+        for n in range(8):  # psycopg prepares what it is given more than five times
+            with sa_session(pooler.url) as caller:
+                pay.using(tx=caller.tx).enqueue(n)
+                caller.commit()
+            assert list(ear.notifies(timeout=30, stop_after=1)), n
+        assert pooler.prepared() == []
+        app.close()
 
 
 def test_a_session_that_rolled_back_wakes_nobody(place: Place) -> None:

@@ -106,7 +106,7 @@ class PostgresSide:
         import psycopg
 
         if self._db is None or self._db.closed:
-            self._db = psycopg.connect(self._conninfo)
+            self._db = psycopg.connect(self._conninfo, prepare_threshold=None)  # a pooler may stand between
         self._db.rollback()  # what failed before must not stand in the way
         rows: Sequence[Row] = self._db.execute(self._sql.take, (most,)).fetchall()
         if not rows:

@@ -118,7 +118,7 @@ class Bell:
     def _serve(self) -> None:
         """Ring until nothing was to be rung for a while, or the server is gone."""
         try:
-            with psycopg.connect(self._target.conninfo, autocommit=True) as db:
+            with psycopg.connect(self._target.conninfo, autocommit=True, prepare_threshold=None) as db:
                 while self._goes_on():
                     while self._topics:
                         db.execute(SQL.ring, (statements.channel(self._target.schema, self._topics.pop()),))
