@@ -6,6 +6,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ from windlass import App, CallError, ConfigError, JobNotFound, Outbox, State
 from windlass.blocking import run
 from windlass.model import NewJob
 from windlass.store.sqlite.store import SQLiteStore
+from windlass.worker import relay
 
 ENGINES = ("sqlite", "postgresql")
 KINDS = [(engine, kind) for engine in ENGINES for kind in BLOCKING[engine]]
@@ -307,6 +309,31 @@ def test_a_relay_behind_a_pooler_leaves_nothing_prepared(tmp_path: Path) -> None
         asyncio.run(go())
         assert pooler.prepared() == []
         shop.close()
+
+
+def test_a_database_that_thaws_after_the_relay_has_ended_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay, "PARTING", 0.1)
+    thawed, closed = threading.Event(), threading.Event()
+
+    class Frozen:
+        def take(self, most: int) -> list[Any]:
+            thawed.wait()
+            return []
+
+        def close(self) -> None:
+            closed.set()
+
+    async def leave() -> None:
+        side: Any = Frozen()
+        moving = asyncio.create_task(relay.Relay(side, side, "x", asyncio.Event()).run())
+        await asyncio.sleep(0.05)
+        moving.cancel()
+        await asyncio.gather(moving, return_exceptions=True)
+
+    asyncio.run(leave())
+    assert not closed.is_set()
+    thawed.set()
+    assert closed.wait(30)
 
 
 @on_each

@@ -154,10 +154,11 @@ class Hand:
 
     async def end(self, last: Callable[[], Any]) -> None:
         """Wait for what is being done and for a last call, but not for long."""
-        answer = asyncio.wrap_future(self.submit(last))
+        self.submit(last)
+        over = asyncio.wrap_future(self.submit(lambda: None))
         self._calls.put(None)
-        await asyncio.wait([answer], timeout=PARTING)
-        answer.cancel()
+        await asyncio.wait([over], timeout=PARTING)
+        over.cancel()  # that alone: the last call is done however late it comes
 
 
 class Relay:
