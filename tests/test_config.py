@@ -73,6 +73,12 @@ def test_sizes_of_memory(text: str, size: int, monkeypatch: pytest.MonkeyPatch) 
     assert make_config().max_memory == size
 
 
+def test_an_empty_health_switches_off_what_the_project_says(project: Path) -> None:
+    write(project, "health = 8080")
+    assert make_config().health == "8080"
+    assert make_config(health="").health == ""
+
+
 def test_how_long_finished_jobs_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     assert make_config(keep={"failed": timedelta(days=1)}).keep[State.FAILED] == 86_400.0
     assert make_config(keep={State.FAILED: 1}).keep[State.SUCCEEDED] == 259_200.0
@@ -85,7 +91,10 @@ def test_how_long_finished_jobs_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ({"concurrency": 0}, "whole number from 1 on for concurrency=; 0 came"),
         ({"concurrency": 2.5}, "2.5 came"),
-        ({"max_memory": "lots"}, "whole number from 0 on for max_memory=; 'lots' came"),
+        ({"max_memory": "lots"}, "a size such as 512M or 2G, or whole bytes from 0 on, for max_memory=; 'lots' came"),
+        ({"max_memory": -1}, "for max_memory=; -1 came"),
+        ({"max_memory": 1.5}, "for max_memory=; 1.5 came"),
+        ({"health": "web"}, "expected a port, or HOST:PORT, for health=; 'web' came"),
         ({"concurrency": True}, "True came"),
         ({"lease": 0.5}, "a number from 1 on for lease=; 0.5 came"),
         ({"lease": float("inf")}, "inf came"),

@@ -51,7 +51,7 @@ class Config:
     max_jobs: int = 0
     max_memory: int = 0
     health: str = ""
-    keys: tuple[str, ...] = field(default=(), repr=False)
+    keys: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"<Config of {masked(self.url)}>"
@@ -82,7 +82,6 @@ LEAST = {
     "max_payload": 1024,
     "enqueue_timeout": 0.1,
     "max_jobs": 0,
-    "max_memory": 0,
 }
 """The smallest value that each number may have; its type is the setting's."""
 
@@ -153,15 +152,14 @@ def check(name: str, value: Any, where: str) -> Any:
     """One setting in its type. Raises `ConfigError`."""
     if name == "keep":
         return check_keep(value, where)
-    if name == "max_memory" and isinstance(value, str):
-        value = bytes_of(value)
+    if name == "max_memory":
+        return check_size(value, where)
     if name == "keys":
         return check_keys(value, where)
     if name in LEAST:
         return check_number(LEAST[name], value, where)
     if name == "health":
-        address_of(str(value), where)
-        return str(value)
+        return check_health(value, where)
     if not isinstance(value, str):
         raise ConfigError(f"expected text for {where}; {value!r} came")
     if name == "url" and "://" not in value:
@@ -182,10 +180,22 @@ def check_number(least: float, value: Any, where: str) -> float:
     return int(number) if whole else number
 
 
-def bytes_of(text: str) -> int | str:
-    """A size such as 512M or 2G in bytes; what is none comes back as it is."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?", text.strip(), re.IGNORECASE)
-    return int(float(found[1]) * 1024 ** " KMGT".index(found[2].upper() or " ")) if found else text
+def check_size(value: Any, where: str) -> int:
+    """A size in bytes: a whole number, or a text such as 512M or 2G. Raises `ConfigError`."""
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?", str(value).strip(), re.IGNORECASE)
+    if not found or not isinstance(value, str):
+        raise ConfigError(f"expected a size such as 512M or 2G, or whole bytes from 0 on, for {where}; {value!r} came")
+    return int(float(found[1]) * 1024 ** " KMGT".index(found[2].upper() or " "))
+
+
+def check_health(value: Any, where: str) -> str:
+    """A port, HOST:PORT, or an empty text for none. Raises `ConfigError`."""
+    text = str(value)
+    if text:
+        address_of(text, where)
+    return text
 
 
 def address_of(text: str, where: str = "health") -> tuple[str | None, int]:

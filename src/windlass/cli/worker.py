@@ -13,7 +13,8 @@ import click
 
 from windlass.cli.output import counted
 from windlass.cli.reach import shown
-from windlass.config import bytes_of, make_config
+from windlass.config import check_size, make_config
+from windlass.errors import ConfigError
 from windlass.loader import spec_or_default
 from windlass.worker.logs import set_up
 from windlass.worker.queues import Queues
@@ -26,10 +27,10 @@ logger = logging.getLogger("windlass.worker")
 
 def size(text: str) -> int:
     """Bytes: a number, or one with K, M, G or T behind it."""
-    size = bytes_of(text)
-    if isinstance(size, str):
-        raise click.BadParameter(f"expected a size such as 512M for --max-memory; {text!r} came")
-    return size
+    try:
+        return check_size(text, "--max-memory")
+    except ConfigError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 def worker_options(command: Command) -> Command:
