@@ -44,7 +44,13 @@ def row(figures: Figures, ours: Figures) -> list[str]:
     ]
 
 
-def show(title: str, benches: list[Bench], missing: dict[str, str]) -> None:
+def named(bench: Bench, runs: int) -> str:
+    """The name of a system, and how many runs its row is of if that is not all of them."""
+    done = len(bench.figures.drained)
+    return bench.system.name if done == runs else f"{bench.system.name}\n[red]only {done} of {runs} runs[/]"
+
+
+def show(title: str, runs: int, benches: list[Bench], missing: dict[str, str]) -> None:
     """Print the table, how each system was run, and who is not in it."""
     table = Table("system", title=title, show_lines=True)
     for head in (
@@ -58,19 +64,22 @@ def show(title: str, benches: list[Bench], missing: dict[str, str]) -> None:
     done = [bench for bench in benches if bench.figures.drained]
     ours = next((bench.figures for bench in done if bench.system is WINDLASS), Figures())
     for bench in done:
-        table.add_row(bench.system.name, *row(bench.figures, ours))
+        table.add_row(named(bench, runs), *row(bench.figures, ours))
     console.print(table)
     console.print("x is the multiple of Windlass's median. How each was run:")
     for bench in done:
         system = bench.system
         command = system.worker.replace("{bin}/", "").replace("benchmarks.rivals.peers.", "")
+        command = command.format(store="URL", number="N")
         pins = ", ".join(system.pins) or version(system) or "this repository"
-        runs = f"{system.processes} x " if system.processes > 1 else ""
+        times = f"{system.processes} x " if system.processes > 1 else ""
         console.print(
-            f"[bold]{system.name}[/] ({escape(pins)}): {runs}{escape(command)}; {escape(system.note)}", highlight=False
+            f"[bold]{system.name}[/] ({escape(pins)}): {times}{escape(command)}; {escape(system.note)}", highlight=False
         )
+    begun = {bench.system.name for bench in benches}
     for name, reason in missing.items():
-        console.print(f"[bold]{name}[/] was not run: {escape(reason)}", highlight=False)
+        what = "failed, and was run no more" if name in begun else "was not run"
+        console.print(f"[bold]{name}[/] {what}: {escape(reason)}", highlight=False)
 
 
 def main() -> None:
@@ -103,7 +112,7 @@ def main() -> None:
                 except RuntimeError as reason:
                     missing[bench.system.name] = str(reason)
         title = f"{store.about}; {os.cpu_count()} cores; {options.runs} runs, {PACED} paced jobs in each"
-        show(title, benches, missing)
+        show(title, options.runs, benches, missing)
 
 
 if __name__ == "__main__":
