@@ -118,8 +118,14 @@ class Move:
     async def _note_left(self) -> None:
         """Say of jobs in states that are not moved that they are still there."""
         for state in (State.RUNNING, State.WAITING):
-            for job in (await self._source.find(Filter(state=state), PAGE)).jobs:
-                self._moved.left.setdefault(job.id, f"it is {job.state} in the source")
+            after: str | None = None
+            while True:
+                page = await self._source.find(Filter(state=state), PAGE, after)
+                for job in page.jobs:
+                    self._moved.left.setdefault(job.id, f"it is {job.state} in the source")
+                after = page.after
+                if after is None:
+                    break
 
     # Documents
 

@@ -10,7 +10,7 @@ import pytest
 from tests.store.world import Crew, SQLiteWorld, World, doc, ends, new, worker_info
 from windlass.errors import ConfigError, StoreError
 from windlass.model import Attempt, Ending, Failure, Filter, JobRecord, NewJob, Past, Placed, State
-from windlass.move import Move, Moved
+from windlass.move import PAGE, Move, Moved
 
 OLD = 1_700_000_000.0
 """A moment before any that a test's clock shows."""
@@ -262,6 +262,17 @@ async def test_a_job_claimed_in_between_stays_and_is_taken_back(
 
 async def nobody() -> list[Any]:
     return []
+
+
+async def test_all_that_stays_is_named(source: World, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = [new() for _ in range(2 * PAGE)]
+    await source.put(*jobs)
+    crew = await source.crew()
+    while await crew.claim(PAGE):
+        pass
+    monkeypatch.setattr(source.store, "workers", nobody)
+    moved = await Move(source.store, world.store, clock=source.clock).run()
+    assert (moved.jobs, set(moved.left)) == (0, {job.id for job in jobs})
 
 
 async def test_one_store_under_two_names(shared: World) -> None:

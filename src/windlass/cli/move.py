@@ -27,9 +27,9 @@ SHOWN = 20
 def move(from_url: str, to_url: str, yes: bool, as_json: bool) -> None:
     """Carry all live jobs, schedules and settings from one store to another.
 
-    Stop the workers of FROM_URL first; workers of TO_URL may run. Finished jobs stay where they are. If this is
-    interrupted, run the same command again: it goes on, and nothing is lost or doubled. Exit code 1: something had to
-    stay in FROM_URL, and is named.
+    Stop the workers of FROM_URL first; workers of TO_URL may run. Finished jobs stay where they are, and so does what
+    FROM_URL remembers of outboxes: let them run empty first. If this is interrupted, run the same command again: it
+    goes on, and nothing is lost or doubled. Exit code 1: something had to stay in FROM_URL, and is named.
     """
     if not yes:
         confirm(from_url, to_url, on_both(from_url, to_url, count))
