@@ -9,6 +9,7 @@ import msgspec
 
 from windlass.errors import Cancel, DecodeError, Fail, Snooze
 from windlass.model import Claim, Ending, Failure, Outcome
+from windlass.values import visible
 
 LOST_RUNS = 3
 """A job whose process died this often fails."""
@@ -182,8 +183,8 @@ def storable(text: str) -> str:
 
 
 def first_line(text: str) -> str:
-    """The first line of a text as a log may hold it: what would steer a terminal, or begin a line, is written out."""
-    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text.partition("\n")[0][:1000])
+    """The first line of a text as a log may hold it."""
+    return visible(text.partition("\n")[0][:1000])
 
 
 def clip_head(text: str) -> str:

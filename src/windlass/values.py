@@ -1,4 +1,5 @@
-"""Values <-> JSON: what can be stored, where in a value lies what cannot, and what stored bytes may hold."""
+"""Values <-> JSON: what can be stored, where in a value lies what cannot, what stored bytes may hold. And how text is
+shown."""
 
 import dataclasses
 import json
@@ -272,6 +273,18 @@ def unknown_kind(value: object) -> str:
         f"a {kind.__module__}.{kind.__qualname__} cannot be stored. Pass what identifies it (an id, a path as a text), "
         "or make it a dataclass, a msgspec.Struct or a pydantic model"
     )
+
+
+# How stored text is shown
+
+STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What moves the cursor, turns the direction of text, ends a line in secret or is half a character; no tab or plain
+end of a line."""
+
+
+def visible(text: str) -> str:
+    """Text as a terminal or a log may have it: what steers is written out, as Python writes it."""
+    return STEERING.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 # What stored bytes may hold

@@ -48,7 +48,19 @@ OPTIONS = [
 ]  # fmt: skip
 """Options that are none."""
 
-NAMES = ["os.system", "a.b:c", "__import__", "builtins.eval", "../x", "x\ny", "\x1b[31mx", "é" * 200, "", "'; --"]
+NAMES = [
+    "os.system",
+    "a.b:c",
+    "__import__",
+    "builtins.eval",
+    "../x",
+    "x\ny",
+    "\x1b[31mx",
+    "\u202ex\u200f",
+    "é" * 200,
+    "",
+    "'; --",
+]
 """Tasks and queues that there are none of."""
 
 NUMBERS: list[dict[str, Any]] = [

@@ -13,6 +13,7 @@ import click
 from windlass.config import make_config
 from windlass.model import Attempt, JobRecord, State
 from windlass.secret import HIDDEN, RESULT, hide
+from windlass.values import STEERING, visible
 from windlass.vault import ENCRYPTED, Vault, is_sealed
 
 COLOURS = {
@@ -27,8 +28,6 @@ COLOURS = {
 
 VAULT = "windlass.vault"
 _ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
-_UNSEEN = re.compile(r"[\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f]|" + _UNSEEN.pattern)
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"))
 
 
@@ -40,7 +39,7 @@ def colours() -> bool | None:
 def print_json(data: object) -> None:
     """One JSON document on stdout."""
     text = json.dumps(data, indent=2, ensure_ascii=False, default=str)
-    click.echo(_UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
+    click.echo(STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> None:
@@ -64,13 +63,8 @@ def width(cell: str) -> int:
 
 
 def clean(text: str) -> str:
-    """Stored text as it may be shown: what would steer the terminal is written out."""
-    return _CONTROL.sub(written_out, text.replace("\r\n", "\n"))
-
-
-def written_out(found: re.Match[str]) -> str:
-    """A character that steers, as Python writes it."""
-    return ascii(found[0])[1:-1]
+    """Stored text as it may be shown."""
+    return visible(text.replace("\r\n", "\n"))
 
 
 def cell(text: str) -> str:

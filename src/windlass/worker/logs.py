@@ -1,10 +1,10 @@
 """Log lines on stderr, for processes that are ours. The root logger and the user's handlers are left alone."""
 
 import logging
-import re
 import sys
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+from windlass.values import visible
+
 FORMAT = "%(asctime)s %(levelname)-7s %(message)s"
 
 
@@ -12,7 +12,7 @@ class Lines(logging.Formatter):
     """One line per record, the rest of it indented, so that no text forges one; a task's is followed by its job."""
 
     def format(self, record: logging.LogRecord) -> str:
-        line = _CONTROL.sub(lambda found: ascii(found[0])[1:-1], super().format(record)).replace("\n", "\n    ")
+        line = visible(super().format(record)).replace("\n", "\n    ")
         job = getattr(record, "job_id", None)
         return f"{line}  [job {job} {getattr(record, 'task', '')}]" if job and record.name == "windlass.job" else line
 
