@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
+from tests.proxy import Proxy
 from tests.servers import postgres_url
-from tests.store.proxy import proxied
 from tests.worker.rig import Rig, until
 from windlass import App, ConfigError, JobFailed, State, current
 from windlass.errors import Evicted
@@ -253,7 +253,7 @@ def test_a_runner_that_is_cut_off_before_its_commit_holds_its_job_no_longer_than
         store = await ledger.app.connect()
         await ledger.tasks.book_on_loop.aenqueue(1)
         claim = await claimed(ledger.app, "r1")
-        async with proxied(there.port or 5432) as proxy:
+        with Proxy(there.port or 5432) as proxy:
             proxy.wanted, proxy.silent = b"COMMIT", True
             through = there._replace(netloc=f"{there.username}@127.0.0.1:{proxy.port}").geturl()
             transactions = Transactions(through, "r1", Vault())

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import psycopg
 
 from tests import servers
-from tests.faults.proxy import Proxy
+from tests.proxy import Proxy
 from tests.servers import PgBouncer, Postgres, Redis, Sentinel, Server, program, until
 
 KINDS = ("sqlite", "postgres", "pgbouncer", "redis", "cluster")

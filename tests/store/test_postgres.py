@@ -10,8 +10,8 @@ import psycopg
 import pytest
 
 from tests import servers
+from tests.proxy import Proxy
 from tests.store.postgres_world import PgBouncerWorld, PostgresWorld, old_snapshot
-from tests.store.proxy import proxied
 from tests.store.world import World, doc, ends, name, new, new_id, wants, worker_info
 from windlass.clock import SystemClock
 from windlass.errors import ConfigError, StoreUnavailable, UniquePending
@@ -344,11 +344,8 @@ async def test_a_server_that_was_killed_costs_no_job_and_no_store() -> None:
 
 
 async def test_registering_is_never_repeated() -> None:
-    with servers.Postgres(fsync="off") as server:
-        async with (
-            proxied(server.port) as proxy,
-            opened(server.url.replace(str(server.port), str(proxy.port))) as store,
-        ):
+    with servers.Postgres(fsync="off") as server, Proxy(server.port) as proxy:
+        async with opened(server.url.replace(str(server.port), str(proxy.port))) as store:
             proxy.wanted = b"somebody"
             with pytest.raises(StoreUnavailable, match="did not answer"):
                 await store.enlist(worker_info("somebody"))

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.proxy import Proxy
 from tests.servers import Redis
-from tests.store.proxy import Proxy, proxied
 from tests.store.redis_world import OwnWorld, RedisWorld, opened, try_open
 from tests.store.world import doc, ends, new, wants, worker_info
 from windlass.errors import EnqueueUnknown, StoreUnavailable
@@ -107,16 +107,15 @@ async def test_a_frozen_server_keeps_nobody_waiting(tmp_path: Path) -> None:
 @contextlib.asynccontextmanager
 async def lossy(folder: Path) -> AsyncGenerator[tuple[OwnWorld, Proxy], None]:
     """A world that talks through a proxy."""
-    with Redis() as server:
-        async with proxied(server.port) as proxy:
+    with Redis() as server, Proxy(server.port) as proxy:
 
-            class Through(OwnWorld):
-                server = property(lambda self: f"redis://127.0.0.1:{proxy.port}/0")
+        class Through(OwnWorld):
+            server = property(lambda self: f"redis://127.0.0.1:{proxy.port}/0")
 
-            world = Through(folder, server)
-            await world.open()
-            yield world, proxy
-            await world.close()
+        world = Through(folder, server)
+        await world.open()
+        yield world, proxy
+        await world.close()
 
 
 async def test_a_repeat_after_a_lost_reply_is_not_noticed(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A way to a server that can be cut, blocked or slow: TCP, in a thread of its own."""
+"""A way to a server that can be cut, blocked or slow, or lose an answer: TCP, in a thread of its own."""
 
 import asyncio
 import contextlib
@@ -14,11 +14,17 @@ class Proxy:
 
     `up` and `down`: whether bytes from clients, and answers to them, pass; what does not is kept. `delay`: seconds that
     each piece waits. `open`: whether new connections are taken; a refused one is reset.
+
+    `wanted`: bytes of a client that pass, once, but instead of the answer the connection ends, counted in `swallowed`;
+    with `silent` not even they pass, and nothing ends: that network is cut.
     """
 
     def __init__(self, port: int) -> None:
         self.up = self.down = self.open = True
         self.delay = 0.0
+        self.wanted = b""
+        self.silent = False
+        self.swallowed = 0
         self.port = 0
         self._target = port
         self._writers: set[asyncio.StreamWriter] = set()
@@ -77,9 +83,10 @@ class Proxy:
             there, onward = await asyncio.open_connection("127.0.0.1", self._target)
             self._writers.add(onward)
             try:
+                said = asyncio.Event()
                 ways = [
-                    asyncio.ensure_future(self._pass(reader, onward, "up")),
-                    asyncio.ensure_future(self._pass(there, writer, "down")),
+                    asyncio.ensure_future(self._pass(reader, onward, "up", said)),
+                    asyncio.ensure_future(self._pass(there, writer, "down", said)),
                 ]
                 _, left = await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
                 for way in left:
@@ -93,12 +100,24 @@ class Proxy:
             self._writers.discard(writer)
             writer.close()
 
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, way: str) -> None:
+    async def _pass(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, way: str, said: asyncio.Event
+    ) -> None:
+        """One way of a connection, on which what is wanted may be `said`."""
         with contextlib.suppress(OSError):
             while data := await reader.read(PIECE):
+                if way == "down" and said.is_set():
+                    self.swallowed += 1
+                    return
+                found = way == "up" and bool(self.wanted) and self.wanted in data
+                if found and self.silent:
+                    await asyncio.Event().wait()
                 if self.delay:
                     await asyncio.sleep(self.delay)
                 while not getattr(self, way):
                     await asyncio.sleep(0.01)
                 writer.write(data)
+                if found:
+                    self.wanted = b""
+                    said.set()
                 await writer.drain()
