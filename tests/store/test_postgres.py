@@ -244,6 +244,14 @@ async def test_a_job_handed_back_during_a_survey_is_seen_at_once(world: Postgres
     assert {claim.id for claim in await other.claim(5)} == {old.id, young.id}
 
 
+async def test_an_idle_runner_leaves_nothing_behind_by_its_beats(world: PostgresWorld) -> None:
+    crew = await world.crew()
+    for _ in range(20):
+        assert await crew.claim(1) == []
+        await crew.beat(seq=crew.seq)
+    assert world.direct.execute("SELECT count(*) FROM exchanges").fetchone() == (1,)
+
+
 async def test_a_line_that_nobody_noted_is_found_by_the_survey(world: PostgresWorld) -> None:
     """A job put within the user's own transaction notes no line; the next beat finds it."""
     await world.put(job := new())

@@ -146,7 +146,10 @@ SET plan_cache_mode = force_generic_plan SET jit = off SET lock_timeout = '1s' A
 BEGIN
     IF coalesce((SELECT e.seq FROM exchanges e WHERE e.runner = holder ORDER BY e.seq DESC LIMIT 1), -1) < upto THEN
         PERFORM 1 FROM runners WHERE id = holder FOR NO KEY UPDATE;     -- waits for an exchange that is under way
-        INSERT INTO exchanges SELECT holder, upto WHERE FOUND ON CONFLICT DO NOTHING;
+        IF FOUND THEN
+            DELETE FROM exchanges WHERE runner = holder AND seq < upto;     -- else an idle runner leaves one each look
+            INSERT INTO exchanges VALUES (holder, upto) ON CONFLICT DO NOTHING;
+        END IF;
     END IF;
     RETURN EXISTS (
         SELECT 1 FROM (
