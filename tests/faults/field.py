@@ -4,7 +4,6 @@ import contextlib
 import functools
 import os
 import random
-import re
 import signal
 import subprocess
 import sys
@@ -36,7 +35,6 @@ PATIENCE = 60.0
 """Seconds after which a job that is not over is stuck."""
 
 OVER = frozenset({"succeeded", "failed", "cancelled"})
-REFUSED = re.compile("this attempt had been settled, or taken from us")
 
 
 class Mix(msgspec.Struct, frozen=True):
@@ -426,10 +424,6 @@ class Field:
     def events(self) -> list[Event]:
         """The whole history."""
         return [event for event in read(self.history) if event.job not in self.forgotten]
-
-    def refused(self) -> int:
-        """How many outcomes the workers said were refused."""
-        return len(REFUSED.findall(self.worker_log.read_text("utf-8", "replace")))
 
     def stop(self) -> None:
         """End the workers."""

@@ -9,7 +9,9 @@ import decimal
 import enum
 import fractions
 import functools
+import os
 import re
+import tempfile
 import threading
 import types
 import uuid
@@ -33,12 +35,15 @@ class Same:
 
 REFUSED, SAME = Refused(), Same()
 
+CANARY = Path(tempfile.gettempdir()) / f"windlass-canary-{os.getpid()}"
+"""Exists once a value was unpickled."""
+
 
 class Evil:
     """Raises whatever it is asked; unpickled, it would run a command."""
 
     def __reduce__(self) -> Any:
-        return Path.touch, (Path("/tmp/windlass-canary"),)
+        return Path.touch, (CANARY,)
 
     def _no(self, *_: object) -> Any:
         raise RuntimeError("evil")

@@ -4,7 +4,6 @@ import asyncio
 import gc
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -74,7 +73,7 @@ def test_hostile_arguments(url: str, load: Callable[..., ModuleType], values: di
     for id, (name, back) in expected.items():
         assert shop.got[id] == back, name
         assert type(shop.got[id]) is type(back), name
-    assert not Path("/tmp/windlass-canary").exists()
+    assert not hostile.CANARY.exists()
 
 
 def test_hostile_options(load: Callable[..., ModuleType], monkeypatch: pytest.MonkeyPatch, url: str) -> None:

@@ -28,9 +28,6 @@ from windlass.store.contract import Store
 STORMY = 40.0
 """Seconds in which things go wrong."""
 
-FOLDER = Path(tempfile.gettempdir())
-"""Where a world that needs files would have them; those that are simulated need none."""
-
 QUIET = 150.0
 """Seconds after that in which every job must come to its end: two leases, the longest backoff, the longest job."""
 
@@ -41,7 +38,8 @@ class Simulation:
     def __init__(self, seed: int, kind: type[World] = MemoryWorld) -> None:
         self.seed = seed
         self.rng = random.Random(seed)
-        self.world = kind(FOLDER)
+        self._folder = tempfile.TemporaryDirectory()
+        self.world = kind(Path(self._folder.name))
         assert isinstance(self.world.clock, FakeClock)
         self.stage = Stage(self.rng, self.world.clock)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -96,6 +94,7 @@ class Simulation:
             self._loop.close()
         else:
             self.world.store.close_now()  # type: ignore[attr-defined]
+        self._folder.cleanup()
 
     def _play(self) -> None:
         self._set_weather()

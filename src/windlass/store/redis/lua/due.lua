@@ -1,8 +1,7 @@
 -- What time does: due jobs become ready, expired ones end. Both at most BATCH a call.
 
--- Whether jobs expired, and whether more of them are left.
-local function expire(t)
-  local ids = call('ZRANGE', EXPIRING, '-inf', t, 'BYSCORE', 'LIMIT', 0, BATCH)
+-- End jobs that are past their time to start.
+local function cancel_expired(ids, t)
   for _, id in ipairs(ids) do
     local job = load(id)
     if job and job.state == 'i' then
@@ -14,6 +13,12 @@ local function expire(t)
       later('ZREM', EXPIRING, id)
     end
   end
+end
+
+-- Whether jobs expired, and whether more of them are left.
+local function expire(t)
+  local ids = call('ZRANGE', EXPIRING, '-inf', t, 'BYSCORE', 'LIMIT', 0, BATCH)
+  cancel_expired(ids, t)
   flush()
   return #ids > 0, #ids == BATCH
 end

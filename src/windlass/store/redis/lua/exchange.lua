@@ -47,27 +47,13 @@ local function running(cold, raw)
   return first_claims[flags]
 end
 
-local function cancel_expired(ids)
-  for _, id in ipairs(ids) do
-    local job = load(id)
-    if job then
-      leave(job)
-      job.reason = 'expired'
-      finish(job, 'c', t)
-      save(job)
-    else
-      later('ZREM', EXPIRING, id)
-    end
-  end
-end
-
 local function claim(may_be_expired)
   local ids, expired, depths = choose(demand, t, may_be_expired)
   for line, depth in pairs(depths) do -- what was taken of a line, or found expired, is its first entries
     call('ZREMRANGEBYRANK', P .. 'l:' .. line, 0, depth - 1)
     touched[line] = true
   end
-  cancel_expired(expired)
+  cancel_expired(expired, t)
   local colds, raws, expiring = hmget(JOBS, ids), hmget(NEWS, ids), call('EXISTS', EXPIRING) == 1
   local claims, news = {}, {}
   local mine = {}
