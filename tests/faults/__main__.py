@@ -1,16 +1,19 @@
 """Faults, with real workers on real servers: python -m tests.faults [--store KIND] --fault NAME | --all [--rounds N].
 
 One line per fault: figures, bars, met or not; the exit code is 1 if a bar was missed. Rounds stand in the folder given
-by --folder: a call that was interrupted and is repeated goes on until there are as many as asked for.
+by --folder, those of each commit in a file of their own: a call that was interrupted and is repeated goes on until
+there are as many as asked for.
 """
 
 import argparse
 import json
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
 
+from tests.faults.field import ROOT
 from tests.faults.grounds import KINDS, CannotInject
 from tests.faults.rounds import FAULTS, SOAKS, Fault, run, verdict
 from tests.faults.verdict import Figures, merged
@@ -25,12 +28,23 @@ def cannot() -> dict[tuple[str, str], str]:
     return {(name.split()[0], name.split()[1]): why for name, _, why in split}
 
 
+def commit() -> str:
+    """What is tried: the commit that is checked out, and whether something was changed since."""
+    return subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.strip()
+
+
 class State:
     """What was done so far."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._file = folder / "faults.json"
+        self._file = folder / f"{commit()}.json"
         self._done: dict[str, list[Figures]] = json.loads(self._file.read_text()) if self._file.exists() else {}
 
     def of(self, store: str, fault: str) -> list[Figures]:

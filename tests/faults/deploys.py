@@ -3,7 +3,7 @@
 import time
 
 from tests.faults import app as load_app
-from tests.faults.field import ENQUEUE, Field, Tree
+from tests.faults.field import ENQUEUE, GRACE, Field, Tree
 from tests.faults.verdict import Figures
 
 SEVERAL = 10
@@ -14,7 +14,7 @@ SAMPLE = 50
 def version(field: Field, tree: Tree, code: str) -> None:
     """Stop a worker and start it with that code."""
     tree.process.terminate()
-    tree.process.wait()
+    tree.process.wait(GRACE + 15)
     tree.environment = tree.environment | {"CODE": code}
     tree.start()
     field.log.tell("effect", word=code)

@@ -47,13 +47,20 @@ def starts(field: Field, job: Any) -> list[Event]:
     return [event for event in field.events() if event.what == "started" and event.job == job.id]
 
 
+def runs(field: Field, job: Any) -> int:
+    """How often it ran, but for what others cut short: the death of its runner in which it had no part is told
+    without a failure of its own. The first of these counts, as the one that makes it a suspect."""
+    dragged: int = sum(entry.ending == "lost" and entry.failure is None for entry in job.record.attempts)
+    return len(starts(field, job)) - max(0, dragged - 1)
+
+
 def die(field: Field) -> Figures:
     """Two jobs kill the process that runs them: in a child, and in a thread, which costs the runner. Each fails at its
     third death, and says of what."""
     jobs = [field.ask("die", ends="failed"), field.ask("die_in_thread", ends="failed")]
     over(field, *jobs)
     return {
-        "runs": max(len(starts(field, job)) for job in jobs),
+        "runs": max(runs(field, job) for job in jobs),
         "silent": sum(not says(job, "ProcessLost", "SIGKILL") for job in jobs),
     }
 
@@ -63,7 +70,7 @@ def gorge(field: Field) -> Figures:
     limit_memory(field)
     job = field.ask("gorge", WANTED, ends="failed")
     over(field, job)
-    return {"runs": len(starts(field, job)), "silent": not says_killed(job)}
+    return {"runs": runs(field, job), "silent": not says_killed(job)}
 
 
 def poisons(field: Field) -> Figures:
@@ -74,7 +81,7 @@ def poisons(field: Field) -> Figures:
     field.wait(lambda: len(field.load.put) >= wanted, "a thousand jobs to be put", 120)
     over(field, *jobs)
     return {
-        "runs": max(len(starts(field, job)) for job in jobs),
+        "runs": max(runs(field, job) for job in jobs),
         "silent": sum(not says_killed(job) for job in jobs),
     }
 

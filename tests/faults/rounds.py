@@ -1,5 +1,6 @@
 """Rounds of faults on a store, and their figures."""
 
+import math
 import shutil
 import tempfile
 import time
@@ -166,9 +167,9 @@ def told(field: Field, done: Sequence[tuple[str, Figures]]) -> Report:
 
 
 def verdict(store: str, fault: str, figures: Figures) -> tuple[bool, str]:
-    """Whether the bars were met, and a line that says so."""
+    """Whether the bars were met, and a line that says so. What was not measured was not met."""
     bars = bar_of(fault)
-    missed = [name for name, most in bars.items() if figures.get(name, 0) > most]
+    missed = [name for name, most in bars.items() if figures.get(name, math.inf) > most]
     shown = ", ".join(f"{name} {value:,.2f}".removesuffix(".00") for name, value in figures.items())
     asked = ", ".join(f"{name} ≤ {most:g}" for name, most in bars.items() if most)
     zero = ", ".join(name for name, most in bars.items() if not most)
