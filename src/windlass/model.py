@@ -128,6 +128,13 @@ class Doc(Discreet, frozen=True, kw_only=True):
     due: float | None = None
 
 
+class Shelf(Struct, frozen=True, kw_only=True):
+    """Documents, and the store's time (seconds since the epoch) when they were read."""
+
+    now: float
+    docs: tuple[Doc, ...]
+
+
 class Placed(Struct, frozen=True, kw_only=True, gc=False):
     """What `put` did with one job: its id (or the one that stands for it) and whether it is new.
 
@@ -235,11 +242,13 @@ class Order(Struct, frozen=True, kw_only=True):
 
 
 class Orders(Struct, frozen=True, kw_only=True):
-    """The answer to a beat. `due` as `Exchanged.next_due`; `dead`: another worker's lease is over, so reap."""
+    """The answer to a beat. `due` as `Exchanged.next_due`; `fire`: seconds until a schedule is due (None: none is);
+    `dead`: another worker's lease is over, so reap."""
 
     evicted: bool = False
     cancel: tuple[Order, ...] = ()
     due: float | None = None
+    fire: float | None = None
     dead: bool = False
 
 

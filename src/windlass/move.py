@@ -13,6 +13,7 @@ from windlass.clock import Clock, SystemClock
 from windlass.errors import ConfigError, Conflict, StoreError
 from windlass.model import Doc, Filter, JobRecord, NewJob, Past, Placed, State, Verb, WorkerInfo
 from windlass.store.contract import KINDS, Store
+from windlass.store.documents import all_docs
 
 PAGE = 200
 """Jobs that are in both stores at once; all of them are in memory, too."""
@@ -54,7 +55,7 @@ class Move:
         await self.check()
         self._moved.reaped = await self._source.reap()
         for kind in KINDS:
-            for doc in await self._source.load(kind):
+            async for doc in all_docs(self._source, kind):
                 await self._move_doc(doc)
         stuck = dict(self._moved.left)
         while await self._pass_over():
@@ -134,7 +135,8 @@ class Move:
         try:
             await self._target.save([fresh])
         except Conflict:
-            if doc.body not in [other.body for other in await self._target.load(doc.kind) if other.name == doc.name]:
+            there = await self._target.load(doc.kind, names=[doc.name])
+            if doc.body not in [other.body for other in there.docs]:
                 self._moved.left[f"{doc.kind} {doc.name}"] = "the target has another one of that name"
                 return
         await self._source.save([], drop=[(doc.kind, doc.name)])
@@ -176,7 +178,7 @@ async def refuse_same(source: Store, target: Store) -> None:
     name = uuid.uuid4().hex
     await source.save([Doc(kind=MARK, name=name, version=0, body=b"{}")])
     try:
-        if name in [doc.name for doc in await target.load(MARK)]:
+        if (await target.load(MARK, names=[name])).docs:
             raise ConfigError("expected two different stores; both URLs lead to the same one: there is nothing to move")
     finally:
         await source.save([], drop=[(MARK, name)])

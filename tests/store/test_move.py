@@ -301,7 +301,7 @@ async def test_documents_move(source: World, world: World, monkeypatch: pytest.M
     moved = await move(source, world)
     assert moved.docs == 2
     assert list(moved.left) == ["thing c"]
-    assert [one.name for one in await source.store.load("thing")] == ["c"]
-    there = {one.name: one for one in await world.store.load("thing")}
+    assert [one.name for one in (await source.store.load("thing")).docs] == ["c"]
+    there = {one.name: one for one in (await world.store.load("thing")).docs}
     assert (there["a"].body, there["c"].body) == (b"{1}", b"{9}")
     assert there["a"].due == pytest.approx(due)

@@ -4,8 +4,9 @@ import pytest
 
 from tests.store.world import World, doc, ends, new, new_id
 from windlass.errors import Conflict
-from windlass.model import Ending, Filter, Line, Mark, State, Verb
-from windlass.store.contract import BATCH
+from windlass.model import Doc, Ending, Filter, Line, Mark, State, Verb
+from windlass.store.contract import BATCH, SCHEDULE
+from windlass.store.documents import all_docs
 
 
 async def listed(world: World, filter: Filter, limit: int = 3) -> list[str]:
@@ -182,45 +183,78 @@ async def test_migrating_an_open_store_takes_no_step(world: World) -> None:
 
 async def test_documents_are_versioned(world: World) -> None:
     await world.store.save([doc("a", body=b'{"n":1}')])
-    (saved,) = await world.store.load("thing")
+    (saved,) = (await world.store.load("thing")).docs
     assert saved == doc("a", 1, b'{"n":1}')
     await world.store.save([doc("a", 1, b"2", due=5.5)])
-    assert await world.store.load("thing") == [doc("a", 2, b"2", due=5.5)]
+    assert (await world.store.load("thing")).docs == (doc("a", 2, b"2", due=5.5),)
     for version in (0, 1, 3):
         with pytest.raises(Conflict):
             await world.store.save([doc("a", version, b"9")])
-    assert await world.store.load("thing") == [doc("a", 2, b"2", due=5.5)]
+    assert (await world.store.load("thing")).docs == (doc("a", 2, b"2", due=5.5),)
 
 
 async def test_a_conflict_fails_the_whole_save(world: World) -> None:
     await world.store.save([doc("a")])
     with pytest.raises(Conflict):
         await world.store.save([doc("b"), doc("a")], drop=[("thing", "a")])
-    assert [entry.name for entry in await world.store.load("thing")] == ["a"]
+    assert [entry.name for entry in (await world.store.load("thing")).docs] == ["a"]
 
 
 async def test_dropped_documents_start_anew(world: World) -> None:
     await world.store.save([doc("a"), doc("b")])
     await world.store.save([doc("c")], drop=[("thing", "a"), ("thing", "never"), ("other", "b")])
-    assert [entry.name for entry in await world.store.load("thing")] == ["b", "c"]
+    assert [entry.name for entry in (await world.store.load("thing")).docs] == ["b", "c"]
     await world.store.save([doc("a")])
-    assert [(entry.name, entry.version) for entry in await world.store.load("thing")] == [("a", 1), ("b", 1), ("c", 1)]
+    assert [(entry.name, entry.version) for entry in (await world.store.load("thing")).docs] == [
+        ("a", 1),
+        ("b", 1),
+        ("c", 1),
+    ]
 
 
 async def test_documents_are_loaded_by_kind_and_due(world: World) -> None:
     now = await world.now()
     await world.store.save([doc("late", due=now + 50), doc("b", due=now + 5), doc("a", due=now + 6), doc("none")])
-    assert [entry.name for entry in await world.store.load("thing")] == ["a", "b", "late", "none"]
-    assert await world.store.load("other") == []
-    assert await world.store.load("thing", due=True) == []
+    assert [entry.name for entry in (await world.store.load("thing")).docs] == ["a", "b", "late", "none"]
+    assert (await world.store.load("other")).docs == ()
+    assert (await world.store.load("thing", due=True)).docs == ()
     await world.advance(6.001)
-    assert [entry.name for entry in await world.store.load("thing", due=True)] == ["b", "a"]
+    assert [entry.name for entry in (await world.store.load("thing", due=True)).docs] == ["b", "a"]
+
+
+async def test_documents_come_in_pieces_and_by_name_with_the_stores_time(world: World) -> None:
+    names = [f"n{number:04}" for number in range(BATCH + 3)]
+    await world.store.save([doc(name, due=1.0) for name in reversed(names)])
+    first = await world.store.load("thing")
+    rest = await world.store.load("thing", after=first.docs[-1].name)
+    assert [entry.name for entry in (*first.docs, *rest.docs)] == names
+    assert len(first.docs) == len((await world.store.load("thing", due=True)).docs) == BATCH
+    assert [entry.name async for entry in all_docs(world.store, "thing")] == names
+    some = await world.store.load("thing", names=["n0007", "never", "n0003", "n0007"])
+    assert [entry.name for entry in some.docs] == ["n0003", "n0007"]
+    none = await world.store.load("thing", names=[])
+    assert none.docs == ()
+    assert none.now == pytest.approx(await world.now(), abs=30)
+
+
+async def test_a_beat_tells_when_the_next_schedule_is_due(world: World) -> None:
+    crew = await world.crew(lease=3_000)
+    assert (await crew.beat()).fire is None
+    now = await world.now()
+    plans = [
+        Doc(kind=SCHEDULE, name=name, version=0, body=b"{}", due=now + due) for name, due in (("a", 900), ("b", 600))
+    ]
+    await world.store.save([*plans, doc("other", due=now), Doc(kind=SCHEDULE, name="paused", version=0, body=b"{}")])
+    assert (await crew.beat()).fire == pytest.approx(600, abs=30)
+    await world.advance(700)
+    assert (await crew.beat()).fire == 0
+    assert [entry.name for entry in (await world.store.load(SCHEDULE, due=True)).docs] == ["b"]
 
 
 async def test_bytes_of_a_document_are_kept(world: World) -> None:
     body = bytes(range(256))
     await world.store.save([doc("a", body=body)])
-    assert (await world.store.load("thing"))[0].body == body
+    assert (await world.store.load("thing")).docs[0].body == body
 
 
 # Retention

@@ -135,7 +135,7 @@ async def test_a_repeat_after_a_lost_reply_is_not_noticed(tmp_path: Path) -> Non
         proxy.wanted = crew.runner.encode()
         answer = await crew.exchange(*(ends(claim, Ending.SUCCEEDED) for claim in claims))
         assert (answer.refused, proxy.swallowed) == ((), 5)
-        assert [(entry.version, entry.body) for entry in await world.store.load("thing")] == [(2, b"two")]
+        assert [(entry.version, entry.body) for entry in (await world.store.load("thing")).docs] == [(2, b"two")]
 
 
 async def test_registering_is_never_repeated(tmp_path: Path) -> None:

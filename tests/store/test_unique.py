@@ -220,7 +220,7 @@ async def test_a_job_with_a_mark_and_a_unique_key(world: World) -> None:
 async def test_documents_are_written_with_jobs(world: World) -> None:
     job = new()
     await world.store.put([job], docs=[doc("cursor", body=b"1")])
-    (saved,) = await world.store.load("thing")
+    (saved,) = (await world.store.load("thing")).docs
     assert (saved.version, saved.body) == (1, b"1")
     assert await world.state(job.id) is State.READY
 
@@ -231,7 +231,7 @@ async def test_a_conflict_fails_the_whole_put(world: World) -> None:
     with pytest.raises(Conflict):
         await world.store.put([job, unique], [mark(job, "m")], [doc("fresh"), doc("cursor")])
     assert await world.store.get([job.id, unique.id]) == []
-    assert [entry.name for entry in await world.store.load("thing")] == ["cursor"]
+    assert [entry.name for entry in (await world.store.load("thing")).docs] == ["cursor"]
     assert await free(world)
     assert (await world.store.put([job], [mark(job, "m")]))[0].new
 

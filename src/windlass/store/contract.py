@@ -33,15 +33,19 @@ from windlass.model import (
     Patch,
     Placed,
     RunnerInfo,
+    Shelf,
     State,
     Verb,
     WorkerInfo,
 )
 
 BATCH = 1_000
-"""The most rows that one housekeeping step (promote, expire, act, prune) touches."""
+"""The most rows that one step (promote, expire, act, prune, load) touches."""
 
-KINDS: tuple[str, ...] = ()
+SCHEDULE = "schedule"
+"""The documents that are schedules; beats tell when one is due."""
+
+KINDS: tuple[str, ...] = (SCHEDULE,)
 """The kinds of documents there are. Whoever adds one names it here, so that `windlass move` carries its documents."""
 
 Topic = Literal["work", "done"]
@@ -151,8 +155,13 @@ class Store(Protocol):
     async def save(self, docs: Sequence[Doc], drop: Collection[tuple[str, str]] = ()) -> None:
         """Write and drop documents in one commit; `Conflict` if a version is not the stored one."""
 
-    async def load(self, kind: str, due: bool = False) -> list[Doc]:
-        """The documents of a kind by name; with `due`, only those whose time has come, earliest first."""
+    async def load(
+        self, kind: str, *, names: Collection[str] | None = None, due: bool = False, after: str = ""
+    ) -> Shelf:
+        """Documents of a kind by name, at most BATCH of them: those after the name `after`, or just those named.
+
+        With `due`, those whose time has come, earliest first, whatever their names.
+        """
 
     async def get(self, ids: Sequence[str]) -> list[JobRecord]:
         """The jobs that exist of these, in the order given, attempts included."""

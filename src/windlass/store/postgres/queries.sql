@@ -76,11 +76,20 @@ SELECT {schema}.prune(%s::json, %s::integer);
 SELECT {schema}.save(%s::json, %s::json);
 
 -- name: docs
-SELECT kind, name, version, body, due FROM {schema}.docs WHERE kind = %s ORDER BY name COLLATE "C";
+SELECT n.now, d.* FROM {schema}.now_micros() AS n (now) LEFT JOIN LATERAL (
+    SELECT name, version, body, due FROM {schema}.docs WHERE kind = %s::text AND name > %s::text ORDER BY name LIMIT %s
+) d ON true;
+
+-- name: docs_named
+SELECT n.now, d.* FROM {schema}.now_micros() AS n (now) LEFT JOIN LATERAL (
+    SELECT name, version, body, due FROM {schema}.docs WHERE kind = %s::text AND name = ANY (%s::text[]) ORDER BY name
+    LIMIT %s
+) d ON true;
 
 -- name: docs_due
-SELECT kind, name, version, body, due FROM {schema}.docs
-WHERE kind = %s AND due <= {schema}.now_micros() ORDER BY due, name COLLATE "C";
+SELECT n.now, d.* FROM {schema}.now_micros() AS n (now) LEFT JOIN LATERAL (
+    SELECT name, version, body, due FROM {schema}.docs WHERE kind = %s::text AND due <= n.now ORDER BY due, name LIMIT %s
+) d ON true;
 
 -- name: live_by_id
 SELECT {columns} FROM {schema}.live WHERE id = ANY (%s::text[]);

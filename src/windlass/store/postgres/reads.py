@@ -5,10 +5,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from windlass.model import Doc, Filter, JobRecord, Line, Page, RunnerInfo, State, Verb, WorkerInfo
+from windlass.model import Filter, JobRecord, Line, Page, RunnerInfo, State, Verb, WorkerInfo
 from windlass.store.postgres.rows import COLUMNS, WIDTH, read_job
 from windlass.store.postgres.statements import SQL, Call, earliest, filled
-from windlass.store.rows import MICRO, read_state, seconds
+from windlass.store.rows import MICRO, read_state
 
 NEWEST = (("id", "DESC"),)
 ORDERS = {
@@ -160,14 +160,6 @@ def read_workers(workers: Sequence[Sequence[Any]], runners: Sequence[Sequence[An
             runners=tuple(of[id]),
         )
         for id, host, pid, version, lease, queues, concurrency, started_at, age in workers
-    ]
-
-
-def read_docs(rows: Sequence[Sequence[Any]]) -> list[Doc]:
-    """Rows of `docs`."""
-    return [
-        Doc(kind=kind, name=name, version=version, body=bytes(body), due=seconds(due))
-        for kind, name, version, body, due in rows
     ]
 
 

@@ -4,7 +4,7 @@ Whoever has a connection can run them: the store's own, or the user's, inside hi
 """
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -12,10 +12,25 @@ import msgspec
 from msgspec import Struct
 
 from windlass.errors import UniquePending
-from windlass.model import Attempt, Claim, Demand, Doc, Ending, Exchanged, Mark, NewJob, Outcome, Past, Placed, State
+from windlass.model import (
+    Attempt,
+    Claim,
+    Demand,
+    Doc,
+    Ending,
+    Exchanged,
+    Mark,
+    NewJob,
+    Outcome,
+    Past,
+    Placed,
+    Shelf,
+    State,
+)
+from windlass.store.contract import BATCH
 from windlass.store.postgres.literals import numbers, optional_texts, row, texts
 from windlass.store.queries import load_queries
-from windlass.store.rows import MICRO, micros
+from windlass.store.rows import MICRO, micros, seconds
 
 SQL = load_queries("windlass.store.postgres", "queries.sql")
 DAY = 86_400 * MICRO
@@ -169,6 +184,25 @@ def as_attempt(attempt: Attempt) -> str:
     began = None if attempt.started_at is None else micros(attempt.started_at)
     fields = (attempt.fence, attempt.attempt, attempt.ending, attempt.runner, began, micros(attempt.ended_at))
     return to_json([*fields, attempt.failure])
+
+
+def load_call(schema: str, kind: str, names: Collection[str] | None, due: bool, after: str) -> Call:
+    """`Store.load`."""
+    if due:
+        return Call(filled(SQL.docs_due, schema), (kind, BATCH))
+    if names is not None:
+        return Call(filled(SQL.docs_named, schema), (kind, list(names), BATCH))
+    return Call(filled(SQL.docs, schema), (kind, after, BATCH))
+
+
+def read_load(kind: str, rows: Sequence[Sequence[Any]]) -> Shelf:
+    """The answer to `load_call`: the time, and a document if there is one, in each row."""
+    docs = (
+        Doc(kind=kind, name=name, version=version, body=bytes(body), due=seconds(due))
+        for _, name, version, body, due in rows
+        if name is not None
+    )
+    return Shelf(now=rows[0][0] / MICRO, docs=tuple(docs))
 
 
 def docs_json(docs: Sequence[Doc]) -> str:

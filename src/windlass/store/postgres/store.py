@@ -32,6 +32,7 @@ from windlass.model import (
     Patch,
     Placed,
     RunnerInfo,
+    Shelf,
     State,
     Verb,
     WorkerInfo,
@@ -212,7 +213,7 @@ class PostgresStore:
             rows = await self._beats.rows(Call(filled(SQL.beat, self.schema), (worker,)))
         except Unanswered as error:
             raise StoreUnavailable(str(error)) from error
-        evicted, cancel, due, dead, survey = rows[0]
+        evicted, cancel, due, fire, dead, survey = rows[0]
         if evicted:
             return Orders(evicted=True)
         if survey and (self._surveying is None or self._surveying.done()):
@@ -222,7 +223,12 @@ class PostgresStore:
         if held is not None:
             self._checked = {runner: last for runner, last in self._checked.items() if runner in held}
         orders = [Order(runner=runner, id=id, fence=fence) for runner, id, fence in map(json.loads, cancel or ())]
-        return Orders(cancel=tuple(orders), due=None if due is None else due / MICRO, dead=dead)
+        return Orders(
+            cancel=tuple(orders),
+            due=None if due is None else due / MICRO,
+            fire=None if fire is None else fire / MICRO,
+            dead=dead,
+        )
 
     async def _survey(self) -> None:
         """Walk from the bottom, apart from the beat: it may take long while an old snapshot is held."""
@@ -302,8 +308,11 @@ class PostgresStore:
         dropped = msgspec.json.encode([{"kind": kind, "name": name} for kind, name in drop]).decode()
         await self._rows(SQL.save, docs_json(docs), dropped)
 
-    async def load(self, kind: str, due: bool = False) -> list[Doc]:
-        return reads.read_docs(await self._rows(SQL.docs_due if due else SQL.docs, kind))
+    async def load(
+        self, kind: str, *, names: Collection[str] | None = None, due: bool = False, after: str = ""
+    ) -> Shelf:
+        call = statements.load_call(self.schema, kind, names, due, after)
+        return statements.read_load(kind, await self._call(call))
 
     # Reading
 

@@ -21,6 +21,7 @@ from windlass.model import (
     Past,
     Patch,
     RunnerInfo,
+    Shelf,
     State,
     WorkerInfo,
 )
@@ -344,9 +345,11 @@ def read_attempt(data: bytes) -> Attempt:
     )
 
 
-def read_docs(kind: str, flat: Sequence[bytes]) -> list[Doc]:
+def read_shelf(kind: str, answer: Sequence[bytes]) -> Shelf:
     """The answer of load.lua."""
-    return [read_doc(kind, flat[at].decode(), flat[at + 1]) for at in range(0, len(flat), 2)]
+    now, *flat = answer
+    docs = (read_doc(kind, flat[at].decode(), flat[at + 1]) for at in range(0, len(flat), 2))
+    return Shelf(now=int(now) / MICRO, docs=tuple(docs))
 
 
 def read_doc(kind: str, name: str, value: bytes) -> Doc:

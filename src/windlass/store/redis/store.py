@@ -23,6 +23,7 @@ from windlass.model import (
     Patch,
     Placed,
     RunnerInfo,
+    Shelf,
     State,
     Verb,
     WorkerInfo,
@@ -180,13 +181,18 @@ class RedisStore:
         answer = await self._run("beat", worker, records.held_arguments(held or {}))
         if answer == b"evicted":
             return Orders(evicted=True)
-        flat, due, dead = answer
+        flat, due, fire, dead = answer
         orders = [
             Order(runner=flat[at].decode(), id=flat[at + 1].decode(), fence=flat[at + 2])
             for at in range(0, len(flat), 3)
             if flat[at + 1].isascii()  # else it is none of ours, and fails by itself
         ]
-        return Orders(cancel=tuple(orders), due=None if due < 0 else due / MICRO, dead=bool(dead))
+        return Orders(
+            cancel=tuple(orders),
+            due=None if due < 0 else due / MICRO,
+            fire=None if fire < 0 else fire / MICRO,
+            dead=bool(dead),
+        )
 
     async def reap(self, spare: str | None = None) -> list[str]:
         return [text(worker) for worker in await self._run("reap", spare or "")]
@@ -229,9 +235,16 @@ class RedisStore:
         )
         refuse_conflict(answer)
 
-    async def load(self, kind: str, due: bool = False) -> list[Doc]:
-        found = records.read_docs(kind, await self._run("load", kind, int(due)))
-        return found if due else sorted(found, key=lambda doc: doc.name)
+    async def load(
+        self, kind: str, *, names: Collection[str] | None = None, due: bool = False, after: str = ""
+    ) -> Shelf:
+        if due:
+            how: tuple[Any, ...] = ("due",)
+        elif names is not None:
+            how = ("named", encode(sorted(set(names))[:BATCH]))
+        else:
+            how = ("after", after)
+        return records.read_shelf(kind, await self._run("load", kind, BATCH, *how))
 
     # Reading
 

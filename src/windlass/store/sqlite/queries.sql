@@ -215,10 +215,17 @@ ON CONFLICT (kind, name) DO UPDATE SET version = excluded.version, body = exclud
 DELETE FROM docs WHERE kind = ? AND name = ?;
 
 -- name: docs
-SELECT kind, name, version, body, due FROM docs WHERE kind = ? ORDER BY name;
+SELECT kind, name, version, body, due FROM docs WHERE kind = ? AND name > ? ORDER BY name LIMIT ?;
+
+-- name: docs_named
+SELECT kind, name, version, body, due FROM docs WHERE kind = ? AND name IN (SELECT value FROM json_each(?)) ORDER BY name
+LIMIT ?;
 
 -- name: docs_due
-SELECT kind, name, version, body, due FROM docs WHERE kind = ? AND due <= ? ORDER BY due, name;
+SELECT kind, name, version, body, due FROM docs WHERE kind = ? AND due <= ? ORDER BY due, name LIMIT ?;
+
+-- name: next_doc
+SELECT min(due) FROM docs WHERE kind = ? AND due IS NOT NULL;
 
 -- name: jobs_by_id
 SELECT {columns} FROM jobs WHERE id IN (SELECT value FROM json_each(?));

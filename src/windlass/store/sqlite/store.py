@@ -31,12 +31,13 @@ from windlass.model import (
     Patch,
     Placed,
     RunnerInfo,
+    Shelf,
     State,
     Verb,
     WorkerInfo,
 )
 from windlass.store import fork
-from windlass.store.contract import BATCH, Topic
+from windlass.store.contract import BATCH, SCHEDULE, Topic
 from windlass.store.rows import MICRO, micros
 from windlass.store.sqlite import moves, reads
 from windlass.store.sqlite.mend import mend
@@ -347,8 +348,10 @@ class SQLiteStore:
         if not one(db, SQL.any_ready):
             first = one(db, SQL.next_run)
             due = None if first is None else max(0.0, (first - self._now()) / MICRO)
+        plan = one(db, SQL.next_doc, (SCHEDULE,))
+        fire = None if plan is None else max(0.0, (plan - self._now()) / MICRO)
         dead = any(ages[id] > lease for id, lease in leases.items())
-        return Orders(cancel=tuple(cancel), due=due, dead=dead)
+        return Orders(cancel=tuple(cancel), due=due, fire=fire, dead=dead)
 
     async def _reconcile(self, runner: str, keep: Held) -> None:
         """Hand back claims that nobody holds; looks first, because there is nearly always nothing to do."""
@@ -412,11 +415,10 @@ class SQLiteStore:
     async def save(self, docs: Sequence[Doc], drop: Collection[tuple[str, str]] = ()) -> None:
         await self._write(lambda db, now: moves.save_docs(db, docs, drop))
 
-    async def load(self, kind: str, due: bool = False) -> list[Doc]:
-        def work(db: sqlite3.Connection) -> list[Doc]:
-            return reads.docs(fetch(db, SQL.docs_due, (kind, self._now())) if due else fetch(db, SQL.docs, (kind,)))
-
-        return await self._read(work)
+    async def load(
+        self, kind: str, *, names: Collection[str] | None = None, due: bool = False, after: str = ""
+    ) -> Shelf:
+        return await self._read(lambda db: reads.load(db, self._now(), kind, names, due, after))
 
     # Reading
 

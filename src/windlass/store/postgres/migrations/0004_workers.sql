@@ -173,7 +173,7 @@ CREATE FUNCTION any_ready() RETURNS boolean LANGUAGE sql AS $$
         ORDER BY r.rank LIMIT 1) x)
 $$;
 
-CREATE TYPE orders AS (evicted boolean, cancel text[], due bigint, dead boolean, survey boolean);
+CREATE TYPE orders AS (evicted boolean, cancel text[], due bigint, fire bigint, dead boolean, survey boolean);
 
 CREATE FUNCTION beat(worker_ text) RETURNS orders LANGUAGE plpgsql
 SET search_path = {schema}, pg_temp SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
@@ -197,6 +197,8 @@ BEGIN
         SELECT greatest(0, run_at - moment) INTO answer.due FROM live
         WHERE state = 'scheduled' AND run_at >= low.due_low ORDER BY run_at LIMIT 1;
     END IF;
+    SELECT greatest(0, due - moment) INTO answer.fire FROM docs WHERE kind = 'schedule' AND due IS NOT NULL
+    ORDER BY due LIMIT 1;
     answer.dead := EXISTS (
         SELECT 1 FROM workers WHERE beat_at + lease * 1000000 < steady_micros() OR beat_at > steady_micros());
     answer.survey := moment >= low.surveyed_at + 1000000 OR moment < low.surveyed_at;

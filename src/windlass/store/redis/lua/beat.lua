@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
 -- Renew a worker's lease. ARGV: worker, what its runners hold (runner, seq, "id fence"…). Answers 'evicted', or the
--- orders (runner, id, fence), microseconds until a job is due (-1: none is), and whether a lease is over.
+-- orders (runner, id, fence), microseconds until a job is due (-1: none is) and until a schedule is, and whether a lease is
+-- over.
 local worker = ARGV[1]
 local lease = lease_of(worker)
 if not lease then
@@ -24,6 +25,8 @@ if call('EXISTS', LINES) == 0 then
   local first = call('ZRANGE', DUE, 0, 0, 'WITHSCORES')
   due = first[2] and max(0, tonumber(first[2]) - t) or -1
 end
+local plan = call('ZRANGE', P .. 'dd:schedule', 0, 0, 'WITHSCORES')
+local fire = plan[2] and max(0, tonumber(plan[2]) - t) or -1
 local dead = call('ZCOUNT', P .. 'leases', '-inf', '(' .. format('%.0f', pulse)) > 0 or ahead(pulse) ~= nil
 
 local back = 0
@@ -37,4 +40,4 @@ end
 if back > 0 then
   ring('work')
 end
-return {orders, due, dead and 1 or 0}
+return {orders, due, fire, dead and 1 or 0}

@@ -1,4 +1,5 @@
--- Documents: d:<kind> is a hash of name to "version due body", dd:<kind> a sorted set of those that have a due time.
+-- Documents: d:<kind> is a hash of name to "version due body", dn:<kind> a sorted set of all names (score 0), dd:<kind>
+-- one of those that have a due time.
 local DOC = 4 -- values of one document: kind, name, version, due
 
 -- What a conflict answers, or nil. A document that an earlier try of this very call has written is none.
@@ -24,6 +25,7 @@ local function save_docs(docs, texts)
     local at = (n - 1) * DOC
     local kind, name, version, due = docs[at + 1], docs[at + 2], docs[at + 3], docs[at + 4]
     local when = due and format('%.0f', due) or '-'
+    call('ZADD', P .. 'dn:' .. kind, 0, name)
     call('HSET', P .. 'd:' .. kind, name, format('%.0f', version + 1) .. ' ' .. when .. ' ' .. ARGV[texts + n])
     if due then
       call('ZADD', P .. 'dd:' .. kind, due, name)

@@ -1,12 +1,21 @@
 #!lua flags=no-writes
--- The documents of a kind, as name and value; with ARGV[2], those that are due, earliest first.
-local kind = ARGV[1]
-if ARGV[2] ~= '1' then
-  return call('HGETALL', P .. 'd:' .. kind)
+-- Documents of a kind: the store's time, then name and value of each. ARGV: kind, the most, and how: 'due' (earliest
+-- first), 'after' and a name, or 'named' and names.
+local kind, most, how = ARGV[1], tonumber(ARGV[2]), ARGV[3]
+local t = now()
+local names
+if how == 'due' then
+  names = call('ZRANGE', P .. 'dd:' .. kind, '-inf', t, 'BYSCORE', 'LIMIT', 0, most)
+elseif how == 'named' then
+  names = cmsgpack.unpack(ARGV[4])
+else
+  names = call('ZRANGE', P .. 'dn:' .. kind, '(' .. ARGV[4], '+', 'BYLEX', 'LIMIT', 0, most)
 end
-local found = {}
-for _, name in ipairs(call('ZRANGE', P .. 'dd:' .. kind, '-inf', now(), 'BYSCORE')) do
-  found[#found + 1] = name
-  found[#found + 1] = call('HGET', P .. 'd:' .. kind, name)
+local found = {format('%.0f', t)}
+for _, name in ipairs(names) do
+  local value = call('HGET', P .. 'd:' .. kind, name)
+  if value then
+    found[#found + 1], found[#found + 2] = name, value
+  end
 end
 return found

@@ -9,6 +9,7 @@ end
 save_docs(docs, 3)
 for n = 1, #drops, 2 do
   call('HDEL', P .. 'd:' .. drops[n], drops[n + 1])
+  call('ZREM', P .. 'dn:' .. drops[n], drops[n + 1])
   call('ZREM', P .. 'dd:' .. drops[n], drops[n + 1])
 end
 return 'saved'
