@@ -11,10 +11,10 @@ FILES = sorted(SOURCE.rglob("*.py"))
 
 LAYERS = [
     {"model", "errors", "clock", "values", "machine", "secret", "wall"},
-    {"codec", "policy", "context", "options", "timing", "vault"},
+    {"codec", "policy", "context", "options", "schedule", "timing", "vault"},
     {"store.contract", "store.queries"},
     {"store", "config"},
-    {"access", "blocking", "move", "task", "jobs"},
+    {"access", "blocking", "move", "task", "jobs", "schedules"},
     {"worker"},
     {"app", "outbox"},
     {"loader"},

@@ -15,6 +15,7 @@ from windlass.errors import (
     JobNotFound,
     PayloadTooLarge,
     ResultTimeout,
+    ScheduleNotFound,
     Snooze,
     StoreError,
     StoreUnavailable,
@@ -24,6 +25,7 @@ from windlass.jobs import Job
 from windlass.model import State
 from windlass.outbox import Outbox
 from windlass.policy import Retry
+from windlass.schedules import Schedule
 from windlass.secret import Secret
 from windlass.task import Task
 from windlass.timing import at, cron, every, rrule
@@ -47,6 +49,8 @@ __all__ = [
     "PayloadTooLarge",
     "ResultTimeout",
     "Retry",
+    "Schedule",
+    "ScheduleNotFound",
     "Secret",
     "Snooze",
     "State",

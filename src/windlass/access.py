@@ -5,28 +5,35 @@ import atexit
 import contextlib
 import logging
 import os
+import random
 import threading
 import time
 import weakref
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 from windlass import blocking
 from windlass.config import Config, masked, scheme_of
-from windlass.errors import ConfigError, EnqueueUnknown, StoreUnavailable
+from windlass.errors import ConfigError, Conflict, EnqueueUnknown, StoreUnavailable
 from windlass.model import NewJob, Placed
 from windlass.store.contract import Store
-from windlass.store.dispatch import bounded, make_store, within
+from windlass.store.dispatch import SLOW_LIMIT, bounded, make_store, unanswered, within
+from windlass.store.documents import Work, in_transaction, on_store
 from windlass.store.links import AsyncLink, Mismatch, SyncLink, recognise
 from windlass.store.tx import OUTBOX, Joinable, make_joinable
 
 logger = logging.getLogger("windlass")
+
+T = TypeVar("T")
 
 SHARED = frozenset({"sqlite"})
 """Stores that serve every event loop of a process at once, and should: their writers then share commits."""
 
 BULK_PER_SECOND = 10_000
 """Jobs that a slow disk still takes in a second: a bulk is given that much longer than `enqueue_timeout`."""
+
+CONFLICTS = 20
+"""How often documents that others change all the time are read again."""
 
 FAREWELL = 1.0
 """Seconds that closing may take at the end of a process."""
@@ -127,6 +134,33 @@ class Access:
         joinable = self.joinable()
         with self._told():
             return await recognise(tx, AsyncLink).adrive(joinable.put(jobs), joinable.ring)
+
+    # Documents
+
+    def do(self, work: Callable[[], Work[T]], tx: Any = None) -> T:
+        """Do work on documents; inside the caller's own transaction if one is given. Raises `Conflict` only there:
+        elsewhere what was changed meanwhile is read again."""
+        if tx is None:
+            return blocking.run(self.ado(work))
+        joinable = self.joinable()
+        with self._told():
+            return recognise(tx, SyncLink).drive(in_transaction(joinable, work()), joinable.ring)
+
+    async def ado(self, work: Callable[[], Work[T]], tx: Any = None) -> T:
+        """`do`, in the running event loop."""
+        if tx is None:
+            return await within(SLOW_LIMIT, self._do(work), unanswered("documents", SLOW_LIMIT))
+        joinable = self.joinable()
+        with self._told():
+            return await recognise(tx, AsyncLink).adrive(in_transaction(joinable, work()), joinable.ring)
+
+    async def _do(self, work: Callable[[], Work[T]]) -> T:
+        store = await self.connect()
+        for tries in range(CONFLICTS):
+            with contextlib.suppress(Conflict):
+                return await on_store(store, work())
+            await asyncio.sleep(random.uniform(0, 0.01 * tries))  # noqa: S311 - spreads load
+        return await on_store(store, work())
 
     def joinable(self) -> Joinable:
         """The store, for transactions. Raises `ConfigError` for one that has none to share."""

@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from types import MappingProxyType
 from typing import Any, ParamSpec, Protocol, TypeVar, Unpack, overload
 
+from windlass import options
 from windlass.access import Access
 from windlass.config import Settings, make_config
 from windlass.errors import CallError, ConfigError
@@ -15,8 +16,11 @@ from windlass.jobs import Job, Jobs
 from windlass.model import NewJob
 from windlass.options import Executor, Seconds, short
 from windlass.policy import Retry
+from windlass.schedule import Plan
+from windlass.schedules import PlanOptions, Scheduled, Schedules
 from windlass.store.contract import Store
 from windlass.task import AsyncTask, Bound, SyncTask, Task, Tx, is_coroutine
+from windlass.timing import Rule
 from windlass.vault import Vault
 from windlass.worker.embedded import embedded
 from windlass.worker.pipeline import Hook
@@ -25,6 +29,7 @@ from windlass.worker.runner import Runner
 
 P = ParamSpec("P")
 R = TypeVar("R")
+ScheduledT = TypeVar("ScheduledT", bound=Scheduled)
 
 Lifespan = Callable[["App"], AbstractAsyncContextManager[Any]]
 
@@ -68,6 +73,8 @@ class App:
         self._tasks: dict[str, Task[..., Any]] = {}
         self.outboxes: list[Relayed] = []
         self.jobs = Jobs(self.connect, self._results, self.vault)
+        self.schedules = Schedules(self._access, self.vault, self.jobs)
+        self.declared: dict[str, Plan] = {}
 
     # Tasks
 
@@ -114,6 +121,31 @@ class App:
                 )
         self._tasks.update(dict.fromkeys(names, task))
         return task
+
+    def schedule(
+        self, rule: Rule, *, name: str | None = None, **given: Unpack[PlanOptions]
+    ) -> Callable[[ScheduledT], ScheduledT]:
+        """Run a task whenever `rule` says: `@app.schedule(cron("0 5 * * *"))` above `@app.task`.
+
+        `app.schedule(every(minutes=5), name="eu")(sweep.bind("eu"))` gives it arguments. The name is the task's unless
+        `name` says otherwise; options are `PlanOptions`. Workers bring it into the store when they start, and take it
+        away when the code does not declare it any more.
+        """
+
+        def declare(call: ScheduledT) -> ScheduledT:
+            task = call.task if isinstance(call, Bound) else call
+            if not isinstance(task, Task):
+                raise ConfigError(
+                    f"expected a task below @app.schedule(…); {short(call)} came. Put @app.task between them"
+                )
+            title = options.name("the name of a schedule", task.name if name is None else name)
+            plan = self.schedules.plan(rule, call, given)
+            if self.declared.get(title, plan) != plan and not by_hand(task.fn):
+                raise ConfigError(f"two schedules are called {title}: give one another name=")
+            self.declared[title] = plan
+            return call
+
+        return declare
 
     def _results(self, name: str) -> Any:
         task = self._tasks.get(name)
@@ -192,6 +224,7 @@ class App:
                 state,
                 hooks=self.hooks,
                 vault=self.vault,
+                declared=self.declared,
                 concurrency=self.config.concurrency if concurrency is None else concurrency,
                 queues=self.config.queues if queues is None else queues,
             )
@@ -208,8 +241,12 @@ class App:
 
 def is_same(old: Callable[..., Any], new: Callable[..., Any]) -> bool:
     """Whether `new` is `old` again: reloaded from its place, or redefined by hand in a notebook or a shell."""
-    by_hand = new.__module__ == "__main__" and not hasattr(sys.modules["__main__"], "__file__")
-    return place_of(old) == place_of(new) or (by_hand and old.__qualname__ == new.__qualname__)
+    return place_of(old) == place_of(new) or (by_hand(new) and old.__qualname__ == new.__qualname__)
+
+
+def by_hand(fn: Callable[..., Any]) -> bool:
+    """Whether a function was typed into a notebook or a shell, where things are defined again."""
+    return fn.__module__ == "__main__" and not hasattr(sys.modules["__main__"], "__file__")
 
 
 def place_of(fn: Callable[..., Any]) -> str:

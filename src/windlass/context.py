@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
+from datetime import datetime
 from types import MappingProxyType, TracebackType
 from typing import Any, Protocol
 
@@ -34,7 +35,11 @@ class Context:
 
     `fence` grows with every attempt of this job: hand it to an outside system that shall refuse an older attempt.
     `state` is what `App(lifespan=…)` yielded in this process. `cancelled` turns true when the job shall stop.
+    `schedule` is the name of the schedule that made the job, and `tick` the moment it is for, in UTC.
     """
+
+    schedule: str = ""
+    tick: datetime | None = None
 
     def __init__(
         self,

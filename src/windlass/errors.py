@@ -35,6 +35,10 @@ class DecodeError(WindlassError, ValueError):
     """Stored bytes do not fit the task's annotations any more."""
 
 
+class ScheduleNotFound(WindlassError, LookupError):
+    """There is no schedule of that name."""
+
+
 class StoreError(WindlassError):
     """The store could not do what was asked."""
 

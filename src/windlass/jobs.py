@@ -110,6 +110,16 @@ class Job(Struct, Generic[R_co], eq=False):
         return self._options.meta
 
     @property
+    def schedule(self) -> str:
+        """The name of the schedule that made it; empty if none did."""
+        return self._options.schedule
+
+    @property
+    def tick(self) -> datetime | None:
+        """The moment of its schedule that it is for, in UTC."""
+        return self._options.due_tick
+
+    @property
     def _options(self) -> Options:
         return read_options(self._stored("options"))
 

@@ -3,7 +3,7 @@
 import dataclasses
 import re
 from collections.abc import Iterable, Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 import msgspec
@@ -35,12 +35,19 @@ class Override(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 class Options(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What one call changes of its task, kept with the job. `timeout` None means none; unset, the task's. `secret`
-    names the arguments that are not shown."""
+    names the arguments that are not shown. `schedule` and `tick` say which schedule made the job, for which moment."""
 
     retry: Override | None = None
     timeout: float | UnsetType | None = UNSET
     meta: dict[str, Any] = {}
     secret: tuple[str, ...] = ()
+    schedule: str = ""
+    tick: float | None = None
+
+    @property
+    def due_tick(self) -> datetime | None:
+        """`tick` as a datetime in UTC."""
+        return None if self.tick is None else datetime.fromtimestamp(self.tick, UTC)
 
 
 _read = msgspec.json.Decoder(Options).decode

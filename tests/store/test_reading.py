@@ -217,9 +217,10 @@ async def test_documents_are_loaded_by_kind_and_due(world: World) -> None:
     await world.store.save([doc("late", due=now + 50), doc("b", due=now + 5), doc("a", due=now + 6), doc("none")])
     assert [entry.name for entry in (await world.store.load("thing")).docs] == ["a", "b", "late", "none"]
     assert (await world.store.load("other")).docs == ()
-    assert (await world.store.load("thing", due=True)).docs == ()
+    assert (await world.store.load("thing", due=0)).docs == ()
+    assert [entry.name for entry in (await world.store.load("thing", due=5.5)).docs] == ["b"]
     await world.advance(6.001)
-    assert [entry.name for entry in (await world.store.load("thing", due=True)).docs] == ["b", "a"]
+    assert [entry.name for entry in (await world.store.load("thing", due=0)).docs] == ["b", "a"]
 
 
 async def test_documents_come_in_pieces_and_by_name_with_the_stores_time(world: World) -> None:
@@ -228,7 +229,7 @@ async def test_documents_come_in_pieces_and_by_name_with_the_stores_time(world: 
     first = await world.store.load("thing")
     rest = await world.store.load("thing", after=first.docs[-1].name)
     assert [entry.name for entry in (*first.docs, *rest.docs)] == names
-    assert len(first.docs) == len((await world.store.load("thing", due=True)).docs) == BATCH
+    assert len(first.docs) == len((await world.store.load("thing", due=0)).docs) == BATCH
     assert [entry.name async for entry in all_docs(world.store, "thing")] == names
     some = await world.store.load("thing", names=["n0007", "never", "n0003", "n0007"])
     assert [entry.name for entry in some.docs] == ["n0003", "n0007"]
@@ -248,7 +249,7 @@ async def test_a_beat_tells_when_the_next_schedule_is_due(world: World) -> None:
     assert (await crew.beat()).fire == pytest.approx(600, abs=30)
     await world.advance(700)
     assert (await crew.beat()).fire == 0
-    assert [entry.name for entry in (await world.store.load(SCHEDULE, due=True)).docs] == ["b"]
+    assert [entry.name for entry in (await world.store.load(SCHEDULE, due=0)).docs] == ["b"]
 
 
 async def test_bytes_of_a_document_are_kept(world: World) -> None:

@@ -45,7 +45,10 @@ BATCH = 1_000
 SCHEDULE = "schedule"
 """The documents that are schedules; beats tell when one is due."""
 
-KINDS: tuple[str, ...] = (SCHEDULE,)
+MANIFEST = "manifest"
+"""The documents that say which worker of an app declared its schedules last."""
+
+KINDS: tuple[str, ...] = (SCHEDULE, MANIFEST)
 """The kinds of documents there are. Whoever adds one names it here, so that `windlass move` carries its documents."""
 
 Topic = Literal["work", "done"]
@@ -156,11 +159,11 @@ class Store(Protocol):
         """Write and drop documents in one commit; `Conflict` if a version is not the stored one."""
 
     async def load(
-        self, kind: str, *, names: Collection[str] | None = None, due: bool = False, after: str = ""
+        self, kind: str, *, names: Collection[str] | None = None, due: float | None = None, after: str = ""
     ) -> Shelf:
         """Documents of a kind by name, at most BATCH of them: those after the name `after`, or just those named.
 
-        With `due`, those whose time has come, earliest first, whatever their names.
+        With `due`, those whose time comes within so many seconds, earliest first, whatever their names.
         """
 
     async def get(self, ids: Sequence[str]) -> list[JobRecord]:

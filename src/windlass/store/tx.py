@@ -6,7 +6,7 @@ asynchronous ones. A step is one statement, or for SQLite a function of the `sql
 
 import inspect
 import sqlite3
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
@@ -15,7 +15,7 @@ from msgspec import Struct
 from windlass.clock import Clock, SystemClock
 from windlass.config import masked
 from windlass.errors import ConfigError
-from windlass.model import NewJob, Outcome, Placed
+from windlass.model import Doc, Mark, NewJob, Outcome, Placed, Shelf
 from windlass.store.contract import Topic
 from windlass.store.fork import import_engine
 
@@ -71,8 +71,14 @@ class Block(Protocol):
 class Joinable(Protocol):
     """An SQL store, as transactions see it. Never opened, and safe in any thread."""
 
-    def put(self, jobs: Sequence[NewJob]) -> Start[list[Placed]]:
-        """Store jobs in the open transaction of a connection. Raises `ConfigError` if it leads elsewhere."""
+    def put(self, jobs: Sequence[NewJob], marks: Sequence[Mark] = (), docs: Sequence[Doc] = ()) -> Start[list[Placed]]:
+        """`Store.put` in the open transaction of a connection. Raises `ConfigError` if it leads elsewhere."""
+
+    def load(self, kind: str, names: Collection[str] | None = None) -> Start[Shelf]:
+        """`Store.load` there."""
+
+    def save(self, docs: Sequence[Doc], drop: Collection[tuple[str, str]] = ()) -> Start[None]:
+        """`Store.save` there."""
 
     def settle(self, runner: str, outcome: Outcome) -> Start[bool]:
         """Apply an outcome in the open transaction of a connection; whether it stands, and was not applied before."""

@@ -16,8 +16,10 @@ from windlass.clock import SystemClock
 from windlass.errors import StoreError
 from windlass.model import Ending, Held, Orders, State
 from windlass.store.dispatch import make_store
+from windlass.vault import Vault
 from windlass.worker.board import Board
 from windlass.worker.duties import Duties
+from windlass.worker.fires import Fires
 from windlass.worker.logs import set_up
 from windlass.worker.messages import Bye, Cancel, FromRunner, Holding, Wake, Welcome
 from windlass.worker.pulse import Pulse
@@ -33,6 +35,7 @@ class Beater:
         self._parent = os.getppid()
         self._store = make_store(given["url"])
         self._held: dict[str, Held] = {}
+        self._fires = Fires(self._store, Vault(given["keys"]))
         self._pulse = Pulse(
             self._store,
             SystemClock(),
@@ -52,7 +55,8 @@ class Beater:
         self._board.beat = self._pulse.last
         self._channel.send(Welcome(worker=self._pulse.id))
         keep = {State(state): seconds for state, seconds in self._given["keep"].items()}
-        work = [asyncio.create_task(self._pulse.run()), asyncio.create_task(Duties(self._store, keep).run())]
+        duties = Duties(self._store, keep)
+        work = [asyncio.create_task(one.run()) for one in (self._pulse, duties, self._fires)]
         clean = False
         async for message in self._channel:
             if isinstance(message, Holding):
@@ -74,6 +78,7 @@ class Beater:
         self._board.beat = self._pulse.last
         for order in orders.cancel:
             self._channel.send(Cancel(id=order.id, fence=order.fence))
+        self._fires.hear(orders.fire)
         if orders.due is not None and orders.due < 1.0:
             asyncio.get_running_loop().call_later(orders.due, self._channel.send, Wake())
 

@@ -17,12 +17,15 @@ from windlass.config import Config
 from windlass.errors import StoreError
 from windlass.machine import usable_cpus
 from windlass.model import Orders, RunnerInfo
+from windlass.schedule import Plan
 from windlass.store.contract import Store
 from windlass.vault import Vault
 from windlass.worker.board import Board
 from windlass.worker.children import PATIENCE, Children
 from windlass.worker.completion import Transactions
+from windlass.worker.declare import declare
 from windlass.worker.duties import Duties
+from windlass.worker.fires import Fires
 from windlass.worker.limits import Limits
 from windlass.worker.messages import Bye, Cancel, FromSupervisor, Holding, Wake, Welcome
 from windlass.worker.pipeline import Hook
@@ -48,6 +51,7 @@ async def embedded(
     *,
     hooks: Sequence[Hook],
     vault: Vault,
+    declared: Mapping[str, Plan],
     concurrency: int,
     queues: str,
 ) -> AsyncIterator[Runner]:
@@ -82,6 +86,7 @@ async def embedded(
     try:
         async with beating(store, config, runner, board, concurrency, queues) as worker:
             await store.join(RunnerInfo(id=id, worker=worker, pid=os.getpid(), tasks=tuple(tasks)))
+            declaring = asyncio.create_task(declare(store, vault, spec or "app", worker, declared))
             work = asyncio.create_task(runner.run())
             work.add_done_callback(tell_end)
             guard = asyncio.create_task(watch_lease(runner, board, config.lease))
@@ -89,6 +94,7 @@ async def embedded(
                 yield runner
             finally:
                 guard.cancel()
+                declaring.cancel()
                 await finish(runner, work, config.grace)
                 await children.close(grace=0)  # before the worker leaves: what it holds then goes to others
     finally:
@@ -133,12 +139,14 @@ async def beat_here(
         board.beat = pulse.last
         for order in orders.cancel:
             runner.cancel(order.id, order.fence)
+        fires.hear(orders.fire)
         if orders.due is not None:
             runner.wake()
 
     async def evicted() -> None:
         runner.interrupt()
 
+    fires = Fires(store, Vault(config.keys))
     pulse = Pulse(
         store,
         SystemClock(),
@@ -151,7 +159,8 @@ async def beat_here(
     )
     await pulse.enlist()
     board.beat = pulse.last
-    work = [asyncio.create_task(pulse.run()), asyncio.create_task(Duties(store, config.keep).run())]
+    duties = Duties(store, config.keep)
+    work = [asyncio.create_task(one.run()) for one in (pulse, duties, fires)]
     try:
         yield pulse.id
     finally:
@@ -170,6 +179,7 @@ async def beat_beside(
         "id": runner.id,
         "url": config.url,
         "lease": config.lease,
+        "keys": config.keys,
         "keep": {str(key): seconds for key, seconds in config.keep.items()},
         "queues": queues,
         "concurrency": concurrency,

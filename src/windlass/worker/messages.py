@@ -6,7 +6,7 @@ from windlass.model import Held
 
 
 class Hello(Struct, frozen=True, tag=True):
-    """Runner: the app is imported, and this is what it says of itself."""
+    """Runner: the app is imported, and this is what it says of itself. `keys` open and seal what schedules enqueue."""
 
     url: str
     lease: float
@@ -15,6 +15,10 @@ class Hello(Struct, frozen=True, tag=True):
     tasks: tuple[str, ...]
     max_memory: int = 0
     health: str = ""
+    keys: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"Hello({len(self.tasks)} tasks)"
 
 
 class Broken(Struct, frozen=True, tag=True):

@@ -15,7 +15,7 @@ from windlass import policy
 from windlass.context import Context, Transaction, enter
 from windlass.errors import DecodeError, Directive
 from windlass.model import Claim, Ending, Failure, Outcome, Progress
-from windlass.options import read_options
+from windlass.options import NONE, Options, read_options
 from windlass.policy import Retry
 from windlass.secret import scrub
 from windlass.worker.completion import Transactions
@@ -94,7 +94,9 @@ class Running(Context):
         report: Callable[[Progress], None] | None = None,
         transactions: Transactions | None = None,
     ) -> None:
-        super().__init__(claim, meta=meta_of(claim), state=state, report=report)
+        own = options_of(claim)
+        super().__init__(claim, meta=own.meta, state=state, report=report)
+        self.schedule, self.tick = own.schedule, own.due_tick
         self.claim = claim
         self._transactions = transactions
 
@@ -126,12 +128,12 @@ class Running(Context):
         return self._transactions.begin(self, database, result)
 
 
-def meta_of(claim: Claim) -> Mapping[str, Any]:
-    """The free data that came with a job; none where its options cannot be read, which its task will complain of."""
+def options_of(claim: Claim) -> Options:
+    """What came with a job; nothing where its options cannot be read, which its task will complain of."""
     try:
-        return read_options(claim.options).meta
+        return read_options(claim.options)
     except DecodeError:
-        return {}
+        return NONE
 
 
 async def perform(

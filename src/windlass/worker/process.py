@@ -21,6 +21,7 @@ from windlass.model import RunnerInfo
 from windlass.worker.board import Board
 from windlass.worker.children import Children
 from windlass.worker.completion import Transactions
+from windlass.worker.declare import declare
 from windlass.worker.hosting import end_group, fast_loop, lifespan, run_through, stand_alone, why
 from windlass.worker.limits import LEAVE_WITHIN, Limits
 from windlass.worker.logs import set_up
@@ -99,6 +100,7 @@ class Process:
                 tasks=tuple(app.tasks),
                 max_memory=limits.max_memory,
                 health=app.config.health,
+                keys=app.config.keys,
             )
         )
         orders = asyncio.create_task(self._obey())
@@ -139,6 +141,9 @@ class Process:
                     transactions=Transactions(app.config.url, self._id, app.vault),
                 )
                 await store.join(RunnerInfo(id=self._id, worker=worker, pid=os.getpid(), tasks=tuple(app.tasks)))
+                declaring = asyncio.create_task(
+                    declare(store, app.vault, self._given["app"], worker, app.declared), name="windlass-declare"
+                )
                 self._runner = runner
                 runner.resize(self._slots)
                 threading.Thread(target=self._guard, name="windlass-guard", daemon=True).start()
@@ -150,6 +155,7 @@ class Process:
                         self._channel.send(Left(running=0))
                 finally:
                     await children.close()
+                    declaring.cancel()
                     ticking.cancel()
                     faulthandler.cancel_dump_traceback_later()
                     self._board.tick = 0.0  # from here on nobody watches how the event loop turns

@@ -17,7 +17,9 @@ from windlass.machine import megabytes, oom_kills, resident
 from windlass.model import Ending, Held, Orders, State
 from windlass.store.contract import Store
 from windlass.store.dispatch import make_store
+from windlass.vault import Vault
 from windlass.worker.duties import Duties
+from windlass.worker.fires import Fires
 from windlass.worker.health import Health, Vitals
 from windlass.worker.hosting import adopt_orphans, reap_strays
 from windlass.worker.limits import Limits
@@ -66,6 +68,7 @@ class Supervisor:
         self._hello: Hello | None = None
         self._store: Store | None = None
         self._pulse: Pulse | None = None
+        self._fires: Fires | None = None
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
         self._enlisted = asyncio.Event()
@@ -93,6 +96,8 @@ class Supervisor:
                 self._spawn_task(self._pulse.run())
                 keep = {State(state): seconds for state, seconds in self._hello.keep.items()}
                 self._spawn_task(Duties(self._store, keep).run())
+                self._fires = Fires(self._store, Vault(self._hello.keys))
+                self._spawn_task(self._fires.run())
             await self._stopping.wait()
             self._health.stopping()
             await self._drain(seats)
@@ -299,6 +304,8 @@ class Supervisor:
                     seat.send(Cancel(id=order.id, fence=order.fence))
         if orders.due is not None and orders.due < 1.0:
             asyncio.get_running_loop().call_later(orders.due, self._wake_all)
+        if self._fires:
+            self._fires.hear(orders.fire)
 
     def _wake_all(self) -> None:
         for seat in self._seats:

@@ -88,7 +88,8 @@ SELECT n.now, d.* FROM {schema}.now_micros() AS n (now) LEFT JOIN LATERAL (
 
 -- name: docs_due
 SELECT n.now, d.* FROM {schema}.now_micros() AS n (now) LEFT JOIN LATERAL (
-    SELECT name, version, body, due FROM {schema}.docs WHERE kind = %s::text AND due <= n.now ORDER BY due, name LIMIT %s
+    SELECT name, version, body, due FROM {schema}.docs WHERE kind = %s::text AND due <= n.now + %s::bigint
+    ORDER BY due, name LIMIT %s
 ) d ON true;
 
 -- name: live_by_id

@@ -186,10 +186,10 @@ def as_attempt(attempt: Attempt) -> str:
     return to_json([*fields, attempt.failure])
 
 
-def load_call(schema: str, kind: str, names: Collection[str] | None, due: bool, after: str) -> Call:
+def load_call(schema: str, kind: str, names: Collection[str] | None, due: float | None, after: str) -> Call:
     """`Store.load`."""
-    if due:
-        return Call(filled(SQL.docs_due, schema), (kind, BATCH))
+    if due is not None:
+        return Call(filled(SQL.docs_due, schema), (kind, micros(due), BATCH))
     if names is not None:
         return Call(filled(SQL.docs_named, schema), (kind, list(names), BATCH))
     return Call(filled(SQL.docs, schema), (kind, after, BATCH))
@@ -203,6 +203,13 @@ def read_load(kind: str, rows: Sequence[Sequence[Any]]) -> Shelf:
         if name is not None
     )
     return Shelf(now=rows[0][0] / MICRO, docs=tuple(docs))
+
+
+def save_call(schema: str, docs: Sequence[Doc], drop: Collection[tuple[str, str]]) -> Call:
+    """`Store.save`."""
+    return Call(
+        filled(SQL.save, schema), (docs_json(docs), to_json([{"kind": kind, "name": name} for kind, name in drop]))
+    )
 
 
 def docs_json(docs: Sequence[Doc]) -> str:

@@ -9,7 +9,6 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import msgspec
 import psycopg
 
 from windlass.clock import Clock
@@ -44,7 +43,7 @@ from windlass.store.postgres.link import PATIENCE, AsyncLink, BlockingLink, Rows
 from windlass.store.postgres.probe import probe
 from windlass.store.postgres.rows import read_job
 from windlass.store.postgres.schema import bring_up
-from windlass.store.postgres.statements import SQL, Call, docs_json, filled, to_json
+from windlass.store.postgres.statements import SQL, Call, filled, to_json
 from windlass.store.postgres.target import parse
 from windlass.store.rows import MICRO, micros
 
@@ -305,11 +304,10 @@ class PostgresStore:
         return int((await self._rows(SQL.prune, ages, BATCH, patience=KEEPING_HOUSE))[0][0])
 
     async def save(self, docs: Sequence[Doc], drop: Collection[tuple[str, str]] = ()) -> None:
-        dropped = msgspec.json.encode([{"kind": kind, "name": name} for kind, name in drop]).decode()
-        await self._rows(SQL.save, docs_json(docs), dropped)
+        await self._call(statements.save_call(self.schema, docs, drop))
 
     async def load(
-        self, kind: str, *, names: Collection[str] | None = None, due: bool = False, after: str = ""
+        self, kind: str, *, names: Collection[str] | None = None, due: float | None = None, after: str = ""
     ) -> Shelf:
         call = statements.load_call(self.schema, kind, names, due, after)
         return statements.read_load(kind, await self._call(call))

@@ -6,7 +6,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from typing import Any
 from weakref import WeakSet
@@ -16,7 +16,7 @@ from psycopg.rows import tuple_row
 
 from windlass.clock import Clock
 from windlass.errors import ConfigError, StoreUnavailable
-from windlass.model import NewJob, Outcome, Placed
+from windlass.model import Doc, Mark, NewJob, Outcome, Placed, Shelf
 from windlass.store.contract import Topic
 from windlass.store.links import committed, watch
 from windlass.store.postgres import statements
@@ -43,12 +43,27 @@ class PostgresTx:
         self._bell = Bell(self._target)
         self._spare = Spare()
 
-    def put(self, jobs: Sequence[NewJob]) -> Start[list[Placed]]:
+    def put(self, jobs: Sequence[NewJob], marks: Sequence[Mark] = (), docs: Sequence[Doc] = ()) -> Start[list[Placed]]:
         def start(anchor: object) -> Steps[list[Placed]]:
             yield from self._find_schema(anchor)
-            call = statements.put_call(self._target.quoted, jobs, in_tx=True)
+            call = statements.put_call(self._target.quoted, jobs, marks, docs, in_tx=True)
             rows = yield call
             return statements.read_put(rows, jobs, call).placed
+
+        return start
+
+    def load(self, kind: str, names: Collection[str] | None = None) -> Start[Shelf]:
+        def start(anchor: object) -> Steps[Shelf]:
+            yield from self._find_schema(anchor)
+            rows = yield statements.load_call(self._target.quoted, kind, names, None, "")
+            return statements.read_load(kind, rows)
+
+        return start
+
+    def save(self, docs: Sequence[Doc], drop: Collection[tuple[str, str]] = ()) -> Start[None]:
+        def start(anchor: object) -> Steps[None]:
+            yield from self._find_schema(anchor)
+            yield statements.save_call(self._target.quoted, docs, drop)
 
         return start
 

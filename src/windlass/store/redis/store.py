@@ -236,10 +236,10 @@ class RedisStore:
         refuse_conflict(answer)
 
     async def load(
-        self, kind: str, *, names: Collection[str] | None = None, due: bool = False, after: str = ""
+        self, kind: str, *, names: Collection[str] | None = None, due: float | None = None, after: str = ""
     ) -> Shelf:
-        if due:
-            how: tuple[Any, ...] = ("due",)
+        if due is not None:
+            how: tuple[Any, ...] = ("due", micros(due))
         elif names is not None:
             how = ("named", encode(sorted(set(names))[:BATCH]))
         else:

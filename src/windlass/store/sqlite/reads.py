@@ -9,7 +9,7 @@ from typing import Any
 
 from windlass.model import Attempt, Doc, Filter, JobRecord, Line, Page, RunnerInfo, Shelf, State, Verb, WorkerInfo
 from windlass.store.contract import BATCH
-from windlass.store.rows import MICRO, read_state, seconds
+from windlass.store.rows import MICRO, micros, read_state, seconds
 from windlass.store.sqlite.moves import SQL
 from windlass.store.sqlite.rows import COLUMNS, bound, exact, fetch, one, read_attempt, read_job
 
@@ -160,16 +160,15 @@ def workers(db: Connection, ages: Mapping[str, float]) -> list[WorkerInfo]:
     ]
 
 
-def load(db: Connection, now: int, kind: str, names: Collection[str] | None, due: bool, after: str) -> Shelf:
+def load(db: Connection, now: int, kind: str, names: Collection[str] | None, due: float | None, after: str) -> Shelf:
     """`Store.load`."""
-    if due:
-        rows = fetch(db, SQL.docs_due, (kind, now, BATCH))
+    if due is not None:
+        rows = fetch(db, SQL.docs_due, (kind, now + micros(due), BATCH))
     elif names is not None:
         rows = fetch(db, SQL.docs_named, (kind, json.dumps(list(names)), BATCH))
     else:
         rows = fetch(db, SQL.docs, (kind, after, BATCH))
     docs = (
-        Doc(kind=kind, name=name, version=version, body=body, due=seconds(due))
-        for kind, name, version, body, due in rows
+        Doc(kind=kind, name=name, version=version, body=body, due=seconds(at)) for kind, name, version, body, at in rows
     )
     return Shelf(now=now / MICRO, docs=tuple(docs))

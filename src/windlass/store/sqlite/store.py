@@ -416,7 +416,7 @@ class SQLiteStore:
         await self._write(lambda db, now: moves.save_docs(db, docs, drop))
 
     async def load(
-        self, kind: str, *, names: Collection[str] | None = None, due: bool = False, after: str = ""
+        self, kind: str, *, names: Collection[str] | None = None, due: float | None = None, after: str = ""
     ) -> Shelf:
         return await self._read(lambda db: reads.load(db, self._now(), kind, names, due, after))
 

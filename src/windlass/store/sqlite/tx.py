@@ -4,18 +4,18 @@ import contextlib
 import fcntl
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
 from windlass.clock import Clock
 from windlass.errors import ConfigError, StoreUnavailable
-from windlass.model import NewJob, Outcome, Placed
+from windlass.model import Doc, Mark, NewJob, Outcome, Placed, Shelf
 from windlass.store.contract import Topic
 from windlass.store.links import committed, watch
 from windlass.store.rows import micros
-from windlass.store.sqlite import moves
+from windlass.store.sqlite import moves, reads
 from windlass.store.sqlite.moves import SQL
 from windlass.store.sqlite.schema import bring_up, parse
 from windlass.store.sqlite.sidecar import ring_all
@@ -41,24 +41,35 @@ class SQLiteTx:
             )
         self._clock = clock
 
-    def put(self, jobs: Sequence[NewJob]) -> Start[list[Placed]]:
-        def start(_: object) -> Steps[list[Placed]]:
-            placed: list[Placed] = yield lambda db: join(db, self.path, SQL.seize, partial(self._put, jobs))
-            return placed
+    def put(self, jobs: Sequence[NewJob], marks: Sequence[Mark] = (), docs: Sequence[Doc] = ()) -> Start[list[Placed]]:
+        def put(db: sqlite3.Connection, now: int) -> list[Placed]:
+            bring_up(db)
+            return moves.put(db, now, jobs, marks, docs)
 
-        return start
+        return self._joined(put)
 
-    def _put(self, jobs: Sequence[NewJob], db: sqlite3.Connection) -> list[Placed]:
-        bring_up(db)
-        return moves.put(db, micros(self._clock.now()), jobs, (), ())
+    def load(self, kind: str, names: Collection[str] | None = None) -> Start[Shelf]:
+        def load(db: sqlite3.Connection, now: int) -> Shelf:
+            bring_up(db)
+            return reads.load(db, now, kind, names, None, "")
+
+        return self._joined(load)
+
+    def save(self, docs: Sequence[Doc], drop: Collection[tuple[str, str]] = ()) -> Start[None]:
+        return self._joined(lambda db, now: moves.save_docs(db, docs, drop))
 
     def settle(self, runner: str, outcome: Outcome) -> Start[bool]:
-        def settle(db: sqlite3.Connection) -> bool:
-            return moves.settle_first(db, micros(self._clock.now()), runner, outcome)
+        return self._joined(lambda db, now: moves.settle_first(db, now, runner, outcome))
 
-        def start(_: object) -> Steps[bool]:
-            stands: bool = yield lambda db: join(db, self.path, SQL.seize, settle)
-            return stands
+    def _joined(self, work: Callable[[sqlite3.Connection, int], T]) -> Start[T]:
+        """Work of one step, given the time."""
+
+        def step(db: sqlite3.Connection) -> T:
+            return join(db, self.path, SQL.seize, lambda db: work(db, micros(self._clock.now())))
+
+        def start(_: object) -> Steps[T]:
+            done: T = yield step
+            return done
 
         return start
 

@@ -1,0 +1,119 @@
+"""Brings the schedules that an app declares in code into its store, when a worker starts.
+
+The worker of an app that started last decides; runners that an older one starts later, with older code, change nothing.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Iterable, Mapping
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from windlass import schedule, values
+from windlass.errors import Conflict, DecodeError, StoreError
+from windlass.model import Doc
+from windlass.schedule import Course, Plan
+from windlass.store.contract import MANIFEST, SCHEDULE, Store
+from windlass.store.documents import named
+from windlass.vault import Vault
+
+logger = logging.getLogger("windlass.schedule")
+
+
+class Manifest(Struct, frozen=True, kw_only=True):
+    """What an app declared last: when the worker that said so had started (by the store), and what it declared."""
+
+    started_at: float
+    prints: dict[str, str]
+
+
+async def declare(store: Store, vault: Vault, origin: str, worker: str, plans: Mapping[str, Plan]) -> None:
+    """Make the schedules of an app what `plans` say: new ones made, changed ones replaced, others of it gone.
+
+    A replaced one stays paused if it is; with another rule it begins anew, and catches nothing up.
+    """
+    while True:
+        try:
+            started_at = next((one.started_at for one in await store.workers() if one.id == worker), None)
+            if started_at is not None:  # else it was taken for dead, and its runners start over
+                await _declare(store, vault, origin, started_at, plans)
+            return
+        except Conflict:
+            await asyncio.sleep(random.uniform(0, 0.1))  # noqa: S311 - spreads load
+        except StoreError as error:
+            logger.warning("the schedules of %s could not be brought into the store yet: %s", origin, error)
+            await asyncio.sleep(1)
+        except Exception:
+            logger.exception("the schedules of %s cannot be brought into the store", origin)
+            return
+
+
+async def _declare(store: Store, vault: Vault, origin: str, started_at: float, plans: Mapping[str, Plan]) -> None:
+    shelf = await store.load(MANIFEST, names=[origin])
+    before = read_manifest(shelf.docs)
+    manifest = Manifest(started_at=started_at, prints={name: print_of(plan, vault) for name, plan in plans.items()})
+    if before.started_at > started_at:
+        if before.prints != manifest.prints:
+            logger.info("a worker with other code started later: the schedules that it declares stay")
+        return
+    there = await named(store, SCHEDULE, plans)
+    docs = [
+        doc
+        for name, plan in plans.items()
+        if (doc := brought(name, plan, there.get(name), origin, manifest.prints[name], vault, shelf.now))
+    ]
+    gone = before.prints.keys() - plans.keys()
+    drop = [
+        (SCHEDULE, name)
+        for name, doc in (await named(store, SCHEDULE, gone)).items()
+        if (course := stored_course(doc)) and course.origin == origin
+    ]
+    if docs or drop or before != manifest:
+        version = shelf.docs[0].version if shelf.docs else 0
+        docs.append(Doc(kind=MANIFEST, name=origin, version=version, body=values.to_bytes(manifest)))
+        await store.save(docs, drop)
+
+
+def brought(name: str, plan: Plan, old: Doc | None, origin: str, print: str, vault: Vault, now: float) -> Doc | None:
+    """The document of a declared schedule; None if what is stored stays."""
+    fresh = replace(plan, call=schedule.seal_call(name, plan.call, vault))
+    course = Course(plan=fresh, cursor=now, origin=origin, print=print)
+    stored = stored_course(old)
+    if stored is not None:
+        if stored.print == print:
+            return None
+        if stored.origin != origin:
+            owner = f"app {stored.origin} declares" if stored.origin else "somebody made at run time"
+            logger.error("schedule %s is one that %s: it stays, and that of %s does not fire", name, owner, origin)
+            return None
+        course = replace(course, paused=stored.paused, fired=stored.fired, jobs=stored.jobs)
+        if stored.plan.rule == plan.rule:
+            course = replace(course, cursor=stored.cursor, waiting=stored.waiting)
+    due = schedule.due_of(name, course)
+    return Doc(kind=SCHEDULE, name=name, version=old.version if old else 0, body=schedule.write(course), due=due)
+
+
+def stored_course(doc: Doc | None) -> Course | None:
+    """A stored schedule; None where there is none, or none that can be read."""
+    try:
+        return schedule.read(doc.body) if doc else None
+    except DecodeError:
+        return None
+
+
+def print_of(plan: Plan, vault: Vault) -> str:
+    """What is the same for the same plan, and tells nobody its arguments."""
+    return vault.unique("schedule", values.to_bytes(plan).decode("utf-8", "surrogatepass"))
+
+
+def read_manifest(docs: Iterable[Doc]) -> Manifest:
+    """The stored one; one that every worker replaces where there is none, or none that can be read."""
+    for doc in docs:
+        try:
+            return msgspec.json.decode(doc.body, type=Manifest)
+        except (msgspec.MsgspecError, ValueError):
+            logger.warning("the manifest of %s cannot be read; it is written anew", doc.name)
+    return Manifest(started_at=0.0, prints={})
