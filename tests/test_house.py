@@ -15,7 +15,7 @@ LAYERS = [
     {"store.contract", "store.queries"},
     {"store", "config"},
     {"access", "blocking", "move", "task", "jobs", "schedules"},
-    {"worker"},
+    {"worker", "source"},
     {"app", "outbox"},
     {"loader"},
     {"worker.process", "worker.child", "worker.beater", "worker.watcher"},

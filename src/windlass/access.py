@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from windlass import blocking
 from windlass.config import Config, masked, scheme_of
 from windlass.errors import ConfigError, Conflict, EnqueueUnknown, StoreUnavailable
-from windlass.model import NewJob, Placed
+from windlass.model import Mark, NewJob, Placed
 from windlass.store.contract import Store
 from windlass.store.dispatch import SLOW_LIMIT, bounded, make_store, unanswered, within
 from windlass.store.documents import Work, in_transaction, on_store
@@ -103,8 +103,8 @@ class Access:
                 raise self._unreachable(patience) from None
         return store.put_now(jobs, max(0.0, end - time.monotonic()))
 
-    async def aput(self, jobs: Sequence[NewJob]) -> list[Placed]:
-        """Store jobs from the running event loop. Raises `EnqueueUnknown` when no answer comes in time, and
+    async def aput(self, jobs: Sequence[NewJob], marks: Sequence[Mark] = ()) -> list[Placed]:
+        """Store jobs, and marks, from the running event loop. Raises `EnqueueUnknown` when no answer comes in time, and
         `StoreUnavailable` when the store cannot even be reached."""
         patience = self._patience(jobs)
         end = time.monotonic() + patience
@@ -115,7 +115,7 @@ class Access:
             f"the store did not answer within {patience:g} s: the job may exist. Repeating with using(id=…) is safe",
             jobs[0].id,
         )
-        return await within(end - time.monotonic(), store.put(jobs), late)
+        return await within(end - time.monotonic(), store.put(jobs, marks), late)
 
     def _patience(self, jobs: Sequence[NewJob]) -> float:
         """Seconds that storing these may take."""

@@ -13,11 +13,13 @@ from windlass.access import Access
 from windlass.config import Settings, make_config
 from windlass.errors import CallError, ConfigError
 from windlass.jobs import Job, Jobs
-from windlass.model import NewJob
+from windlass.model import Mark, NewJob
 from windlass.options import Executor, Seconds, short
 from windlass.policy import Retry
 from windlass.schedule import Plan
 from windlass.schedules import PlanOptions, Scheduled, Schedules
+from windlass.source.verify import Verify
+from windlass.source.webhook import MAX_SIZE, Webhooks, make_route
 from windlass.store.contract import Store
 from windlass.task import AsyncTask, Bound, SyncTask, Task, Tx, is_coroutine
 from windlass.timing import Rule
@@ -30,6 +32,7 @@ from windlass.worker.runner import Runner
 P = ParamSpec("P")
 R = TypeVar("R")
 ScheduledT = TypeVar("ScheduledT", bound=Scheduled)
+TaskT = TypeVar("TaskT", bound=Task[..., Any])
 
 Lifespan = Callable[["App"], AbstractAsyncContextManager[Any]]
 
@@ -75,6 +78,7 @@ class App:
         self.jobs = Jobs(self.connect, self._results, self.vault)
         self.schedules = Schedules(self._access, self.vault, self.jobs)
         self.declared: dict[str, Plan] = {}
+        self.webhooks = Webhooks(self)
 
     # Tasks
 
@@ -147,6 +151,28 @@ class App:
 
         return declare
 
+    def webhook(
+        self, path: str, *, verify: Verify, headers: Mapping[str, str] | None = None, max_size: int = MAX_SIZE
+    ) -> Callable[[TaskT], TaskT]:
+        """Run a task for what is posted: `@app.webhook("/stripe", verify=stripe(…))` above `@app.task`.
+
+        `path` is the one in `app.webhooks`, an ASGI app. The task's first parameter takes the JSON body, of at most
+        `max_size` bytes; `headers={"kind": "X-GitHub-Event"}` gives others. `verify` is one of
+        `windlass.source.verify`, or a function of your own. Raises `ConfigError`.
+        """
+
+        def mount(task: TaskT) -> TaskT:
+            route = make_route(path, task, verify, headers, max_size)
+            other = self.webhooks.routes.get(path)
+            if task.app is not self:
+                raise ConfigError(f"{task} belongs to another app: use that one's webhook()")
+            if other is not None and not is_same(other.task.fn, task.fn):
+                raise ConfigError(f"two webhooks are at {path}: {place_of(other.task.fn)} and {place_of(task.fn)}")
+            self.webhooks.routes[path] = route
+            return task
+
+        return mount
+
     def _results(self, name: str) -> Any:
         task = self._tasks.get(name)
         return task and task.shape
@@ -182,11 +208,12 @@ class App:
         placed = self._access.put(jobs) if tx is None else self._access.put_in(tx, jobs)
         return list(map(self.jobs.placed, placed, jobs))
 
-    async def aplace(self, jobs: Sequence[NewJob], tx: Tx = None) -> list[Job[Any]]:
-        """Store jobs without blocking the event loop; inside the transaction of `tx` if one is given."""
+    async def aplace(self, jobs: Sequence[NewJob], tx: Tx = None, marks: Sequence[Mark] = ()) -> list[Job[Any]]:
+        """Store jobs, and marks, without blocking the event loop; inside the transaction of `tx`, without marks, if one
+        is given."""
         if not jobs:
             return []
-        placed = await (self._access.aput(jobs) if tx is None else self._access.aput_in(tx, jobs))
+        placed = await (self._access.aput(jobs, marks) if tx is None else self._access.aput_in(tx, jobs))
         return list(map(self.jobs.placed, placed, jobs))
 
     # The store

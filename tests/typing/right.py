@@ -9,6 +9,7 @@ from uuid import UUID
 from tests.typing.tasks import Order, add, app, mail, render, sweep
 from windlass import App, Job, Outbox, Retry, State, Task, current
 from windlass.model import Failure, Progress
+from windlass.source.verify import github, unsigned
 
 order = Order(1, ["a"])
 assert_type(add.enqueue(1), Job[int])
@@ -71,6 +72,9 @@ async def in_async_code(known: Task[[int], str]) -> None:
         await (await add.aenqueue(1)).arefresh()
 
 
+signed = app.webhook("/add", verify=github("secret"), headers={"b": "X-B"}, max_size=1000)(add)
+assert_type(signed.enqueue(1), Job[int])
+assert_type(app.webhook("/mail", verify=unsigned)(mail.using(priority=1)).enqueue(1, copy=True).result(), str)
 other = App(queues="mail:3,default", keep={"failed": timedelta(days=7)}, max_payload=2**20, grace=5.0)
 
 

@@ -53,3 +53,8 @@ async def in_async_code() -> None:
     add(await mail(42))  # wrong
     await mail(await (await mail.aenqueue(1)).aresult())  # wrong
     await app.jobs.aget(42)  # wrong
+
+
+app.webhook("/add")(add)  # wrong
+app.webhook("/add", verify=None)(add)  # wrong
+app.webhook("/add", verify=len)(add)  # wrong
