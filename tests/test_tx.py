@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from tests.callers import ASYNC, BLOCKING, alias, as_async, django_alias, plain_psycopg, sa_session
 from tests.servers import PgBouncer, postgres_url
-from windlass import App, ConfigError, JobNotFound, StoreUnavailable
+from windlass import App, ConfigError, JobNotFound, ScheduleNotFound, StoreUnavailable, every
 from windlass.blocking import run
 from windlass.errors import UniquePending
 from windlass.store.postgres.statements import channel
@@ -487,6 +487,53 @@ def test_blocking_connections_may_be_used_in_async_code(place: Place) -> None:
             job = place.pay.using(tx=caller.tx).enqueue(1)
             await caller.commit()
         assert (await place.app.jobs.aget(job.id)).state == "ready"
+        await place.app.aclose()
+
+    asyncio.run(shop())
+
+
+# Schedules
+
+
+@with_each
+def test_schedules_change_with_the_transaction(place: Place, kind: Any) -> None:
+    mine = place.app.schedules
+    with kind(place.url) as caller:
+        mine.create("paid", every(hours=1), place.pay.bind(1), tx=caller.tx)
+        caller.run(place.insert)
+        assert mine.get("paid", tx=caller.tx).args == {"order_id": 1}
+        with pytest.raises(ScheduleNotFound):
+            mine.get("paid")
+        caller.rollback()
+    assert (mine.list(), place.orders) == ([], 0)
+    with kind(place.url) as caller:
+        mine.create("paid", every(hours=1), place.pay.bind(1), tx=caller.tx)
+        caller.commit()
+    with kind(place.url) as caller:
+        mine.update("paid", jitter=5, tx=caller.tx)
+        mine.pause("paid", tx=caller.tx)
+        job = mine.trigger("paid", tx=caller.tx)
+        assert (mine.get("paid").paused, place.app.jobs.count()) == (False, 0)
+        caller.commit()
+    shown = mine.get("paid")
+    assert (shown.jitter, shown.paused, shown.jobs) == (5, True, (job.id,))
+    assert place.app.jobs.get(job.id).args == {"order_id": 1}
+    with kind(place.url) as caller:
+        mine.delete("paid", tx=caller.tx)
+        caller.commit()
+    assert mine.list() == []
+
+
+@with_each_async
+def test_schedules_in_async_code(place: Place, kind: Any) -> None:
+    async def shop() -> None:
+        mine = place.app.schedules
+        async with kind(place.url) as caller:
+            await mine.acreate("paid", every(hours=1), place.pay.bind(1), tx=caller.tx)
+            with pytest.raises(ScheduleNotFound):
+                await mine.aget("paid")
+            await caller.commit()
+        assert [one.name for one in await mine.alist()] == ["paid"]
         await place.app.aclose()
 
     asyncio.run(shop())
