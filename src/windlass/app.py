@@ -18,6 +18,9 @@ from windlass.options import Executor, Seconds, short
 from windlass.policy import Retry
 from windlass.schedule import Plan
 from windlass.schedules import PlanOptions, Scheduled, Schedules
+from windlass.source.bridge import bridging
+from windlass.source.feed import Identify
+from windlass.source.source import MAX_READY, Source
 from windlass.source.verify import Verify
 from windlass.source.webhook import MAX_SIZE, Webhooks, make_route
 from windlass.store.contract import Store
@@ -75,6 +78,7 @@ class App:
         self._access = Access(self.config)
         self._tasks: dict[str, Task[..., Any]] = {}
         self.outboxes: list[Relayed] = []
+        self.sources: list[Source] = []
         self.jobs = Jobs(self.connect, self._results, self.vault)
         self.schedules = Schedules(self._access, self.vault, self.jobs)
         self.declared: dict[str, Plan] = {}
@@ -216,6 +220,30 @@ class App:
         placed = await (self._access.aput(jobs, marks) if tx is None else self._access.aput_in(tx, jobs))
         return list(map(self.jobs.placed, placed, jobs))
 
+    # Messages in
+
+    def source(
+        self,
+        url: str,
+        *,
+        task: Task[..., Any],
+        name: str | None = None,
+        identity: Identify | None = None,
+        max_ready: int = MAX_READY,
+    ) -> Source:
+        """Have workers of this app read a message stream: each message becomes a job of `task`, its one argument.
+
+        `url` names a queue, stream, topic, channel or folder (docs/sources.md). A message is acknowledged once its job
+        is stored, and one that is delivered again makes no second job. `name` is what the broker knows this reader by;
+        it is the task's unless given. `identity` tells messages apart where the transport cannot: it takes a `Message`.
+        The source rests while its task's queue has `max_ready` jobs that are ready. Raises `ConfigError`.
+        """
+        source = Source(self, url, task, name=name, identity=identity, max_ready=max_ready)
+        if any(source.name == other.name for other in self.sources):
+            raise ConfigError(f"two sources are called {source.name}, after their task: give one another name=")
+        self.sources.append(source)
+        return source
+
     # The store
 
     async def connect(self) -> Store:
@@ -255,7 +283,9 @@ class App:
                 concurrency=self.config.concurrency if concurrency is None else concurrency,
                 queues=self.config.queues if queues is None else queues,
             )
-            yield await stack.enter_async_context(runner)
+            running = await stack.enter_async_context(runner)
+            await stack.enter_async_context(bridging(self.sources, store))
+            yield running
 
     def _spec(self) -> str:
         """MODULE:NAME under which a process child finds this app; empty if it is no module's global."""

@@ -10,7 +10,7 @@ import reprlib
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from types import NoneType
-from typing import Any, NotRequired, Optional, TypedDict, Unpack, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, NotRequired, Optional, TypedDict, Unpack, get_args, get_origin, get_type_hints
 
 from msgspec import Struct
 
@@ -116,6 +116,11 @@ class Shape:
             for one in signature.parameters.values()
         ]
         return f"{self._name}{signature.replace(parameters=shown)}"
+
+    def kind_of(self, parameter: str) -> Any:
+        """What a parameter is annotated with, without what only describes it. Raises `ConfigError`."""
+        found = self._signature.parameters[parameter].annotation
+        return get_args(found)[0] if get_origin(found) is Annotated else found
 
     @cached_property
     def secrets(self) -> tuple[str, ...]:

@@ -199,11 +199,15 @@ class Task(Generic[P, R_co]):
         return retry, self.timeout if own.timeout is UNSET else own.timeout
 
     def _new(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> NewJob:
-        call = self._call
         try:
             stored = self.shape.encode_call(args, kwargs, self.app.max_payload)
         except CallError as error:
             raise with_hint(error, kwargs) from error.__cause__
+        return self.new(stored)
+
+    def new(self, stored: bytes) -> NewJob:
+        """The job of a call that is encoded already, which nobody has checked: one that does not fit fails."""
+        call = self._call
         id, own, vault = call.id or str(uuid7()), self._stored_options(), self.app.vault
         if vault.seals:
             stored = vault.seal(stored, id, self.name, "args")

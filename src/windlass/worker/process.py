@@ -10,6 +10,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from windlass.app import App
@@ -18,6 +19,7 @@ from windlass.errors import Evicted, WindlassError
 from windlass.loader import load
 from windlass.machine import usable_cpus
 from windlass.model import RunnerInfo
+from windlass.source.bridge import bridging
 from windlass.worker.board import Board
 from windlass.worker.children import Children
 from windlass.worker.completion import Transactions
@@ -71,6 +73,7 @@ class Process:
         self._lease = 15.0
         self._welcome: asyncio.Future[str] = loop.create_future()
         self._runner: Runner | None = None
+        self._stop_reading: Callable[[], None] = lambda: None
         self._slots = 0
         self._leaving = False
         self._spent = False
@@ -123,7 +126,8 @@ class Process:
             limits=limits,
         )
         try:
-            async with relaying(app.outboxes, store), lifespan(app) as state:
+            async with relaying(app.outboxes, store), lifespan(app) as state, bridging(app.sources, store) as stop:
+                self._stop_reading = stop
                 runner = Runner(
                     self._id,
                     store,
@@ -184,6 +188,7 @@ class Process:
                 runner.cancel(message.id, message.fence)
             elif isinstance(message, Pause) and runner:
                 runner.stop_claiming()
+                self._stop_reading()
                 self._leaving = True
                 self._channel.send(Left(running=runner.running))
             elif isinstance(message, Stop):
@@ -195,6 +200,7 @@ class Process:
             end_group()
             return
         self._runner.stop_claiming()
+        self._stop_reading()
         if self._grace:
             self._grace.cancel()
         self._grace = asyncio.get_running_loop().call_later(grace, self._give_up)

@@ -249,13 +249,15 @@ class Relay:
         )
 
 
-async def put_once(store: Store, jobs: Sequence[NewJob]) -> None:
-    """Store jobs that may have been stored before: their ids tell, and marks beyond what retention keeps.
+async def put_once(store: Store, jobs: Sequence[NewJob], origin: str = "outbox") -> int:
+    """Store jobs that may have been stored before: their ids tell, and marks beyond what retention keeps. How many are
+    new.
 
     Of several with one id the first is meant.
     """
     jobs = list({job.id: job for job in reversed(jobs)}.values())[::-1]
-    await store.put(jobs, [Mark(key=f"outbox:{job.id}", job=job.id, ttl=REMEMBERED) for job in jobs])
+    placed = await store.put(jobs, [Mark(key=f"{origin}:{job.id}", job=job.id, ttl=REMEMBERED) for job in jobs])
+    return sum(one.new for one in placed)
 
 
 def read_rows(rows: Iterable[Row]) -> tuple[list[tuple[int, NewJob]], list[tuple[int, str]]]:
