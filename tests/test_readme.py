@@ -55,3 +55,19 @@ def test_every_command_is_in_the_readme() -> None:
     commands = re.findall(r"^  (\w+)  ", listing.partition("Commands:")[2], re.MULTILINE)
     assert commands
     assert [name for name in commands if f"windlass {name}" not in README and name != "completion"] == []
+
+
+def test_the_examples_of_schedules_run(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "schedules.md").read_text("utf-8")
+    script = "\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL))
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("WINDLASS")}
+    (tmp_path / "pyproject.toml").write_text("")
+    done = subprocess.run(
+        [sys.executable, "-c", f"{script}\nprint(mine.list(), len(app.declared))"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.endswith("[] 2\n"), done.stderr

@@ -1,7 +1,7 @@
 """Schedules of one second while workers are killed and clocks differ: python -m tests.faults.ticks --store S.
 
-Each host has a clock that is up to 30 s off; on SQLite, where all share one, that is set forth and back. In the end each
-tick must have exactly one job. Prints one line of figures; the exit code is 1 if a tick has none, or two.
+Each host has a clock that is up to 30 s off; on SQLite, where all share one, that is set forth and back. In the end
+each tick must have exactly one job. Prints one line of figures; the exit code is 1 if a tick has none, or two.
 """
 
 import argparse
