@@ -98,12 +98,14 @@ class NewJob(Discreet, frozen=True, kw_only=True, gc=False):
 
 
 class Past(Struct, frozen=True, kw_only=True):
-    """What a job brings along that lived in another store: its counts, its fence, its attempts, when it was made.
+    """What a job brings along that lived in another store: its counts, its fence, its attempts, when it was made and
+    when it was claimed last.
 
     With it, `run_at` is the moment that it was due there, and its rank.
     """
 
     enqueued_at: float
+    started_at: float | None = None
     attempt: int = 0
     lost: int = 0
     fence: int = 0
@@ -265,7 +267,10 @@ class Attempt(Struct, frozen=True, kw_only=True):
 
 
 class JobRecord(Discreet, frozen=True, kw_only=True):
-    """A job as its store has it. Times are seconds since the epoch, by the store's clock."""
+    """A job as its store has it. Times are seconds since the epoch, by the store's clock.
+
+    `started_at`: when it was claimed last. `cancelling`: it runs, and shall be cancelled. `tags`: each once, sorted.
+    """
 
     id: str
     task: str
@@ -343,7 +348,8 @@ class WorkerInfo(Struct, frozen=True, kw_only=True):
 
 
 class Line(Struct, frozen=True, kw_only=True):
-    """How many live jobs of one task stand in one queue in one state. `oldest`: seconds the first is due (0: none)."""
+    """How many live jobs of one task stand in one queue in one state. `oldest`: seconds since the first became due, by
+    its rank (0: none did)."""
 
     queue: str
     task: str

@@ -158,7 +158,12 @@ def as_new(job: JobRecord, now: float) -> NewJob:
         tags=job.tags,
         options=job.options,
         past=Past(
-            enqueued_at=job.enqueued_at, attempt=job.attempt, lost=job.lost, fence=job.fence, attempts=job.attempts
+            enqueued_at=job.enqueued_at,
+            started_at=job.started_at,
+            attempt=job.attempt,
+            lost=job.lost,
+            fence=job.fence,
+            attempts=job.attempts,
         ),
     )
 

@@ -99,6 +99,7 @@ async def test_how_a_job_marked_for_cancelling_ends(world: World, ending: Ending
     job = await world.job(claim.id)
     assert job.state is (ending.state if ending.state.final else State.CANCELLED)
     assert job.finished_at == pytest.approx(await world.now())
+    assert not job.cancelling
     await world.advance(60)
     heir = await world.crew()
     assert await heir.claim(1, "work", suspects=["work"]) == []
@@ -124,6 +125,7 @@ async def test_a_job_marked_for_cancelling_ends_when_it_is_handed_back(world: Wo
     job = await world.job(claim.id)
     assert job.state is State.CANCELLED
     assert job.finished_at == pytest.approx(await world.now())
+    assert not job.cancelling
 
 
 async def test_a_cancelled_job_that_is_retried_is_not_cancelled_again(world: World) -> None:

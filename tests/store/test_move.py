@@ -46,6 +46,18 @@ async def test_a_past_is_kept(world: World) -> None:
     assert await world.job(job.id) == kept
 
 
+@pytest.mark.parametrize("fence", [0, 7])
+async def test_a_job_that_was_claimed_elsewhere_does_not_expire(world: World, fence: int) -> None:
+    await world.put(
+        known := moved(expires_in=5, past={"fence": fence, "started_at": OLD + 1}),
+        unknown := moved(expires_in=5, past={"fence": fence}),
+    )
+    kept = await world.store.get([known.id, unknown.id])
+    assert [job.started_at for job in kept] == ([OLD + 1, OLD - 5] if fence else [None, None])
+    await world.advance(6)
+    assert len(await (await world.crew()).claim(2)) == (2 if fence else 0)
+
+
 async def test_a_past_with_no_attempts(world: World) -> None:
     job = moved(past={"attempt": 0, "fence": 0, "attempts": ()})
     await world.put(job)
@@ -150,7 +162,7 @@ async def through(crew: Crew, *endings: Ending) -> JobRecord:
 def essence(job: JobRecord) -> Any:
     """What a move may not change, times to the microsecond."""
     expires = None if job.expires_at is None or job.fence else round(job.expires_at, 3)
-    times = (round(job.enqueued_at, 5), round(job.run_at, 5), expires)
+    times = (round(job.enqueued_at, 5), round(job.run_at, 5), round(job.started_at or 0, 5), expires)
     facts = (job.id, job.task, job.args, job.options, job.queue, job.priority, job.tags, job.unique)
     return facts, times, (job.attempt, job.lost, job.fence), job.attempts
 

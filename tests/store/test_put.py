@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from tests.store.world import World, new, new_id, wants
-from windlass.model import NewJob, Placed, State, Verb
+from windlass.model import Filter, NewJob, Placed, State, Verb
 
 
 async def test_a_job_is_kept_as_it_was_put(world: World) -> None:
@@ -26,6 +26,15 @@ async def test_a_job_is_kept_as_it_was_put(world: World) -> None:
     assert (kept.enqueued_at, kept.run_at) == pytest.approx((now, now))
     assert kept.expires_at == pytest.approx(now + 60)
     assert (kept.started_at, kept.finished_at, kept.cancelling, kept.result) == (None, None, False, None)
+
+
+async def test_tags_are_a_set_told_in_order(world: World) -> None:
+    plain, other, moved = (new(tags=tags) for tags in (("b", "a", "b"), ("c", "c"), ("b", "a")))
+    await world.put(plain, msgspec.structs.replace(other, fresh=True), msgspec.structs.replace(moved, unique="k"))
+    world.store.put_now([alone := new(tags=("z", "y", "z"), fresh=True)], 5)
+    kept = await world.store.get([plain.id, other.id, moved.id, alone.id])
+    assert [job.tags for job in kept] == [("a", "b"), ("c",), ("a", "b"), ("y", "z")]
+    assert [await world.store.count(Filter(tag=tag)) for tag in "abcy"] == [2, 2, 1, 1]
 
 
 async def test_nothing_put(world: World) -> None:

@@ -168,6 +168,16 @@ async def test_stats_count_live_jobs_by_line(world: World) -> None:
     assert isinstance((await world.store.stats())[0], Line)
 
 
+async def test_the_oldest_counts_from_its_rank(world: World) -> None:
+    now = await world.now()
+    await world.put(new("a", run_at=now - 60), new("a", priority=5), new("b", run_at=now - 60), new("c", delay=5))
+    await world.advance(3)
+    await (await world.crew()).take("b")
+    await world.advance(4)
+    oldest = {(line.task, line.state): line.oldest for line in await world.store.stats()}
+    assert oldest == pytest.approx({("a", State.READY): 7, ("b", State.RUNNING): 7, ("c", State.SCHEDULED): 2})
+
+
 async def test_probe_tells_the_engine(world: World) -> None:
     assert (await world.store.probe())["engine"]
 

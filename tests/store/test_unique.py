@@ -121,6 +121,28 @@ async def test_two_jobs_of_one_put_with_one_key(world: World) -> None:
     assert not await world.store.get([second.id])
 
 
+@pytest.mark.parametrize(
+    ("keys", "answers"),
+    [
+        (("b=l", "a=", "a=l"), "b a a"),
+        (("a=k", "a=l", "b=l"), "x a a"),
+        (("a=k", "b=l", "a=l"), "x b b"),
+        (("a=k", "a=", "b=l"), "x a b"),
+        (("a=l", "a=k", "b=l"), "a a a"),
+    ],
+)
+async def test_an_id_comes_twice_in_one_put_with_other_keys(world: World, keys: tuple[str, ...], answers: str) -> None:
+    await world.put(new(id="x", unique="k"))
+    pairs = [one.partition("=") for one in keys]
+    placed = await world.put(*[new(id=id, unique=key or None) for id, _, key in pairs])
+    assert [one.id for one in placed] == answers.split()
+    assert [one.new for one in placed] == [one.id not in ["x", *answers.split()[:n]] for n, one in enumerate(placed)]
+    holder = next(
+        (id for (id, _, key), got in zip(pairs, answers.split(), strict=True) if key == "l" and id == got), "y"
+    )
+    assert (await world.put(new(id="y", unique="l")))[0].id == holder
+
+
 async def test_repeated_put_of_a_unique_job(world: World) -> None:
     job = await held(world)
     assert await world.put(job) == [Placed(id=job.id, state=State.READY, new=False)]

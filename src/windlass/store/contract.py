@@ -76,8 +76,10 @@ class Store(Protocol):
         follow the same rules, in order.
         A document whose version is not the stored one fails the whole put with `Conflict`. A key that another open
         transaction has taken fails it with `UniquePending` after at most a second. A `fresh` job is not looked for
-        among finished ones, unless the store itself repeats the put. A job with a `past` is placed with the counts,
-        the fence and the attempts that it had in another store; its `run_at` is its rank, however long ago that was.
+        among finished ones, unless the store itself repeats the put. Tags are a set, told in order. A job with a `past`
+        is placed with the counts, the fence and the attempts that it had in another store; its `run_at` is its rank,
+        however long ago that was. One with a fence was claimed: at `started_at`, or if that is not known, when it was
+        made.
         """
 
     def put_now(self, jobs: Sequence[NewJob], timeout: float) -> list[Placed]:

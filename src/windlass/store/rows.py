@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from windlass.model import Ending, Failure, Progress, State
+from windlass.model import Ending, Failure, Past, Progress, State
 
 MICRO = 1_000_000
 
@@ -20,6 +20,13 @@ def micros(seconds: float) -> int:
 def seconds(micros: int | None) -> float | None:
     """The way back."""
     return None if micros is None else micros / MICRO
+
+
+def claimed_at(past: Past) -> int | None:
+    """When a job that comes from another store was claimed there last; None if it never was."""
+    if not past.fence:
+        return None
+    return micros(past.enqueued_at if past.started_at is None else past.started_at)
 
 
 def read_state(text: str) -> State:

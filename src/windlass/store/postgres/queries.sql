@@ -126,7 +126,7 @@ SELECT id FROM {schema}.{table} WHERE {condition} LIMIT %s;
 SELECT 1 FROM {schema}.marks m WHERE m.key = unique_key AND m.job <> id
 
 -- name: stats
-SELECT queue, task, state, count(*), min(run_at), {schema}.now_micros() FROM {schema}.live
+SELECT queue, task, state, count(*), min(rank), {schema}.now_micros() FROM {schema}.live
 WHERE state IN ('ready', 'scheduled', 'running') GROUP BY 1, 2, 3 ORDER BY 1, 2, 3;
 
 -- name: workers

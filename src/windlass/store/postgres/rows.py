@@ -39,7 +39,7 @@ def read_job(row: Sequence[Any]) -> JobRecord:
         result=encoded(row[18]),
         progress=read_progress(row[19]),
         unique=row[20],
-        tags=tuple(sorted(row[21] or ())),
+        tags=tuple(row[21] or ()),
         attempts=tuple(read_attempt(text) for text in row[22] or ()),
     )
 

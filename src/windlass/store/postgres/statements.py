@@ -30,7 +30,7 @@ from windlass.model import (
 from windlass.store.contract import BATCH
 from windlass.store.postgres.literals import numbers, optional_texts, row, texts
 from windlass.store.queries import load_queries
-from windlass.store.rows import MICRO, micros, seconds
+from windlass.store.rows import MICRO, claimed_at, micros, seconds
 
 SQL = load_queries("windlass.store.postgres", "queries.sql")
 DAY = 86_400 * MICRO
@@ -164,8 +164,8 @@ def as_row(
             None if run_at is None else micros(run_at),
             None if expires_in is None else micros(expires_in),
             None if options is None else options.decode(),
-            texts(tags) if tags else None,
-            *((None,) * 5 if past is None else as_fields(past)),
+            texts(sorted(set(tags))) if tags else None,
+            *((None,) * 6 if past is None else as_fields(past)),
             None,
             None,
             None,
@@ -173,10 +173,10 @@ def as_row(
     )
 
 
-def as_fields(past: Past) -> tuple[str | int, ...]:
+def as_fields(past: Past) -> tuple[str | int | None, ...]:
     """What a job brings along, as fields of its shape."""
     attempts = texts([as_attempt(one) for one in past.attempts])
-    return past.attempt, past.lost, past.fence, attempts, micros(past.enqueued_at)
+    return past.attempt, past.lost, past.fence, attempts, micros(past.enqueued_at), claimed_at(past)
 
 
 def as_attempt(attempt: Attempt) -> str:

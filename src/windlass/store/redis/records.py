@@ -25,7 +25,7 @@ from windlass.model import (
     State,
     WorkerInfo,
 )
-from windlass.store.rows import MICRO, micros, read_failure, read_progress, seconds
+from windlass.store.rows import MICRO, claimed_at, micros, read_failure, read_progress, seconds
 
 LETTERS = {
     State.WAITING: "w",
@@ -179,7 +179,7 @@ def more_of(job: NewJob) -> Any:
         False if job.run_at is None else micros(job.run_at),
         False if job.expires_in is None else micros(job.expires_in),
         job.unique or False,
-        job.tags or False,
+        sorted(set(job.tags)) or False,
         past_of(job.past) if job.past else False,
     )
 
@@ -198,7 +198,7 @@ def past_of(past: Past) -> list[Any]:
         )
         for entry in past.attempts
     ]
-    return [micros(past.enqueued_at), past.attempt, past.lost, past.fence, *ended]
+    return [micros(past.enqueued_at), past.attempt, past.lost, past.fence, claimed_at(past) or False, *ended]
 
 
 def outcome_arguments(outcomes: Iterable[Outcome]) -> bytes:

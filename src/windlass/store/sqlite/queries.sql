@@ -13,7 +13,7 @@ INSERT OR IGNORE INTO tags (tag, job) VALUES (?, ?);
 
 -- name: put_past
 -- What a job brings along from another store; apart from put_jobs, because hardly any job does.
-UPDATE jobs SET attempt = ?, lost = ?, fence = ? WHERE id = ?;
+UPDATE jobs SET attempt = ?, lost = ?, fence = ?, started_at = ? WHERE id = ?;
 
 -- name: put_attempts
 INSERT OR IGNORE INTO attempts (job, fence, attempt, ending, runner, started_at, ended_at, failure)
@@ -44,7 +44,8 @@ UPDATE runners SET seq = ? WHERE id = ?;
 -- The plain case of settling, alone in a statement because it is nearly all of the traffic.
 WITH batch (id, fence, seq, attempt, result) AS (VALUES {rows})
 UPDATE jobs SET
-    state = 'succeeded', ending = 'succeeded', finished_at = ?, attempt = batch.attempt, lost = 0, reason = NULL, result = batch.result
+    state = 'succeeded', ending = 'succeeded', finished_at = ?, attempt = batch.attempt, lost = 0, cancelling = 0,
+    reason = NULL, result = batch.result
 FROM batch
 WHERE jobs.id = batch.id AND jobs.fence = batch.fence AND jobs.seq = batch.seq AND jobs.runner = ?
     AND jobs.state = 'running';
@@ -54,7 +55,7 @@ WHERE jobs.id = batch.id AND jobs.fence = batch.fence AND jobs.seq = batch.seq A
 UPDATE jobs SET
     state = CASE WHEN cancelling AND NOT :final THEN 'cancelled' ELSE :state END,
     ending = :ending, finished_at = CASE WHEN cancelling OR :final THEN :now END,
-    attempt = :attempt, lost = :lost, reason = :reason,
+    attempt = :attempt, lost = :lost, cancelling = 0, reason = :reason,
     line = queue || '/' || task || CASE WHEN :lost > 0 THEN '!' ELSE '' END,
     run_at = CASE WHEN :state = 'scheduled' THEN :run_at ELSE run_at END,
     rank = CASE WHEN :state = 'scheduled' THEN :run_at ELSE rank END
@@ -127,7 +128,7 @@ UPDATE jobs SET
     state = CASE WHEN cancelling THEN 'cancelled' ELSE 'ready' END,
     finished_at = CASE WHEN cancelling THEN :now END,
     reason = CASE WHEN cancelling THEN reason END,
-    lost = max(lost, :lost), runner = NULL,
+    cancelling = 0, lost = max(lost, :lost), runner = NULL,
     line = queue || '/' || task || CASE WHEN max(lost, :lost) > 0 THEN '!' ELSE '' END
 WHERE id = :id AND state = 'running';
 
@@ -241,10 +242,10 @@ WHERE job IN (SELECT value FROM json_each(?)) ORDER BY job, fence;
 SELECT job, tag FROM tags WHERE job IN (SELECT value FROM json_each(?)) ORDER BY job, tag;
 
 -- name: stats
-SELECT queue, task, state, count(*), min(run_at) FROM (
-    SELECT queue, task, state, run_at FROM jobs WHERE state = 'ready'
-    UNION ALL SELECT queue, task, state, run_at FROM jobs WHERE state = 'scheduled'
-    UNION ALL SELECT queue, task, state, run_at FROM jobs WHERE state = 'running'
+SELECT queue, task, state, count(*), min(rank) FROM (
+    SELECT queue, task, state, rank FROM jobs WHERE state = 'ready'
+    UNION ALL SELECT queue, task, state, rank FROM jobs WHERE state = 'scheduled'
+    UNION ALL SELECT queue, task, state, rank FROM jobs WHERE state = 'running'
 ) GROUP BY queue, task, state ORDER BY queue, task, state;
 
 -- name: workers

@@ -9,7 +9,7 @@ import msgspec
 
 from windlass.errors import StoreUnavailable
 from windlass.model import Attempt, Claim, Failure, JobRecord, NewJob, Past
-from windlass.store.rows import MICRO, micros, read_ending, read_failure, read_progress, read_state, seconds
+from windlass.store.rows import MICRO, claimed_at, micros, read_ending, read_failure, read_progress, read_state, seconds
 
 COLUMNS = (
     "id, task, queue, priority, state, args, options, attempt, lost, fence, runner, enqueued_at, run_at, started_at, "
@@ -55,7 +55,7 @@ def new_row(job: NewJob, now: int) -> tuple[Any, ...]:
 
 def past_row(job: NewJob, past: Past) -> tuple[Any, ...]:
     """What a job brings along, as the columns of `put_past`."""
-    return past.attempt, past.lost, past.fence, job.id
+    return past.attempt, past.lost, past.fence, claimed_at(past), job.id
 
 
 def attempt_row(job: str, attempt: Attempt) -> tuple[Any, ...]:

@@ -75,6 +75,30 @@ BEGIN
     answer.held := answer.held || coalesce(held, '{}');
 END $$;
 
+-- Take keys where an id comes twice in one put: one job after another, as only then it is told which of the two is placed.
+CREATE FUNCTION take_each(INOUT answer placed, ids text[], keys text[]) LANGUAGE plpgsql AS $$
+DECLARE
+    placed_ids text[] := '{}';
+    holder text;
+BEGIN
+    FOR n IN 1..cardinality(ids) LOOP
+        CONTINUE WHEN n = ANY (answer.at);
+        holder := ids[n];
+        IF keys[n] IS NOT NULL AND NOT ids[n] = ANY (placed_ids) THEN
+            LOOP
+                INSERT INTO marks VALUES (keys[n], ids[n], NULL) ON CONFLICT (key) DO NOTHING;
+                SELECT m.job INTO holder FROM marks m WHERE m.key = keys[n];
+                EXIT WHEN FOUND;
+            END LOOP;
+        END IF;
+        IF holder <> ids[n] OR ids[n] = ANY (placed_ids) THEN
+            answer := stand_in(answer, ARRAY[n], ARRAY[holder], ARRAY[state_of(holder)]);
+        ELSE
+            placed_ids := placed_ids || holder;
+        END IF;
+    END LOOP;
+END $$;
+
 -- Leave out jobs that exist, whose mark was taken before or whose key is held. Takes the keys of the others, sorted.
 CREATE FUNCTION sift(INOUT answer placed, ids text[], keys text[], fresh boolean, since bigint, marks_given json)
 LANGUAGE plpgsql SET enable_hashjoin = on AS $$
@@ -110,12 +134,14 @@ BEGIN
     END IF;
     IF keys IS NULL THEN
         RETURN;
+    ELSIF (SELECT count(DISTINCT u.id) FROM unnest(ids) AS u (id)) < cardinality(ids) THEN
+        answer := take_each(answer, ids, keys);
+        RETURN;
     END IF;
     LOOP
         INSERT INTO marks SELECT DISTINCT ON (j.key) j.key, j.id, NULL::bigint
-        FROM (SELECT id, key, n, row_number() OVER (PARTITION BY id ORDER BY n) AS time
-            FROM unnest(ids, keys) WITH ORDINALITY AS u (id, key, n)) j
-        WHERE j.key IS NOT NULL AND j.time = 1 AND NOT j.n = ANY (answer.at)
+        FROM unnest(ids, keys) WITH ORDINALITY AS j (id, key, n)
+        WHERE j.key IS NOT NULL AND NOT j.n = ANY (answer.at)
         ORDER BY j.key, j.n
         ON CONFLICT (key) DO NOTHING;
         SELECT array_agg(j.n), array_agg(m.job), array_agg(state_of(m.job)) INTO at, holders, held
@@ -124,9 +150,8 @@ BEGIN
         answer := stand_in(answer, at, holders, held);
         -- A holder that ended between those two took its mark along: its key is tried again.
         EXIT WHEN NOT EXISTS (
-            SELECT 1 FROM (SELECT id, key, n, row_number() OVER (PARTITION BY id ORDER BY n) AS time
-                FROM unnest(ids, keys) WITH ORDINALITY AS u (id, key, n)) j
-            WHERE j.key IS NOT NULL AND j.time = 1 AND NOT j.n = ANY (answer.at)
+            SELECT 1 FROM unnest(ids, keys) WITH ORDINALITY AS j (id, key, n)
+            WHERE j.key IS NOT NULL AND NOT j.n = ANY (answer.at)
                 AND NOT EXISTS (SELECT 1 FROM marks m WHERE m.key = j.key AND m.job = j.id));
     END LOOP;
 END $$;
@@ -135,6 +160,7 @@ END $$;
 CREATE TYPE shape AS (
     queue text, task text, priority smallint, delay bigint, run_at bigint, expires_in bigint, options text, tags text[],
     attempt integer, lost integer, fence bigint, attempts text[], enqueued_at bigint,   -- NULL, but for jobs with a past
+    started_at bigint,                                                                  -- the same
     line text, rank bigint, state text                                                  -- not sent: what follows from it
 );
 
@@ -158,10 +184,10 @@ BEGIN
             unique_key, tags, attempt, lost, fence, attempts, enqueued_at, started_at)
         SELECT j.id, k.line, k.queue, k.task, k.priority, k.rank, k.state, k.run_at, answer.moment + k.expires_in,
             j.args, k.options, j.key, k.tags, coalesce(k.attempt, 0), coalesce(k.lost, 0), coalesce(k.fence, 0),
-            k.attempts, coalesce(k.enqueued_at, answer.moment), CASE WHEN k.fence > 0 THEN answer.moment END
+            k.attempts, coalesce(k.enqueued_at, answer.moment), k.started_at
         FROM unnest(ids, arguments, shapes, keys) WITH ORDINALITY AS j (id, args, shape, key, n)
         JOIN unnest(known) WITH ORDINALITY AS k (queue, task, priority, delay, run_at, expires_in, options, tags,
-            attempt, lost, fence, attempts, enqueued_at, line, rank, state, n) ON k.n = coalesce(j.shape, 1)
+            attempt, lost, fence, attempts, enqueued_at, started_at, line, rank, state, n) ON k.n = coalesce(j.shape, 1)
         WHERE NOT j.n = ANY (answer.at)
         ORDER BY j.n
         ON CONFLICT (id) DO NOTHING
@@ -178,7 +204,7 @@ BEGIN
         fence, attempts, enqueued_at, started_at)
     SELECT j.id, k.line, k.queue, k.task, k.priority, k.rank, k.state, k.run_at, moment + k.expires_in, j.args, k.options,
         k.tags, coalesce(k.attempt, 0), coalesce(k.lost, 0), coalesce(k.fence, 0), k.attempts,
-        coalesce(k.enqueued_at, moment), CASE WHEN k.fence > 0 THEN moment END
+        coalesce(k.enqueued_at, moment), k.started_at
     FROM unnest(ids, arguments) AS j (id, args);
     RETURN ids;
 EXCEPTION WHEN unique_violation THEN

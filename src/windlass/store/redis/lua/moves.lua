@@ -4,7 +4,7 @@ local FINAL = {s = true, f = true, c = true}
 local OUTCOME = 10 -- values of one outcome: id, fence, seq, ending, attempt, lost, delay, result, failure, reason
 
 local function finish(job, state, t)
-  job.state, job.finished = state, t
+  job.state, job.finished, job.cancelling = state, t, nil
   later('ZADD', P .. 'over:' .. state, t, job.id)
   if has(job.flags, 1) then
     free(job.id)
@@ -64,7 +64,7 @@ local function common_record(raw, t)
   one.head = function(attempt)
     if one.attempt ~= attempt then
       one.attempt = attempt
-      one.begin = pack('s', fence, seq, runner, flags, attempt, 0, started, t, 'succeeded', cancelling, due, nil)
+      one.begin = pack('s', fence, seq, runner, flags, attempt, 0, started, t, 'succeeded', nil, due, nil)
     end
     return one.begin
   end

@@ -37,15 +37,15 @@ for n = 1, #extras, 2 do
 end
 
 local function restore(job, past)
-  job.attempt, job.lost, job.fence = past[2], past[3], past[4]
-  if #past > 4 then
+  job.attempt, job.lost, job.fence, job.started = past[2], past[3], past[4], past[5] or nil
+  if #past > 5 then
     job.flags = job.flags + 8
   end
-  for n = 5, #past do
+  for n = 6, #past do
     local a = past[n]
     call('RPUSH', P .. 'a:' .. job.id, pack(a[1], a[2], a[3], a[4] or nil, a[5] or nil, a[6], a[7] or nil))
   end
-  if job.attempt > 0 or job.lost > 0 or job.fence > 0 or #past > 4 then
+  if job.attempt > 0 or job.lost > 0 or job.fence > 0 or #past > 5 then
     save(job)
   end
 end

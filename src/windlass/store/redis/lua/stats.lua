@@ -43,7 +43,7 @@ for _, runner in ipairs(call('HKEYS', P .. 'runners')) do
     local job = load(id)
     if job then
       counts[job.line] = (counts[job.line] or 0) + 1
-      firsts[job.line] = min(firsts[job.line] or t, job.run_at)
+      firsts[job.line] = min(firsts[job.line] or t, job.rank)
     end
   end
 end
