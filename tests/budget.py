@@ -1,7 +1,8 @@
 """How much of what has no end a run of the suite does, by kind of store. `scripts/test` shall take under 13 minutes.
 
-Longer runs are commands: `python -m tests.store.simulation --store KIND --seeds N`, `WINDLASS_MACHINE=2000x80 pytest
-tests/store/test_machine.py`, `python -m tests.faults --store KIND --all --rounds N`.
+Longer runs are commands: `python -m tests.store.simulation --store KIND --seeds N`, `python -m tests.store.differential
+--seeds N`, `WINDLASS_MACHINE=2000x80 pytest tests/store/test_machine.py`, `python -m tests.faults --store KIND --all
+--rounds N`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,9 @@ MACHINE = {
 
 SEEDS = {"memory": 1000, "postgres": 12, "pgbouncer": 6, "redis": 16, "cluster": 6}
 """Seeds of the simulation."""
+
+HISTORIES = 6
+"""Seeds of the differential test, on four stores side by side."""
 
 DEATHS = {"kill-child": 3, "kill-runner": 3, "kill-supervisor": 1, "kill-tree": 1, "freeze": 1, "poison": 1}
 TROUBLE = {"cut": 3, "server-kill": 2}
