@@ -31,6 +31,7 @@ from windlass.model import (
     RunnerInfo,
     State,
     Verb,
+    WorkerInfo,
 )
 
 TASKS, QUEUES, TAGS = ("a", "b", "c"), ("x", "y"), ("red", "blue", "green")
@@ -68,20 +69,28 @@ class Scene:
     """What the author knows: what was called, and what the first store answered.
 
     In an `orderly` history nobody sets the clock back and no job brings a past, so that ids, moments and the order of
-    the puts are one order.
+    the puts are one order. In a `timed` one ids tell their time, as those that the layer above makes.
     """
 
     orderly: bool
+    timed: bool
     now: float
     jobs: dict[str, JobRecord] = field(default_factory=dict)
     ids: list[str] = field(default_factory=list)
     workers: list[str] = field(default_factory=list)
     runners: dict[str, Runner] = field(default_factory=dict)
     docs: dict[tuple[str, str], int] = field(default_factory=dict)
+    alive: set[str] = field(default_factory=set)
 
     def living(self) -> list[Runner]:
-        """Runners of workers that were not told to be gone."""
-        return [runner for runner in self.runners.values() if runner.worker in self.workers[-3:]]
+        """Runners that are registered."""
+        return [runner for runner in self.runners.values() if runner.id in self.alive]
+
+    def new_id(self, step: int, n: int) -> str:
+        """The id of the `n`th job of a step."""
+        moment = f"{round(self.now * 1000):012x}"
+        named = f"{moment[:8]}-{moment[8:]}-7{step:03x}-8000-{n:012x}"
+        return named if self.timed else f"job-{step:03}-{n}"
 
     def holds(self, runner: Runner) -> list[Claim]:
         """The claims that a runner holds still."""
@@ -94,9 +103,14 @@ class Scene:
 
     # After each call
 
-    def learn(self, call: Call, answer: Any, jobs: Sequence[JobRecord]) -> None:
-        """Take in what was answered, and all jobs as they are now. An `Exception` is an answer too."""
+    def see(self, now: float, jobs: Sequence[JobRecord], workers: Sequence[WorkerInfo]) -> None:
+        """All jobs and workers as they are now."""
+        self.now = now
         self.jobs = {job.id: job for job in jobs}
+        self.alive = {worker.id for worker in workers} | {one.id for worker in workers for one in worker.runners}
+
+    def learn(self, call: Call, answer: Any) -> None:
+        """Take in what was answered. An `Exception` is an answer too."""
         if isinstance(answer, Exception):
             return
         if call.method in ("put", "put_now"):
@@ -145,11 +159,11 @@ def chance(rng: Draw, share: float) -> bool:
 
 def put(scene: Scene, rng: Draw, step: int) -> Call:
     """New jobs, and old ones, with marks and documents."""
-    jobs = [new_job(scene, rng, f"{step:03}-{n}") for n in range(rng.choice((1, 1, 2, 3, 6)))]
+    jobs = [new_job(scene, rng, scene.new_id(step, n)) for n in range(rng.choice((1, 1, 2, 3, 6)))]
     if chance(rng, 0.1):
         jobs.append(jobs[0])
     if chance(rng, 0.15):
-        return Call("put_now", (jobs, 5.0))
+        return Call("put_now", (jobs, 60.0))
     marks = []
     if chance(rng, 0.3):
         ids = sorted({job.id for job in jobs})  # one mark for each: the holder of which of two is answered is open
@@ -158,13 +172,14 @@ def put(scene: Scene, rng: Draw, step: int) -> Call:
     return Call("put", (jobs, marks, docs_for(scene, rng) if chance(rng, 0.2) else []))
 
 
-def new_job(scene: Scene, rng: Draw, name: str) -> NewJob:
+def new_job(scene: Scene, rng: Draw, id: str) -> NewJob:
     """A job; now and then under an id that is known."""
-    known = scene.ids and chance(rng, 0.08)
+    ids = list(scene.jobs) if scene.orderly else scene.ids  # an id that is free again would be older than its job
+    known = ids and chance(rng, 0.08)
     past = None if scene.orderly or chance(rng, 0.8) else past_of(scene, rng)
     moment = rng.choice((-30.0, -2.0, 1.5, 6.0)) if past or chance(rng, 0.15) else None
     return NewJob(
-        id=rng.choice(scene.ids) if known else f"job-{name}",
+        id=rng.choice(ids) if known else id,
         task=rng.choice(TASKS),
         args=rng.choice((b"[[],{}]", b'[[1,"\xc3\xa9"],{}]', b"[[" + b"1," * 400 + b"1],{}]")),
         queue=rng.choice(QUEUES),
@@ -172,7 +187,7 @@ def new_job(scene: Scene, rng: Draw, name: str) -> NewJob:
         delay=0 if moment is not None else rng.choice((0, 0, 0, 1.2, 4.2, 30.0)),
         run_at=None if moment is None else scene.now + moment,
         expires_in=rng.choice((None, None, None, 0.0, 3.3, 20.0)),
-        unique=rng.choice((None, None, None, *KEYS)),
+        unique=rng.choice(KEYS) if chance(rng, 0.3) else None,
         tags=tuple(rng.choices(TAGS, k=rng.choice((0, 0, 1, 2, 3)))),
         options=rng.choice((None, None, b'{"timeout":3}')),
         fresh=not known and chance(rng, 0.5),
@@ -220,16 +235,22 @@ def join(scene: Scene, rng: Draw, step: int) -> Call | None:
     """A runner of a worker that lives, mostly."""
     if not scene.workers:
         return None
-    worker = rng.choice(scene.workers if chance(rng, 0.2) else scene.workers[-2:])
+    worker = some_worker(scene, rng)
     used = [*scene.workers, *scene.runners]
     id = rng.choice(used) if chance(rng, 0.1) else f"runner-{step:03}"
     return Call("join", (RunnerInfo(id=id, worker=worker, pid=step, tasks=TASKS),))
 
 
+def some_worker(scene: Scene, rng: Draw) -> str:
+    """A worker, of which there must have been one: mostly one that lives."""
+    living = [worker for worker in scene.workers if worker in scene.alive]
+    return rng.choice(living if living and chance(rng, 0.9) else scene.workers)
+
+
 def some_runner(scene: Scene, rng: Draw) -> Runner | None:
-    """A runner: mostly one that may live."""
-    runners = (scene.living() if chance(rng, 0.9) else None) or list(scene.runners.values())
-    return rng.choice(runners[-4:]) if runners else None
+    """A runner: mostly one that lives."""
+    runners = (scene.living() if chance(rng, 0.95) else None) or list(scene.runners.values())
+    return rng.choice(runners) if runners else None
 
 
 def outcomes_of(scene: Scene, rng: Draw, runner: Runner, most: int) -> list[Outcome]:
@@ -264,7 +285,9 @@ def demand_of(rng: Draw) -> Demand:
 
 
 def exchange(scene: Scene, rng: Draw, step: int) -> Call | None:
-    """The next exchange of a runner."""
+    """The next exchange of a runner; where none lives, mostly what it takes to have one."""
+    if scene.workers and not scene.living() and chance(rng, 0.8):
+        return (join if scene.alive else enlist)(scene, rng, step)
     runner = some_runner(scene, rng)
     if runner is None:
         return None
@@ -298,14 +321,14 @@ def release(scene: Scene, rng: Draw, step: int) -> Call | None:
 
 
 def retire(scene: Scene, rng: Draw, step: int) -> Call | None:
-    return Call("retire", (rng.choice(scene.workers),)) if scene.workers else None
+    return Call("retire", (some_worker(scene, rng),)) if scene.workers else None
 
 
 def beat(scene: Scene, rng: Draw, step: int) -> Call | None:
     """A beat, mostly with what its runners hold, in truth, as of an earlier exchange, or wrongly nothing."""
     if not scene.workers:
         return None
-    worker = rng.choice(scene.workers[-3:] if chance(rng, 0.9) else scene.workers)
+    worker = some_worker(scene, rng)
     if chance(rng, 0.3):
         return Call("beat", (worker,))
     held = {runner.id: word_of(scene, rng, runner) for runner in scene.runners.values() if runner.worker == worker}
@@ -353,7 +376,9 @@ def act(scene: Scene, rng: Draw, step: int) -> Call | None:
         filter = filter_of(rng)
         rivals = [job.unique for job in scene.jobs.values() if job.unique and job.state.final and matches(job, filter)]
         return None if verb is Verb.RETRY and len(set(rivals)) < len(rivals) else Call("act", (filter, verb))
-    ids = rng.choices([*scene.ids, "nobody"], k=rng.choice((1, 1, 2, 4)))
+    running = [job.id for job in scene.jobs.values() if job.state is State.RUNNING]
+    known = running if running and chance(rng, 0.4) else [*scene.ids, "nobody"]
+    ids = rng.choices(known, k=rng.choice((1, 1, 2, 4)))
     keys: set[str] = set()
     chosen = []
     for id in ids:
@@ -426,7 +451,7 @@ def stats(scene: Scene, rng: Draw, step: int) -> Call:
 
 
 def advance(scene: Scene, rng: Draw, step: int) -> Call:
-    return Call("advance", (rng.choice((0.1, 0.5, 1.0, 3.0, 5.0, 10.5, 61.0)),))
+    return Call("advance", (rng.choice((0.1, 0.5, 0.5, 1.0, 1.0, 3.0, 3.0, 5.0, 10.5, 61.0)),))
 
 
 def shift(scene: Scene, rng: Draw, step: int) -> Call:
@@ -440,14 +465,14 @@ def reopen(scene: Scene, rng: Draw, step: int) -> Call:
 
 STEPS: Mapping[Author, int] = {
     put: 18,
-    enlist: 3,
+    enlist: 4,
     join: 6,
     exchange: 24,
     repeat: 5,
     settle: 7,
-    release: 3,
+    release: 4,
     retire: 1,
-    beat: 6,
+    beat: 9,
     reap: 3,
     note: 4,
     act: 12,

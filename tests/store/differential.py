@@ -24,7 +24,7 @@ from tests.store.kinds import KINDS
 from tests.store.world import World
 from windlass.clock import FakeClock
 from windlass.errors import WindlassError
-from windlass.model import Exchanged, Filter, JobRecord, Orders, State
+from windlass.model import Exchanged, Filter, JobRecord, Orders, State, WorkerInfo
 
 STEPS = 80
 STORES = ("memory", "sqlite", "postgres", "redis")
@@ -82,7 +82,7 @@ class Side:
             after = page.after
         return pages
 
-    async def look(self, ids: Sequence[str]) -> tuple[list[JobRecord], list[Any]]:
+    async def look(self, ids: Sequence[str]) -> tuple[list[JobRecord], list[WorkerInfo]]:
         """All jobs and all workers."""
         return await self.world.store.get(ids), list(await self.world.store.workers())
 
@@ -159,22 +159,21 @@ async def play(seed: int, steps: Sequence[int], kinds: Sequence[str]) -> tuple[s
             sides.append(side)
         clock = sides[0].world.clock
         assert isinstance(clock, FakeClock)
-        scene = Scene(orderly, clock.now())
+        scene = Scene(orderly, timed=seed % 4 < 2, now=clock.now())
         lines: list[str] = []
         for step in steps:
             call = write(scene, seed, step)
             if call is None:
                 continue
             lines.append(f"{step:3}. {call}")
-            answers = [await side.call(call) for side in sides]
+            answers = await asyncio.gather(*(side.call(call) for side in sides))
             if told := differ(sides, [shown(call, answer, orderly) for answer in answers]):
                 return "\n".join([*lines, "answered", *told]), step
-            scene.learn(call, answers[0], [])
-            looks = [await side.look(scene.ids) for side in sides]
+            scene.learn(call, answers[0])
+            looks = await asyncio.gather(*(side.look(scene.ids) for side in sides))
             if told := differ(sides, [plain(look) for look in looks]):
                 return "\n".join([*lines, "then jobs and workers were", *told]), step
-            scene.jobs = {job.id: job for job in looks[0][0]}
-            scene.now = clock.now()
+            scene.see(clock.now(), *looks[0])
     return "", 0
 
 
