@@ -11,10 +11,10 @@ FILES = sorted(SOURCE.rglob("*.py"))
 
 LAYERS = [
     {"model", "errors", "clock", "values", "machine", "secret", "wall"},
-    {"codec", "policy", "context", "options", "schedule", "timing", "vault"},
+    {"codec", "policy", "context", "event", "options", "schedule", "timing", "vault"},
     {"store.contract", "store.queries"},
     {"store", "config"},
-    {"access", "blocking", "move", "task", "jobs", "schedules"},
+    {"access", "blocking", "move", "task", "jobs", "schedules", "events"},
     {"worker", "source"},
     {"app", "outbox"},
     {"loader"},

@@ -57,17 +57,21 @@ def test_every_command_is_in_the_readme() -> None:
     assert [name for name in commands if f"windlass {name}" not in README and name != "completion"] == []
 
 
-def test_the_examples_of_schedules_run(tmp_path: Path) -> None:
-    page = (ROOT / "docs" / "schedules.md").read_text("utf-8")
-    script = "\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL))
+PAGES = {"schedules": "[] 2 0\n", "events": "[] 0 2\n"}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_examples_of_pages_run(tmp_path: Path, page: str) -> None:
+    text = (ROOT / "docs" / f"{page}.md").read_text("utf-8")
+    script = "\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL)).replace("tx=session", "tx=None")
     environment = {key: value for key, value in os.environ.items() if not key.startswith("WINDLASS")}
     (tmp_path / "pyproject.toml").write_text("")
     done = subprocess.run(
-        [sys.executable, "-c", f"{script}\nprint(mine.list(), len(app.declared))"],
+        [sys.executable, "-c", f"{script}\nprint(app.schedules.list(), len(app.plans), len(app.subscriptions))"],
         cwd=tmp_path,
         env=environment,
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.stdout.endswith("[] 2\n"), done.stderr
+    assert done.stdout.endswith(PAGES[page]), done.stderr

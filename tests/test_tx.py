@@ -537,3 +537,52 @@ def test_schedules_in_async_code(place: Place, kind: Any) -> None:
         await place.app.aclose()
 
     asyncio.run(shop())
+
+
+# Events
+
+
+@with_each
+def test_an_event_is_published_with_the_transaction(place: Place, kind: Any) -> None:
+    place.app.on("order.*")(place.pay)
+    place.app.on("order.*", debounce=0.1)(place.app.task(name="shop.calm")(lambda event: None))
+    with kind(place.url) as caller:
+        assert len(place.app.publish("order.paid", 1, tx=caller.tx)) == 2
+        caller.run(place.insert)
+        caller.rollback()
+    assert (place.app.jobs.count(), place.orders) == (0, 0)
+    with kind(place.url) as caller:
+        assert all(job.new for job in place.app.publish("order.paid", 7, tx=caller.tx, retain=60))
+        assert place.app.jobs.count() == 0
+        caller.commit()
+    found = {job.task: job.args for job in place.app.jobs.find()}
+    assert found["shop.pay"] == {"order_id": 7}
+    assert found["windlass.debounce"]["payload"] == 7
+    assert place.app.events.replay("shop.pay:order.*") == 0, "it had it"
+
+
+def test_a_debounced_event_of_a_transaction_waits_after_the_commit(place: Place) -> None:
+    done: list[object] = []
+
+    @place.app.on("order.*", debounce=0.5)
+    @place.app.task(name="shop.calm")
+    async def calm(event: object) -> None:
+        done.append(event)
+
+    def buy(n: int) -> None:
+        with contextlib.closing(sqlite3.connect(place.url.removeprefix("sqlite:///"))) as db:
+            place.app.publish("order.paid", n, tx=db)
+            db.commit()
+
+    async def shop() -> None:
+        async with place.app.worker(concurrency=1):
+            for n in range(3):
+                await asyncio.to_thread(buy, n)
+            async with asyncio.timeout(60):
+                while 2 not in done:
+                    await asyncio.sleep(0.05)
+        await place.app.aclose()
+
+    asyncio.run(shop())
+    assert place.app.jobs.count(task="windlass.debounce") == 3
+    assert done[-1] == 2

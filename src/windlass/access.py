@@ -137,19 +137,20 @@ class Access:
 
     # Documents
 
-    def do(self, work: Callable[[], Work[T]], tx: Any = None) -> T:
+    def do(self, work: Callable[[], Work[T]], tx: Any = None, late: Exception | None = None) -> T:
         """Do work on documents; inside the caller's own transaction if one is given. Raises `Conflict` only there:
-        elsewhere what was changed meanwhile is read again."""
+        elsewhere what was changed meanwhile is read again. Raises `late` when no answer comes in time."""
         if tx is None:
-            return blocking.run(self.ado(work))
+            return blocking.run(self.ado(work, late=late))
         joinable = self.joinable()
         with self._told():
             return recognise(tx, SyncLink).drive(in_transaction(joinable, work()), joinable.ring)
 
-    async def ado(self, work: Callable[[], Work[T]], tx: Any = None) -> T:
+    async def ado(self, work: Callable[[], Work[T]], tx: Any = None, late: Exception | None = None) -> T:
         """`do`, in the running event loop."""
         if tx is None:
-            return await within(SLOW_LIMIT, self._do(work), unanswered("documents", SLOW_LIMIT))
+            limit = SLOW_LIMIT if late is None else self.config.enqueue_timeout
+            return await within(limit, self._do(work), late or unanswered("documents", limit))
         joinable = self.joinable()
         with self._told():
             return await recognise(tx, AsyncLink).adrive(in_transaction(joinable, work()), joinable.ring)

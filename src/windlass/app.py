@@ -12,6 +12,8 @@ from windlass import options
 from windlass.access import Access
 from windlass.config import Settings, make_config
 from windlass.errors import CallError, ConfigError
+from windlass.event import Subscription
+from windlass.events import DEBOUNCE, Events, SubscriptionOptions
 from windlass.jobs import Job, Jobs
 from windlass.model import Mark, NewJob
 from windlass.options import Executor, Seconds, short
@@ -81,7 +83,8 @@ class App:
         self.sources: list[Source] = []
         self.jobs = Jobs(self.connect, self._results, self.vault)
         self.schedules = Schedules(self._access, self.vault, self.jobs)
-        self.declared: dict[str, Plan] = {}
+        self.plans: dict[str, Plan] = {}
+        self.events = Events(self._access, self.vault, self.jobs, self.max_payload)
         self.webhooks = Webhooks(self)
 
     # Tasks
@@ -148,12 +151,53 @@ class App:
                 )
             title = options.name("the name of a schedule", task.name if name is None else name)
             plan = self.schedules.plan(rule, call, given)
-            if self.declared.get(title, plan) != plan and not by_hand(task.fn):
+            if self.plans.get(title, plan) != plan and not by_hand(task.fn):
                 raise ConfigError(f"two schedules are called {title}: give one another name=")
-            self.declared[title] = plan
+            self.plans[title] = plan
             return call
 
         return declare
+
+    def on(self, topics: str, **given: Unpack[SubscriptionOptions]) -> Callable[[TaskT], TaskT]:
+        """Run a task for events: `@app.on("order.*", where={"country": "DE"})` above `@app.task`.
+
+        `topics` is a topic, or a pattern in which `*` stands for one word and `**` for any number. The task's first
+        parameter takes the payload; options are `SubscriptionOptions`. Workers bring it into the store when they start.
+        """
+
+        def subscribe(task: TaskT) -> TaskT:
+            if not isinstance(task, Task):
+                raise ConfigError(f"expected a task below @app.on(…); {short(task)} came. Put @app.task between them")
+            made = self.events.subscribe(topics, task, given)
+            if made.debounce is not None and DEBOUNCE not in self._tasks:
+                self.task(name=DEBOUNCE)(self.events.debounce)
+            return task
+
+        return subscribe
+
+    @property
+    def subscriptions(self) -> Mapping[str, Subscription]:
+        """The events that its code wants, by the names of the subscriptions."""
+        return MappingProxyType(self.events.subscriptions)
+
+    def publish(
+        self, topic: str, payload: Any, *, id: str | None = None, retain: Seconds | None = None, tx: Tx = None
+    ) -> list[Job[Any]]:
+        """Tell all who want to know that something happened: each subscription gets a job of its own, in one commit.
+
+        `payload` is what JSON can hold. `id` makes repeating the call safe. `retain` keeps the event for so many
+        seconds for subscribers to come (`app.events.replay`). With `tx`, a connection or session of your own, it
+        becomes part of the transaction that is open there. Gives the jobs, but for debounced ones.
+
+        Raises `ConfigError`, `EncodeError`; `EnqueueUnknown`, with the event's id, when no answer came in time.
+        """
+        return self.events.publish(topic, payload, id=id, retain=retain, tx=tx)
+
+    async def apublish(
+        self, topic: str, payload: Any, *, id: str | None = None, retain: Seconds | None = None, tx: Tx = None
+    ) -> list[Job[Any]]:
+        """`publish`, without blocking the event loop."""
+        return await self.events.apublish(topic, payload, id=id, retain=retain, tx=tx)
 
     def webhook(
         self, path: str, *, verify: Verify, headers: Mapping[str, str] | None = None, max_size: int = MAX_SIZE
@@ -279,7 +323,7 @@ class App:
                 state,
                 hooks=self.hooks,
                 vault=self.vault,
-                declared=self.declared,
+                declared=self,
                 concurrency=self.config.concurrency if concurrency is None else concurrency,
                 queues=self.config.queues if queues is None else queues,
             )

@@ -121,13 +121,14 @@ class Mark(Struct, frozen=True, kw_only=True):
 
 
 class Doc(Discreet, frozen=True, kw_only=True):
-    """A small versioned document. `version` is the one that was read (0: it must not exist yet)."""
+    """A small versioned document. `version` is the one that was read (0: it must not exist yet); `gone` drops it."""
 
     kind: str
     name: str
     version: int
     body: bytes
     due: float | None = None
+    gone: bool = False
 
 
 class Shelf(Struct, frozen=True, kw_only=True):

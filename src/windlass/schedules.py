@@ -16,7 +16,7 @@ from windlass.blocking import twin
 from windlass.codec import show
 from windlass.errors import ConfigError, DecodeError, ScheduleNotFound
 from windlass.jobs import Job, Jobs
-from windlass.model import Doc, Placed
+from windlass.model import Doc, NewJob, Placed
 from windlass.options import Seconds
 from windlass.schedule import Call, CatchUp, Course, Overlap, Plan
 from windlass.secret import hide
@@ -392,7 +392,11 @@ def call_of(given: Scheduled, vault: Vault) -> Call:
     bound = given.bind() if isinstance(given, Task) else given
     if not isinstance(bound, Bound):
         raise ConfigError(f"expected a task, or task.bind(…), to schedule; {options.short(given)} came")
-    new = bound.new
+    return as_call(bound.new, vault)
+
+
+def as_call(new: NewJob, vault: Vault) -> Call:
+    """What makes jobs like this one, not sealed. Raises `ConfigError` for options that only one job can have."""
     if new.delay or new.run_at is not None or new.unique or not new.fresh:
         raise ConfigError(
             f"a scheduled call of {new.task} takes no delay, run_at, unique or id: the rule says when, jitter= how "

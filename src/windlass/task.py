@@ -253,6 +253,22 @@ class AsyncTask(Task[P, R_co]):
         return coroutine
 
 
+def parameter_of(task: Task[..., Any], what: str) -> str | None:
+    """The parameter that takes what comes, "an event" or so; None where a task takes nothing. Raises `ConfigError`."""
+    given = [
+        one
+        for one in inspect.signature(task.fn).parameters.values()
+        if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)
+    ]
+    if any(one.default is one.empty for one in given[1:]):
+        names = ", ".join(one.name for one in given)
+        raise ConfigError(
+            f"expected a task with one argument, which takes {what}; {task.name} takes {names}. Give all but the first "
+            "a default"
+        )
+    return options.name("a parameter", given[0].name) if given else None
+
+
 USING = inspect.signature(Task.using).parameters.keys() - {"self"}
 
 

@@ -1,6 +1,7 @@
 """Schedules on every store: one job per tick whoever fires, and what stands in the way."""
 
 import asyncio
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -10,6 +11,7 @@ from msgspec.structs import replace
 from tests.store.world import World, ends
 from windlass import App, ConfigError, cron, every, schedule
 from windlass.access import Access
+from windlass.event import Subscription
 from windlass.model import Doc, Ending, Filter, State, Verb
 from windlass.options import read_options
 from windlass.schedules import Schedules
@@ -224,8 +226,13 @@ async def test_arguments_are_sealed_in_the_schedule_and_in_the_job(world: World)
 # Declared in code
 
 
-def plans(**rules: Rule) -> dict[str, schedule.Plan]:
-    return {name: app.schedules.plan(rule, sweep, {}) for name, rule in rules.items()}
+class Said:
+    """What an app says in code."""
+
+    subscriptions: Mapping[str, Subscription] = {}
+
+    def __init__(self, **rules: Rule) -> None:
+        self.plans = {name: app.schedules.plan(rule, sweep, {}) for name, rule in rules.items()}
 
 
 async def listed(world: World) -> dict[str, Rule]:
@@ -236,27 +243,27 @@ async def test_what_is_declared_is_what_there_is(world: World) -> None:
     found = await made(world, name="dynamic")
     crew = await world.crew()
     rules: dict[str, Rule] = {"a": every(hours=1), "b": cron("0 5 * * *")}
-    await declare(world.store, Vault(), "shop:app", crew.worker, plans(**rules))
+    await declare(world.store, Vault(), "shop:app", crew.worker, Said(**rules))
     await found.apause("b")
     rules = {"b": cron("0 6 * * *"), "c": every(hours=3)}
-    await declare(world.store, Vault(), "shop:app", crew.worker, plans(**rules))
+    await declare(world.store, Vault(), "shop:app", crew.worker, Said(**rules))
     assert await listed(world) == {"dynamic": every(hours=1), **rules}
     assert (await found.aget("b")).paused
-    await declare(world.store, Vault(), "other:app", crew.worker, plans(b=every(hours=9), d=every(hours=9)))
+    await declare(world.store, Vault(), "other:app", crew.worker, Said(b=every(hours=9), d=every(hours=9)))
     assert await listed(world) == {"dynamic": every(hours=1), **rules, "d": every(hours=9)}
 
 
 async def test_a_worker_that_started_earlier_changes_nothing(world: World) -> None:
     old = await world.crew()
-    await declare(world.store, Vault(), "shop:app", old.worker, plans(a=every(hours=1), gone=every(hours=1)))
+    await declare(world.store, Vault(), "shop:app", old.worker, Said(a=every(hours=1), gone=every(hours=1)))
     await world.advance(1)
     new = await world.crew()
-    await declare(world.store, Vault(), "shop:app", new.worker, plans(a=every(hours=2)))
-    await declare(world.store, Vault(), "shop:app", old.worker, plans(a=every(hours=1), gone=every(hours=1)))
+    await declare(world.store, Vault(), "shop:app", new.worker, Said(a=every(hours=2)))
+    await declare(world.store, Vault(), "shop:app", old.worker, Said(a=every(hours=1), gone=every(hours=1)))
     assert await listed(world) == {"a": every(hours=2)}
     await world.advance(1)
     again = await world.crew()  # a rollback: old code, started last
-    await declare(world.store, Vault(), "shop:app", again.worker, plans(a=every(hours=1), gone=every(hours=1)))
+    await declare(world.store, Vault(), "shop:app", again.worker, Said(a=every(hours=1), gone=every(hours=1)))
     assert await listed(world) == {"a": every(hours=1), "gone": every(hours=1)}
 
 
@@ -264,7 +271,7 @@ async def test_runners_that_declare_at_once_make_one_each(shared: World) -> None
     crew = await shared.crew()
     named_rules = {f"s{n}": every(hours=1) for n in range(20)}
     await asyncio.gather(
-        *(declare(shared.store, Vault(), "shop:app", crew.worker, plans(**named_rules)) for _ in range(4))
+        *(declare(shared.store, Vault(), "shop:app", crew.worker, Said(**named_rules)) for _ in range(4))
     )
     assert await listed(shared) == named_rules
     assert len((await shared.store.load(MANIFEST)).docs) == 1

@@ -1,6 +1,7 @@
 """What people and programs read: get, find, count, stats; and documents and retention."""
 
 import pytest
+from msgspec.structs import replace
 
 from tests.store.world import World, doc, ends, new, new_id
 from windlass.errors import Conflict
@@ -194,13 +195,29 @@ async def test_migrating_an_open_store_takes_no_step(world: World) -> None:
 async def test_documents_are_versioned(world: World) -> None:
     await world.store.save([doc("a", body=b'{"n":1}')])
     (saved,) = (await world.store.load("thing")).docs
-    assert saved == doc("a", 1, b'{"n":1}')
-    await world.store.save([doc("a", 1, b"2", due=5.5)])
-    assert (await world.store.load("thing")).docs == (doc("a", 2, b"2", due=5.5),)
-    for version in (0, 1, 3):
+    assert saved == doc("a", saved.version, b'{"n":1}')
+    await world.store.save([doc("a", saved.version, b"2", due=5.5)])
+    (again,) = (await world.store.load("thing")).docs
+    assert again == doc("a", again.version, b"2", due=5.5)
+    for version in (0, saved.version, again.version + 1):
+        for gone in (False, True):
+            with pytest.raises(Conflict):
+                await world.store.save([doc("a", version, b"9", gone=gone)])
+    assert (await world.store.load("thing")).docs == (again,)
+
+
+async def test_a_document_is_dropped_in_its_version_and_no_version_comes_again(world: World) -> None:
+    await world.store.save([doc("a", due=5.0), doc("b")])
+    old, kept = (await world.store.load("thing")).docs
+    await world.store.put([new()], docs=[replace(old, gone=True)])
+    assert (await world.store.load("thing")).docs == (kept,)
+    assert (await world.store.load("thing", due=9e9)).docs == ()
+    await world.advance(0.001)
+    await world.store.save([doc("a", body=b"new")])
+    for stale in (replace(old, body=b"stale"), replace(old, gone=True)):
         with pytest.raises(Conflict):
-            await world.store.save([doc("a", version, b"9")])
-    assert (await world.store.load("thing")).docs == (doc("a", 2, b"2", due=5.5),)
+            await world.store.save([stale])
+    assert (await world.store.load("thing", names=["a"])).docs[0].body == b"new"
 
 
 async def test_a_conflict_fails_the_whole_save(world: World) -> None:
@@ -215,11 +232,7 @@ async def test_dropped_documents_start_anew(world: World) -> None:
     await world.store.save([doc("c")], drop=[("thing", "a"), ("thing", "never"), ("other", "b")])
     assert [entry.name for entry in (await world.store.load("thing")).docs] == ["b", "c"]
     await world.store.save([doc("a")])
-    assert [(entry.name, entry.version) for entry in (await world.store.load("thing")).docs] == [
-        ("a", 1),
-        ("b", 1),
-        ("c", 1),
-    ]
+    assert [entry.name for entry in (await world.store.load("thing")).docs] == ["a", "b", "c"]
 
 
 async def test_documents_are_loaded_by_kind_and_due(world: World) -> None:

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from tests.proxy import Proxy
 from tests.servers import Redis
@@ -126,16 +127,21 @@ async def test_a_repeat_after_a_lost_reply_is_not_noticed(tmp_path: Path) -> Non
         assert [entry.new for entry in await world.put(*jobs)] == [True, True]
         proxy.wanted = b"thing"
         await world.store.save([doc("a", body=b"one")])
+        (saved,) = (await world.store.load("thing")).docs
         proxy.wanted = b"thing"
         job = new()
-        assert (await world.store.put([job], docs=[doc("a", 1, b"two")]))[0].id == job.id
+        assert (await world.store.put([job], docs=[replace(saved, body=b"two")]))[0].id == job.id
         proxy.wanted = crew.runner.encode()
         claims = await crew.claim(9)
         assert {claim.id for claim in claims} == {entry.id for entry in (*jobs, job)}
         proxy.wanted = crew.runner.encode()
         answer = await crew.exchange(*(ends(claim, Ending.SUCCEEDED) for claim in claims))
         assert (answer.refused, proxy.swallowed) == ((), 5)
-        assert [(entry.version, entry.body) for entry in (await world.store.load("thing")).docs] == [(2, b"two")]
+        (saved,) = (await world.store.load("thing")).docs
+        assert saved.body == b"two"
+        proxy.wanted = b"thing"
+        await world.store.save([replace(saved, gone=True)])
+        assert ((await world.store.load("thing")).docs, proxy.swallowed) == ((), 6)
 
 
 async def test_registering_is_never_repeated(tmp_path: Path) -> None:

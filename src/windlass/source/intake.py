@@ -1,19 +1,18 @@
 """From messages to jobs: the id, the arguments, what a task can know of its message."""
 
 import base64
-import inspect
 import logging
 from typing import Any
 from uuid import UUID, uuid5
 
 from uuid_utils import uuid7
 
-from windlass import options, values
-from windlass.errors import ConfigError, EncodeError
+from windlass import values
+from windlass.errors import EncodeError
 from windlass.model import NewJob
 from windlass.policy import storable
 from windlass.source.feed import Identify, Message
-from windlass.task import Task
+from windlass.task import Task, parameter_of
 
 logger = logging.getLogger("windlass.source")
 
@@ -32,7 +31,7 @@ class Intake:
         self._name = name
         self._task = task
         self._identify = identify
-        self._parameter = parameter_of(task)
+        self._parameter = parameter_of(task, "a message")
         self._warned = False
 
     def job(self, message: Message, *, text: bool) -> tuple[NewJob, bool]:
@@ -108,19 +107,3 @@ class Intake:
 def short(value: Any) -> Any:
     """A text that is not too long; what is no text as it is."""
     return storable(value[:LONGEST_TEXT]) if isinstance(value, str) else value
-
-
-def parameter_of(task: Task[..., Any]) -> str | None:
-    """The parameter that takes the message; None where a task takes nothing. Raises `ConfigError`."""
-    given = [
-        one
-        for one in inspect.signature(task.fn).parameters.values()
-        if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)
-    ]
-    if any(one.default is one.empty for one in given[1:]):
-        names = ", ".join(one.name for one in given)
-        raise ConfigError(
-            f"expected a task with one argument, the message, for a source; {task.name} takes {names}. Give all but "
-            "the first a default"
-        )
-    return options.name("a parameter", given[0].name) if given else None

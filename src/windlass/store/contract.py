@@ -43,12 +43,21 @@ BATCH = 1_000
 """The most rows that one step (promote, expire, act, prune, load) touches."""
 
 SCHEDULE = "schedule"
-"""The documents that are schedules; beats tell when one is due."""
+"""The documents that are schedules; beats tell when one of these, or one that is PENDING, is due."""
 
 MANIFEST = "manifest"
 """The documents that say which worker of an app declared its schedules last."""
 
-KINDS: tuple[str, ...] = (SCHEDULE, MANIFEST)
+SUBSCRIPTIONS = "subscriptions"
+"""The documents that say which events an app wants, one for each app."""
+
+PENDING = "pending"
+"""The documents that are debounced events; beats tell when one is due."""
+
+RETAINED = "retained"
+"""The documents that are events kept for later subscribers, due when they may go."""
+
+KINDS: tuple[str, ...] = (SCHEDULE, MANIFEST, SUBSCRIPTIONS, PENDING, RETAINED)
 """The kinds of documents there are. Whoever adds one names it here, so that `windlass move` carries its documents."""
 
 Topic = Literal["work", "done"]
@@ -74,7 +83,8 @@ class Store(Protocol):
         and answers that job. A mark that is taken drops the job it names from this put, and answers the mark's
         holder, were it that very job which retention has dropped since. Two jobs of one put that share an id or a key
         follow the same rules, in order.
-        A document whose version is not the stored one fails the whole put with `Conflict`. A key that another open
+        A document whose version is not the stored one fails the whole put with `Conflict`. A version is never used
+        again, were the document dropped and made anew. A key that another open
         transaction has taken fails it with `UniquePending` after at most a second. A `fresh` job is not looked for
         among finished ones, unless the store itself repeats the put. Tags are a set, told in order. A job with a `past`
         is placed with the counts, the fence and the attempts that it had in another store; its `run_at` is its rank,

@@ -6,17 +6,19 @@ The worker of an app that started last decides; runners that an older one starts
 import asyncio
 import logging
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
 
 import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from windlass import schedule, values
+from windlass import event, schedule, values
 from windlass.errors import Conflict, DecodeError, StoreError
+from windlass.event import Subscription
 from windlass.model import Doc
 from windlass.schedule import Course, Plan
-from windlass.store.contract import MANIFEST, SCHEDULE, Store
+from windlass.store.contract import MANIFEST, SCHEDULE, SUBSCRIPTIONS, Store
 from windlass.store.documents import named
 from windlass.vault import Vault
 
@@ -28,10 +30,24 @@ class Manifest(Struct, frozen=True, kw_only=True):
 
     started_at: float
     prints: dict[str, str]
+    subscribed: str = ""
 
 
-async def declare(store: Store, vault: Vault, origin: str, worker: str, plans: Mapping[str, Plan]) -> None:
-    """Make the schedules of an app what `plans` say: new ones made, changed ones replaced, others of it gone.
+class Declared(Protocol):
+    """What an app says in code."""
+
+    @property
+    def plans(self) -> Mapping[str, Plan]:
+        """Its schedules, by name."""
+
+    @property
+    def subscriptions(self) -> Mapping[str, Subscription]:
+        """The events that it wants, by name."""
+
+
+async def declare(store: Store, vault: Vault, origin: str, worker: str, said: Declared) -> None:
+    """Make the schedules of an app what its code says: new ones made, changed ones replaced, others of it gone; and its
+    subscriptions.
 
     A replaced one stays paused if it is; with another rule it begins anew, and catches nothing up.
     """
@@ -39,7 +55,7 @@ async def declare(store: Store, vault: Vault, origin: str, worker: str, plans: M
         try:
             started_at = next((one.started_at for one in await store.workers() if one.id == worker), None)
             if started_at is not None:  # else it was taken for dead, and its runners start over
-                await _declare(store, vault, origin, started_at, plans)
+                await _declare(store, vault, origin, started_at, said)
             return
         except Conflict:
             await asyncio.sleep(random.uniform(0, 0.1))  # noqa: S311 - spreads load
@@ -51,13 +67,18 @@ async def declare(store: Store, vault: Vault, origin: str, worker: str, plans: M
             return
 
 
-async def _declare(store: Store, vault: Vault, origin: str, started_at: float, plans: Mapping[str, Plan]) -> None:
+async def _declare(store: Store, vault: Vault, origin: str, started_at: float, said: Declared) -> None:
+    plans, wanted = said.plans, list(said.subscriptions.values())
     shelf = await store.load(MANIFEST, names=[origin])
     before = read_manifest(shelf.docs)
-    manifest = Manifest(started_at=started_at, prints={name: print_of(plan, vault) for name, plan in plans.items()})
+    manifest = Manifest(
+        started_at=started_at,
+        prints={name: print_of(plan, vault) for name, plan in plans.items()},
+        subscribed=print_of(wanted, vault) if wanted else "",
+    )
     if before.started_at > started_at:
-        if before.prints != manifest.prints:
-            logger.info("a worker with other code started later: the schedules that it declares stay")
+        if before != replace(manifest, started_at=before.started_at):
+            logger.info("a worker with other code started later: the schedules and subscriptions that it declares stay")
         return
     there = await named(store, SCHEDULE, plans)
     docs = [
@@ -65,6 +86,7 @@ async def _declare(store: Store, vault: Vault, origin: str, started_at: float, p
         for name, plan in plans.items()
         if (doc := brought(name, plan, there.get(name), origin, manifest.prints[name], vault, shelf.now))
     ]
+    docs += await subscribed(store, vault, origin, wanted, changed=before.subscribed != manifest.subscribed)
     gone = before.prints.keys() - plans.keys()
     drop = [
         (SCHEDULE, name)
@@ -104,9 +126,24 @@ def stored_course(doc: Doc | None) -> Course | None:
         return None
 
 
-def print_of(plan: Plan, vault: Vault) -> str:
-    """What is the same for the same plan, and tells nobody its arguments."""
-    return vault.unique("schedule", values.to_bytes(plan).decode("utf-8", "surrogatepass"))
+async def subscribed(
+    store: Store, vault: Vault, origin: str, wanted: Sequence[Subscription], *, changed: bool
+) -> list[Doc]:
+    """The document of an app's subscriptions, if what is stored does not stay."""
+    docs = (await store.load(SUBSCRIPTIONS, names=[origin])).docs
+    if not changed and bool(docs) == bool(wanted):
+        return []
+    sealed = [event.sealed(one, vault) for one in wanted]
+    version = docs[0].version if docs else 0
+    gone = not wanted
+    if gone and not docs:
+        return []
+    return [Doc(kind=SUBSCRIPTIONS, name=origin, version=version, body=values.to_bytes(sealed), gone=gone)]
+
+
+def print_of(said: Plan | Sequence[Subscription], vault: Vault) -> str:
+    """What is the same for the same declaration, and tells nobody its arguments."""
+    return vault.unique("schedule", values.to_bytes(said).decode("utf-8", "surrogatepass"))
 
 
 def read_manifest(docs: Iterable[Doc]) -> Manifest:

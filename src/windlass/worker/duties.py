@@ -1,13 +1,16 @@
-"""What any worker does for all: dropping what retention has ended."""
+"""What any worker does for all: dropping what has been kept for long enough."""
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections.abc import Mapping
 
-from windlass.errors import StoreError
+from msgspec.structs import replace
+
+from windlass.errors import Conflict, StoreError
 from windlass.model import State
-from windlass.store.contract import BATCH, Store
+from windlass.store.contract import BATCH, RETAINED, Store
 
 logger = logging.getLogger("windlass.worker")
 
@@ -28,10 +31,18 @@ class Duties:
             await asyncio.sleep(PRUNE_EVERY * random.uniform(0.5, 1.5))  # noqa: S311 - spreads load
             try:
                 await self._prune()
+                await self._forget()
             except StoreError as error:
                 logger.warning("finished jobs could not be pruned this time: %s", error)
             except Exception:
                 logger.exception("finished jobs could not be pruned this time")
+
+    async def _forget(self) -> None:
+        """Drop retained events whose time is over."""
+        while docs := (await self._store.load(RETAINED, due=0)).docs:
+            with contextlib.suppress(Conflict):  # another worker was faster
+                await self._store.save([replace(doc, gone=True) for doc in docs])
+            await asyncio.sleep(0.05)
 
     async def _prune(self) -> None:
         while True:

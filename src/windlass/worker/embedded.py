@@ -17,13 +17,12 @@ from windlass.config import Config
 from windlass.errors import StoreError
 from windlass.machine import usable_cpus
 from windlass.model import Orders, RunnerInfo
-from windlass.schedule import Plan
 from windlass.store.contract import Store
 from windlass.vault import Vault
 from windlass.worker.board import Board
 from windlass.worker.children import PATIENCE, Children
 from windlass.worker.completion import Transactions
-from windlass.worker.declare import declare
+from windlass.worker.declare import Declared, declare
 from windlass.worker.duties import Duties
 from windlass.worker.fires import Fires
 from windlass.worker.limits import Limits
@@ -36,6 +35,9 @@ from windlass.worker.start import command
 from windlass.worker.wire import Channel
 
 logger = logging.getLogger("windlass.worker")
+
+FIRST_WORD = 5.0
+"""Seconds that the body of the `with` waits until the app's schedules and subscriptions are in the store."""
 
 TELL_EVERY = 2.0
 """Seconds between two words to the helper of what is held."""
@@ -51,7 +53,7 @@ async def embedded(
     *,
     hooks: Sequence[Hook],
     vault: Vault,
-    declared: Mapping[str, Plan],
+    declared: Declared,
     concurrency: int,
     queues: str,
 ) -> AsyncIterator[Runner]:
@@ -87,6 +89,7 @@ async def embedded(
         async with beating(store, config, runner, board, concurrency, queues) as worker:
             await store.join(RunnerInfo(id=id, worker=worker, pid=os.getpid(), tasks=tuple(tasks)))
             declaring = asyncio.create_task(declare(store, vault, spec or "app", worker, declared))
+            await asyncio.wait({declaring}, timeout=FIRST_WORD)
             work = asyncio.create_task(runner.run())
             work.add_done_callback(tell_end)
             guard = asyncio.create_task(watch_lease(runner, board, config.lease))

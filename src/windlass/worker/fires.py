@@ -1,4 +1,5 @@
-"""Fires schedules: the job of a tick, the mark that it fired, and how far the schedule is, in one commit.
+"""Fires schedules: the job of a tick, the mark that it fired, and how far the schedule is, in one commit. And events
+that were debounced, when they have waited for long enough.
 
 Any number of workers do this at the same time: the document's version lets one of them through, the mark and the job's
 own id hold whatever else happens. Every moment is the store's.
@@ -9,16 +10,18 @@ import contextlib
 import logging
 import math
 import random
-from collections.abc import Sequence
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
 from collections.abc import Set as AbstractSet
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from windlass import schedule
+from windlass import event, schedule
 from windlass.errors import Conflict, DecodeError, StoreError
-from windlass.model import Doc, Verb
+from windlass.model import Doc, NewJob, Verb
 from windlass.schedule import Course, Fire
-from windlass.store.contract import BATCH, SCHEDULE, Store
+from windlass.store.contract import BATCH, PENDING, SCHEDULE, Store
 from windlass.vault import Vault
 
 logger = logging.getLogger("windlass.schedule")
@@ -77,14 +80,19 @@ class Fires:
 
     async def fire_due(self) -> float | None:
         """Fire what is due; seconds until the next look, None where the next beat will tell."""
-        shelf = await self._store.load(SCHEDULE, due=AHEAD)
+        waits = [await self._look(SCHEDULE, self._fire), await self._look(PENDING, self._release)]
+        return min((wait for wait in waits if wait is not None), default=None)
+
+    async def _look(self, kind: str, fire: Callable[[Sequence[Doc], float], Awaitable[int]]) -> float | None:
+        """The same for one kind of documents; `fire` takes some that are due together, and says how many moved on."""
+        shelf = await self._store.load(kind, due=AHEAD)
         due = [doc for doc in shelf.docs if doc.due is not None and doc.due <= shelf.now]
         later = [doc.due - shelf.now for doc in shelf.docs[len(due) :] if doc.due is not None]
         turn = random.randrange(len(due)) if due else 0  # noqa: S311 - workers that wake together begin apart
         due = due[turn:] + due[:turn]
         moved = 0
         for at in range(0, len(due), TOGETHER):
-            moved += await self._fire(due[at : at + TOGETHER], shelf.now)
+            moved += await fire(due[at : at + TOGETHER], shelf.now)
         if moved or len(shelf.docs) == BATCH:
             return 0.0
         return later[0] if later else None
@@ -141,6 +149,28 @@ class Fires:
         if cancel:
             await self._store.act(cancel, Verb.CANCEL)
         return len(docs)
+
+    async def _release(self, docs: Sequence[Doc], now: float) -> int:
+        """Make the jobs of debounced events; how many. One whose time was put off meanwhile stays."""
+        jobs = [self._released(doc) for doc in docs]
+        ready = [(job, doc) for job, doc in zip(jobs, docs, strict=True) if job]
+        try:
+            if ready:
+                gone = [replace(doc, gone=True) for _, doc in ready]
+                await self._store.put(sorted((job for job, _ in ready), key=lambda job: job.id), docs=gone)
+            return len(ready)
+        except Conflict:
+            return sum([await self._release([doc], now) for doc in docs]) if len(docs) > 1 else 0
+
+    def _released(self, doc: Doc) -> NewJob | None:
+        try:
+            call = event.read_pending(doc.body).call
+            args, own = schedule.open_call(doc.name, call, self._vault)
+        except DecodeError as error:
+            logger.error("a debounced event waits for ever, as this worker cannot read it: %s", error)
+            return None
+        id = str(uuid.uuid5(event.EVENTS, f"{doc.name}\n{doc.version}"))
+        return event.new_job(replace(call, args=args, options=own), id, self._vault, fresh=False)
 
 
 def look(one: Due, now: float, busy: AbstractSet[str]) -> Fire | None:

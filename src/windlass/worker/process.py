@@ -146,7 +146,7 @@ class Process:
                 )
                 await store.join(RunnerInfo(id=self._id, worker=worker, pid=os.getpid(), tasks=tuple(app.tasks)))
                 declaring = asyncio.create_task(
-                    declare(store, app.vault, self._given["app"], worker, app.declared), name="windlass-declare"
+                    declare(store, app.vault, self._given["app"], worker, app), name="windlass-declare"
                 )
                 self._runner = runner
                 runner.resize(self._slots)

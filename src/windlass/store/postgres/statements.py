@@ -222,6 +222,7 @@ def docs_json(docs: Sequence[Doc]) -> str:
                 "version": doc.version,
                 "body": base64.b64encode(doc.body).decode(),
                 "due": None if doc.due is None else micros(doc.due),
+                "gone": doc.gone,
             }
             for doc in docs
         ]

@@ -246,10 +246,10 @@ def filter_arguments(filter: Filter) -> bytes:
 
 
 def doc_arguments(docs: Sequence[Doc]) -> bytes:
-    """Documents as (kind, name, version, due), flat, without their bodies."""
+    """Documents as (kind, name, version, due; for one to drop True), flat, without their bodies."""
     rows: list[Any] = []
     for doc in docs:
-        rows += (doc.kind, doc.name, doc.version, False if doc.due is None else micros(doc.due))
+        rows += (doc.kind, doc.name, doc.version, doc.gone or (False if doc.due is None else micros(doc.due)))
     return encode(rows)
 
 

@@ -59,7 +59,7 @@ Connection = sqlite3.Connection
 
 def put(db: Connection, now: int, jobs: Sequence[NewJob], marks: Sequence[Mark], docs: Sequence[Doc]) -> list[Placed]:
     """`Store.put`."""
-    save_docs(db, docs)
+    save_docs(db, now, docs)
     stand_ins = {mark.job: holder for mark in marks if (holder := take_mark(db, now, mark)) is not None}
     if stand_ins or any(job.unique for job in jobs):
         return [put_one(db, now, job, stand_ins.get(job.id)) for job in jobs]
@@ -115,8 +115,8 @@ def take_mark(db: Connection, now: int, mark: Mark) -> str | None:
     return holder
 
 
-def save_docs(db: Connection, docs: Iterable[Doc], drop: Iterable[tuple[str, str]] = ()) -> None:
-    """`Store.save`."""
+def save_docs(db: Connection, now: int, docs: Iterable[Doc], drop: Iterable[tuple[str, str]] = ()) -> None:
+    """`Store.save`. Versions of a document count from the moment that it was made, so that none comes twice."""
     for doc in docs:
         version = one(db, SQL.doc_version, (doc.kind, doc.name)) or 0
         if version != doc.version:
@@ -124,8 +124,11 @@ def save_docs(db: Connection, docs: Iterable[Doc], drop: Iterable[tuple[str, str
                 f"{doc.kind} {doc.name!r} is at version {version}, not {doc.version}: it was changed meanwhile. "
                 "Read it again and repeat the change"
             )
+        if doc.gone:
+            db.execute(SQL.drop_doc, (doc.kind, doc.name))
+            continue
         due = None if doc.due is None else micros(doc.due)
-        db.execute(SQL.save_doc, (doc.kind, doc.name, version + 1, doc.body, due))
+        db.execute(SQL.save_doc, (doc.kind, doc.name, version + 1 if version else now, doc.body, due))
     db.executemany(SQL.drop_doc, list(drop))
 
 

@@ -226,7 +226,10 @@ LIMIT ?;
 SELECT kind, name, version, body, due FROM docs WHERE kind = ? AND due <= ? ORDER BY due, name LIMIT ?;
 
 -- name: next_doc
-SELECT min(due) FROM docs WHERE kind = ? AND due IS NOT NULL;
+SELECT min(due) FROM (
+    SELECT min(due) AS due FROM docs WHERE kind = ? AND due IS NOT NULL
+    UNION ALL SELECT min(due) FROM docs WHERE kind = ? AND due IS NOT NULL
+);
 
 -- name: jobs_by_id
 SELECT {columns} FROM jobs WHERE id IN (SELECT value FROM json_each(?));

@@ -37,7 +37,7 @@ from windlass.model import (
     WorkerInfo,
 )
 from windlass.store import fork
-from windlass.store.contract import BATCH, SCHEDULE, Topic
+from windlass.store.contract import BATCH, PENDING, SCHEDULE, Topic
 from windlass.store.rows import MICRO, micros
 from windlass.store.sqlite import moves, reads
 from windlass.store.sqlite.mend import mend
@@ -348,7 +348,7 @@ class SQLiteStore:
         if not one(db, SQL.any_ready):
             first = one(db, SQL.next_run)
             due = None if first is None else max(0.0, (first - self._now()) / MICRO)
-        plan = one(db, SQL.next_doc, (SCHEDULE,))
+        plan = one(db, SQL.next_doc, (SCHEDULE, PENDING))
         fire = None if plan is None else max(0.0, (plan - self._now()) / MICRO)
         dead = any(ages[id] > lease for id, lease in leases.items())
         return Orders(cancel=tuple(cancel), due=due, fire=fire, dead=dead)
@@ -413,7 +413,7 @@ class SQLiteStore:
         return await self._write(work)
 
     async def save(self, docs: Sequence[Doc], drop: Collection[tuple[str, str]] = ()) -> None:
-        await self._write(lambda db, now: moves.save_docs(db, docs, drop))
+        await self._write(lambda db, now: moves.save_docs(db, now, docs, drop))
 
     async def load(
         self, kind: str, *, names: Collection[str] | None = None, due: float | None = None, after: str = ""

@@ -56,7 +56,7 @@ class SQLiteTx:
         return self._joined(load)
 
     def save(self, docs: Sequence[Doc], drop: Collection[tuple[str, str]] = ()) -> Start[None]:
-        return self._joined(lambda db, now: moves.save_docs(db, docs, drop))
+        return self._joined(lambda db, now: moves.save_docs(db, now, docs, drop))
 
     def settle(self, runner: str, outcome: Outcome) -> Start[bool]:
         return self._joined(lambda db, now: moves.settle_first(db, now, runner, outcome))

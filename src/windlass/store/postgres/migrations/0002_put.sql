@@ -5,11 +5,13 @@ DECLARE
     doc record;
     stored bigint;
 BEGIN
-    FOR doc IN SELECT * FROM json_to_recordset(given) AS d (kind text, name text, version bigint, body text, due bigint)
-        ORDER BY 1, 2
+    FOR doc IN SELECT * FROM json_to_recordset(given) AS d (kind text, name text, version bigint, body text, due bigint,
+        gone boolean) ORDER BY 1, 2
     LOOP
-        IF doc.version = 0 THEN
-            INSERT INTO docs VALUES (doc.kind, doc.name, 1, decode(doc.body, 'base64'), doc.due)
+        IF doc.gone THEN
+            DELETE FROM docs WHERE kind = doc.kind AND name = doc.name AND version = doc.version;
+        ELSIF doc.version = 0 THEN  -- versions count from the moment that it was made: none comes twice
+            INSERT INTO docs VALUES (doc.kind, doc.name, now_micros(), decode(doc.body, 'base64'), doc.due)
             ON CONFLICT DO NOTHING;
         ELSE
             UPDATE docs SET version = version + 1, body = decode(doc.body, 'base64'), due = doc.due

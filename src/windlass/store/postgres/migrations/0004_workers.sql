@@ -197,8 +197,13 @@ BEGIN
         SELECT greatest(0, run_at - moment) INTO answer.due FROM live
         WHERE state = 'scheduled' AND run_at >= low.due_low ORDER BY run_at LIMIT 1;
     END IF;
-    SELECT greatest(0, due - moment) INTO answer.fire FROM docs WHERE kind = 'schedule' AND due IS NOT NULL
-    ORDER BY due LIMIT 1;
+    answer.fire := least(
+        (SELECT due FROM docs WHERE kind = 'schedule' AND due IS NOT NULL ORDER BY due LIMIT 1),
+        (SELECT due FROM docs WHERE kind = 'pending' AND due IS NOT NULL ORDER BY due LIMIT 1)
+    ) - moment;
+    IF answer.fire < 0 THEN
+        answer.fire := 0;
+    END IF;
     answer.dead := EXISTS (
         SELECT 1 FROM workers WHERE beat_at + lease * 1000000 < steady_micros() OR beat_at > steady_micros());
     answer.survey := moment >= low.surveyed_at + 1000000 OR moment < low.surveyed_at;

@@ -25,8 +25,14 @@ if call('EXISTS', LINES) == 0 then
   local first = call('ZRANGE', DUE, 0, 0, 'WITHSCORES')
   due = first[2] and max(0, tonumber(first[2]) - t) or -1
 end
-local plan = call('ZRANGE', P .. 'dd:schedule', 0, 0, 'WITHSCORES')
-local fire = plan[2] and max(0, tonumber(plan[2]) - t) or -1
+local fire = -1
+for _, kind in ipairs({'schedule', 'pending'}) do
+  local first = call('ZRANGE', P .. 'dd:' .. kind, 0, 0, 'WITHSCORES')[2]
+  local left = first and max(0, tonumber(first) - t)
+  if left and (fire < 0 or left < fire) then
+    fire = left
+  end
+end
 local dead = call('ZCOUNT', P .. 'leases', '-inf', '(' .. format('%.0f', pulse)) > 0 or ahead(pulse) ~= nil
 
 local back = 0

@@ -14,7 +14,7 @@ end
 local t = now()
 local moment = format('%.0f', t)
 local stands_in, more_of, seen, hint = {}, {}, {}, false
-save_docs(docs, texts + count)
+save_docs(docs, texts + count, t)
 
 for n = 1, #marks, 3 do
   local holder, taken_before = take(marks[n], marks[n + 1], t + marks[n + 2], t)

@@ -6,10 +6,8 @@ local conflict = check_docs(docs, 3, ARGV[3] == '1')
 if conflict then
   return conflict
 end
-save_docs(docs, 3)
+save_docs(docs, 3, now())
 for n = 1, #drops, 2 do
-  call('HDEL', P .. 'd:' .. drops[n], drops[n + 1])
-  call('ZREM', P .. 'dn:' .. drops[n], drops[n + 1])
-  call('ZREM', P .. 'dd:' .. drops[n], drops[n + 1])
+  drop_doc(drops[n], drops[n + 1])
 end
 return 'saved'
