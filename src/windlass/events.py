@@ -27,6 +27,10 @@ from windlass.vault import Vault
 
 logger = logging.getLogger("windlass.event")
 
+Published = list[Job[Any]]
+Subscriptions = list[Subscription]
+Docs = list[Doc]
+
 DEBOUNCE = "windlass.debounce"
 """The task of jobs that debounce what was published within a transaction."""
 
@@ -94,7 +98,7 @@ class Events:
 
     def publish(
         self, topic: str, payload: Any, *, id: str | None = None, retain: Seconds | None = None, tx: Tx = None
-    ) -> list[Job[Any]]:
+    ) -> Published:
         """See `App.publish`."""
         happened = self._event(topic, payload, id)
         keep = None if retain is None else options.seconds("retain", retain, above_zero=True)
@@ -103,7 +107,7 @@ class Events:
 
     async def apublish(
         self, topic: str, payload: Any, *, id: str | None = None, retain: Seconds | None = None, tx: Tx = None
-    ) -> list[Job[Any]]:
+    ) -> Published:
         """See `App.apublish`."""
         happened = self._event(topic, payload, id)
         keep = None if retain is None else options.seconds("retain", retain, above_zero=True)
@@ -118,11 +122,11 @@ class Events:
             known=id is not None,
         )
 
-    def _publish(self, happened: Event, keep: float | None, in_tx: bool) -> Work[list[Job[Any]]]:
+    def _publish(self, happened: Event, keep: float | None, in_tx: bool) -> Work[Published]:
         shelf = yield Load(SUBSCRIPTIONS)
         payload = values.plain_value(happened.payload)
         made = Made([], [], [])
-        waiting: list[Subscription] = []
+        waiting: Subscriptions = []
         for one in event.matching(self.known(shelf.docs), happened, payload):
             if one.debounce is None:
                 self._make(made, one, happened, payload)
@@ -136,7 +140,7 @@ class Events:
             made.docs.append(self._retained(happened, shelf.now + keep))
         return (yield from self._put(made))
 
-    def _put(self, made: "Made") -> Work[list[Job[Any]]]:
+    def _put(self, made: "Made") -> Work[Published]:
         """Store what an event makes, in an order that is the same for all who publish."""
         if not (made.jobs or made.docs):
             return []
@@ -151,7 +155,7 @@ class Events:
         made.jobs.append(event.new_job(call, id, self._vault, fresh=not happened.known))
         made.marks.extend(event.marks_of(one, happened, payload, id))
 
-    def _put_off(self, wanted: Sequence[Subscription], happened: Event, payload: object) -> Work[list[Doc]]:
+    def _put_off(self, wanted: Sequence[Subscription], happened: Event, payload: object) -> Work[Docs]:
         """The documents of debounced events: what waits so far is replaced."""
         names = {event.key_id(one, payload): one for one in wanted}
         shelf = yield Load(PENDING, list(names))
@@ -233,9 +237,15 @@ class Events:
 
     # Who
 
-    def known(self, docs: Sequence[Doc]) -> list[Subscription]:
+    async def alist(self) -> Subscriptions:
+        """The subscriptions in the store."""
+        return self.known((await (await self._access.connect()).load(SUBSCRIPTIONS)).docs)
+
+    list = twin(alist)
+
+    def known(self, docs: Sequence[Doc]) -> Subscriptions:
         """What is subscribed in the store; as long as no worker of this app has said so there, what its code says."""
-        found: list[Subscription] = []
+        found: Subscriptions = []
         for doc in docs:
             try:
                 found += event.read(doc.body)

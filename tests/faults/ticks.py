@@ -36,8 +36,16 @@ SETTLE = 15.0
 class Hosts:
     """Workers, each on a host with a clock of its own."""
 
-    def __init__(self, ground: Ground, folder: Path, count: int, dice: random.Random) -> None:
-        self.dice = dice
+    def __init__(
+        self,
+        ground: Ground,
+        folder: Path,
+        count: int,
+        dice: random.Random,
+        app: str = "tests.faults.tick_app:app",
+        off: int = OFF,
+    ) -> None:
+        self.dice, self._off = dice, off
         self.alone = ground.kind == "sqlite"
         self.actions: Counter[str] = Counter()
         self.clocks: list[FakedTime] = []
@@ -49,16 +57,16 @@ class Hosts:
             place.mkdir()
             if not (self.alone and self.clocks):
                 self.clocks.append(FakedTime(place))
-                self.clocks[-1].set(0 if self.alone else dice.randint(-OFF, OFF))
+                self.clocks[-1].set(0 if self.alone else dice.randint(-off, off))
             environment = os.environ | self.clocks[-1].environment
             environment |= {"WINDLASS_URL": ground.url, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}:{ROOT}/tests/faults/shim"}
-            command = [sys.executable, "-m", "windlass", "worker", "tests.faults.tick_app:app", "-p", "1", "-c", "20"]
+            command = [sys.executable, "-m", "windlass", "worker", app, "-p", "1", "-c", "20"]
             self.trees.append(Tree(command, environment, folder / "worker.log"))
 
     def disturb(self) -> None:
         """One thing that happens to one of them."""
         moving = [tree for tree in self.trees if tree not in self._frozen]
-        kinds = ["kill", "supervisor", "freeze"] + (["clock"] if self.alone else [])
+        kinds = ["kill", "supervisor", "freeze"] + (["clock"] if self.alone and self._off else [])
         kind = self.dice.choice(kinds)
         tree = self.dice.choice(moving) if moving else None
         if kind == "clock":
