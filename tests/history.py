@@ -16,9 +16,10 @@ kernel's hands when `tell` returns, so `kill -9` of the process loses none::
     print(violations[0])
 
 `watched(store, log)` stands in front of a store in a runner (`class Soaked(App): async def connect(self): ...`), and
-tells "settling", "settled" and "claimed" of every exchange. The fewer of these a history has, the less is checked;
-nothing is guessed. Times are seconds of the monotonic clock, which all processes of a host share; `since` is when a
-call was sent whose answer is told. The simulation tells the same events by its own time.
+tells "settling", "settled" and "claimed" of every exchange, and "fired" of the jobs of schedules. The fewer of these a
+history has, the less is checked; nothing is guessed. Times are seconds of the monotonic clock, which all processes of
+a host share; `since` is when a call was sent whose answer is told. The simulation tells the same events by its own
+time.
 
 ========== ============================================================================================================
 asked      somebody is about to put the job; `word`: its unique key
@@ -33,6 +34,8 @@ acted      an operator's verb (`word`) was answered; `yes`: it was done
 found      the store's own record in the end; `word`: its state; `attempts`: (fence, ending) of those without success
 row        a row that the job's transaction wrote was found in the end
 counted    how many jobs (`fence`) the store counts in the state `word`
+fired      a worker put the job of a tick; `word`: its schedule and moment; `yes`: the job is new
+due        in the end, a tick (`word`) that must have had its job
 killed     the process was, or will be at once, killed; frozen and thawed: it was stopped, it was continued
 evicted    the process was told by the store that it is not registered any more
 ========== ============================================================================================================
@@ -50,7 +53,8 @@ from typing import Any, cast
 import msgspec
 
 from windlass import current
-from windlass.model import FINAL, Demand, Ending, Exchanged, JobRecord, Outcome
+from windlass.model import FINAL, Demand, Doc, Ending, Exchanged, JobRecord, Mark, NewJob, Outcome, Placed
+from windlass.options import read_options
 from windlass.store.contract import Store
 
 
@@ -152,6 +156,14 @@ class Watched:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
+
+    async def put(self, jobs: Sequence[NewJob], marks: Sequence[Mark] = (), docs: Sequence[Doc] = ()) -> list[Placed]:
+        placed = await self._store.put(jobs, marks, docs)
+        for job, one in zip(jobs, placed, strict=True):
+            own = read_options(job.options)
+            if own.tick is not None:
+                self._log.tell("fired", job.id, word=f"{own.schedule}@{own.tick:.6f}", yes=one.new)
+        return placed
 
     async def exchange(self, runner: str, seq: int, outcomes: Sequence[Outcome], demand: Demand) -> Exchanged:
         sent = self._settling(outcomes)
@@ -401,7 +413,7 @@ def check(events: Iterable[Event]) -> list[Violation]:
     rules = RULES if looked else [rule for rule in RULES if rule is not kept]
     judged = [tale for tale in tales_of(history).values() if not tale.done("delete")]
     wrong = [Violation(tale.job, text, tale.story()) for tale in judged for rule in rules for text in rule(tale)]
-    wrong += [*unique(judged), *conserved(history)]
+    wrong += [*unique(judged), *ticks(history), *conserved(history)]
     return sorted(wrong, key=lambda violation: len(violation.story))
 
 
@@ -429,6 +441,20 @@ def unique(tales: Iterable[Tale]) -> Iterator[Violation]:
             if first.at < second.sent and second.at < _surely_live_until(tale):
                 story = sorted([*tale.story(), *other.story()], key=lambda event: event.at)
                 yield Violation(other.job, f"admitted although {tale.job} holds its unique key {key}", story)
+
+
+def ticks(history: Sequence[Event]) -> Iterator[Violation]:
+    """A tick of a schedule makes one job, whatever becomes of it, and none that was due is left out."""
+    fired: dict[str, list[Event]] = {}
+    for event in history:
+        if event.what == "fired" and event.yes:
+            fired.setdefault(event.word, []).append(event)
+    for tick, puts in fired.items():
+        if len(puts) > 1:
+            yield Violation(puts[-1].job, f"tick {tick} fired {len(puts)} times", puts)
+    for event in history:
+        if event.what == "due" and event.word not in fired:
+            yield Violation("", f"tick {event.word} never fired", [event])
 
 
 def _surely_live_until(tale: Tale) -> float:

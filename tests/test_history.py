@@ -46,6 +46,8 @@ def events(text: str) -> list[Event]:
 def event(at: str, process: str, what: str, job: str = "-", fence: str = "0", *more: str) -> Event:
     since = next((float(word[6:]) for word in more if word.startswith("since=")), None)
     words = [word for word in more if word != "no" and "@" not in word and not word.startswith("since=")]
+    if what in ("fired", "due"):
+        words, more = [more[0]], more[1:]
     ends = tuple((int(word.split("@")[1]), word.split("@")[0]) for word in more if "@" in word)
     name = "" if job == "-" else job
     return Event(float(at), process, what, name, int(fence), "".join(words), "no" not in more, since, ends)
@@ -92,6 +94,24 @@ def test_a_bad_history_is_seen(says: str) -> None:
     assert text.count(old) == 1
     texts = [violation.text for violation in check(events(text.replace(old, new)))]
     assert any(says in text for text in texts), texts
+
+
+TICKS = """
+    1 w1 fired a 0 s@1
+    2 w1 fired b 0 s@2
+    3 w2 fired b 0 s@2 no
+    9 -  due   - 0 s@1
+    9 -  due   - 0 s@2
+"""
+
+
+def test_each_tick_makes_one_job() -> None:
+    def said(text: str) -> list[str]:
+        return [wrong.text for wrong in check(events(text))]
+
+    assert said(TICKS) == []
+    assert said(TICKS.replace("s@2 no", "s@2")) == ["tick s@2 fired 2 times"]
+    assert said(TICKS.replace("2 w1 fired b 0 s@2\n", "")) == ["tick s@2 never fired"]
 
 
 def test_an_operator_may_bring_a_job_back() -> None:

@@ -1,18 +1,21 @@
 """Schedules on every store: one job per tick whoever fires, and what stands in the way."""
 
 import asyncio
+import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 from msgspec.structs import replace
 
+from tests.history import Log, Violation, check, read, watched
 from tests.store.world import World, ends
 from windlass import App, ConfigError, cron, every, schedule
 from windlass.access import Access
 from windlass.event import Subscription
-from windlass.model import Doc, Ending, Filter, State, Verb
+from windlass.model import Doc, Ending, Filter, Mark, State, Verb
 from windlass.options import read_options
 from windlass.schedules import Schedules
 from windlass.store.contract import MANIFEST, SCHEDULE, Store
@@ -102,20 +105,50 @@ async def test_any_number_may_fire_at_once(shared: World) -> None:
     assert await shared.store.count(Filter(task="sweep")) == 4 * len(names)
 
 
-async def test_the_mark_holds_where_the_cursor_does_not(world: World) -> None:
-    """As after a backup of the documents came back: ticks that fired do not fire again, were their jobs long gone."""
+async def backup_comes_back(world: World, folder: Path) -> list[Violation]:
+    """A tick fires, retention takes its job, and then the documents of before are restored; what the history says."""
+    log = Log(folder)
+    worker = Fires(watched(world.store, log), Vault())
     await made(world, every(seconds=60))
     before = await world.store.load(SCHEDULE)
     await world.advance(61)
-    await fires(world).fire_due()
-    (job,) = await ticks(world)
+    await worker.fire_due()
+    tick = (await course(world)).cursor
     jobs = [one.id for one in (await world.store.find(Filter())).jobs]
     assert await world.store.act(jobs, Verb.DELETE) == jobs
     after = await world.store.load(SCHEDULE)
     await world.store.save([replace(before.docs[0], version=after.docs[0].version)])
-    await fires(world).fire_due()
+    await worker.fire_due()
+    assert (await course(world)).cursor == tick
+    log.tell("due", word=f"s@{tick:.6f}")
+    return check(read(folder))
+
+
+async def test_the_mark_holds_where_the_cursor_does_not(world: World, tmp_path: Path) -> None:
+    assert await backup_comes_back(world, tmp_path) == []
     assert await ticks(world) == []
-    assert (await course(world)).cursor == job
+
+
+async def test_a_missing_mark_is_found_in_the_history(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schedule, "make_mark", lambda name, tick: Mark(key=str(uuid.uuid4()), job="none", ttl=1.0))
+    (wrong,) = await backup_comes_back(world, tmp_path)
+    assert "fired 2 times" in wrong.text
+
+
+async def test_a_tick_that_is_left_out_is_found_in_the_history(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schedule, "fire_id", lambda name, tick: "the-same")
+    log = Log(tmp_path)
+    await made(world, every(seconds=60), catch_up="all")
+    await world.advance(125)
+    await Fires(watched(world.store, log), Vault()).fire_due()
+    last = (await course(world)).cursor
+    for tick in (last - 60, last):
+        log.tell("due", word=f"s@{tick:.6f}")
+    assert [wrong.text.split()[-2:] for wrong in check(read(tmp_path))] == [["never", "fired"]]
 
 
 async def test_a_long_job_under_a_short_schedule_with_skip(world: World) -> None:
