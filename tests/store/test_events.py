@@ -12,7 +12,7 @@ from windlass import App, ConfigError
 from windlass.access import Access
 from windlass.event import Subscription
 from windlass.events import Events, SubscriptionOptions
-from windlass.model import Filter, JobRecord, State, Verb
+from windlass.model import Doc, Filter, JobRecord, State, Verb
 from windlass.schedule import Plan
 from windlass.store.contract import PENDING, RETAINED
 from windlass.values import plain_value
@@ -217,3 +217,16 @@ async def test_a_publisher_with_subscribers_of_its_own_needs_no_worker_first(wor
     shop.on("order.*", App("sqlite:///:memory:", keys=keys).task(name="book")(book.fn))
     assert len(await shop._own.apublish("order.paid", 1)) == 1
     assert await shop.publish("order.paid", 1) == []
+
+
+async def test_an_event_that_nobody_can_read_stops_no_other(world: World) -> None:
+    shop = Shop(world)
+    shop.on("a", book, debounce=5)
+    await shop.start()
+    await world.store.save([Doc(kind=PENDING, name="0-broken", version=0, body=b"{", due=1.0)])
+    await shop.publish("a", 1)
+    await world.advance(6)
+    await fires(world).fire_due()
+    assert await shop.payloads("book") == [1]
+    (broken,) = (await world.store.load(PENDING)).docs
+    assert (broken.name, broken.due) == ("0-broken", None)

@@ -120,9 +120,13 @@ class Fires:
                 due.append(Due(doc, schedule.read(doc.body)))
             except DecodeError as error:
                 logger.error("schedule %s does not fire any more: %s. Delete it, or make it anew", doc.name, error)
-                with contextlib.suppress(Conflict):
-                    await self._store.save([Doc(kind=SCHEDULE, name=doc.name, version=doc.version, body=doc.body)])
+                await self._set_aside(doc)
         return due
+
+    async def _set_aside(self, doc: Doc) -> None:
+        """Have a document never be due again, as it stands."""
+        with contextlib.suppress(Conflict):
+            await self._store.save([replace(doc, due=None)])
 
     async def _busy(self, due: Sequence[Due]) -> set[str]:
         """Which jobs are not over, of schedules that care."""
@@ -152,7 +156,7 @@ class Fires:
 
     async def _release(self, docs: Sequence[Doc], now: float) -> int:
         """Make the jobs of debounced events; how many. One whose time was put off meanwhile stays."""
-        jobs = [self._released(doc) for doc in docs]
+        jobs = [await self._released(doc) for doc in docs]
         ready = [(job, doc) for job, doc in zip(jobs, docs, strict=True) if job]
         try:
             if ready:
@@ -162,12 +166,17 @@ class Fires:
         except Conflict:
             return sum([await self._release([doc], now) for doc in docs]) if len(docs) > 1 else 0
 
-    def _released(self, doc: Doc) -> NewJob | None:
+    async def _released(self, doc: Doc) -> NewJob | None:
         try:
             call = event.read_pending(doc.body).call
-            args, own = schedule.open_call(doc.name, call, self._vault)
         except DecodeError as error:
-            logger.error("a debounced event waits for ever, as this worker cannot read it: %s", error)
+            logger.error("a debounced event makes no job: %s", error)
+            await self._set_aside(doc)
+            return None
+        try:
+            args, own = schedule.open_call(doc.name, call, self._vault)
+        except DecodeError as error:  # perhaps another worker has the key
+            logger.error("a debounced event for %s waits: %s", call.task, error)
             return None
         id = str(uuid.uuid5(event.EVENTS, f"{doc.name}\n{doc.version}"))
         return event.new_job(replace(call, args=args, options=own), id, self._vault, fresh=False)
