@@ -70,6 +70,7 @@ BARS: Mapping[str, Mapping[str, float]] = {
 }
 
 
-def bar_of(fault: str) -> Mapping[str, float]:
-    """All that is asked of a fault."""
-    return {**ALWAYS, **BARS[fault]}
+def bar_of(store: str, fault: str) -> Mapping[str, float]:
+    """All that is asked of a fault on a store. Only SQLite's file is looked at."""
+    bars = {**ALWAYS, **BARS[fault]}
+    return bars if store == "sqlite" else {name: most for name, most in bars.items() if name != "corrupt"}

@@ -168,7 +168,7 @@ def told(field: Field, done: Sequence[tuple[str, Figures]]) -> Report:
 
 def verdict(store: str, fault: str, figures: Figures) -> tuple[bool, str]:
     """Whether the bars were met, and a line that says so. What was not measured was not met."""
-    bars = bar_of(fault)
+    bars = bar_of(store, fault)
     missed = [name for name, most in bars.items() if figures.get(name, math.inf) > most]
     shown = ", ".join(f"{name} {value:,.2f}".removesuffix(".00") for name, value in figures.items())
     asked = ", ".join(f"{name} ≤ {most:g}" for name, most in bars.items() if most)

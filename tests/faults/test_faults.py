@@ -24,7 +24,7 @@ def test_faults(store: str, rounds: Mapping[str, int]) -> None:
     missed = {
         f"{name}: {figure}": figures.get(figure)
         for name, figures in report.figures.items()
-        for figure, most in bar_of(name).items()
+        for figure, most in bar_of(store, name).items()
         if figure not in TIMES and figures.get(figure, math.inf) > most
     }
     assert not missed, "\n\n".join(report.stories)

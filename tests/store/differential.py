@@ -24,7 +24,7 @@ from tests.store.kinds import KINDS
 from tests.store.world import World
 from windlass.clock import FakeClock
 from windlass.errors import WindlassError
-from windlass.model import Exchanged, Filter, JobRecord, Orders, State, WorkerInfo
+from windlass.model import Doc, Exchanged, Filter, JobRecord, Orders, Shelf, State, WorkerInfo
 
 STEPS = 80
 STORES = ("memory", "sqlite", "postgres", "redis")
@@ -50,6 +50,8 @@ class Side:
 
     world: World
     answers: list[Any] = field(default_factory=list)
+    before: dict[tuple[str, str], int] = field(default_factory=dict)
+    """The version before the first of each document, which is any number: histories count from 1."""
 
     async def call(self, call: Call) -> Any:
         """What it answers; an error of ours is an answer."""
@@ -70,7 +72,32 @@ class Side:
             return await self._pages(*call.args)
         if call.method == "put_now":
             return await asyncio.to_thread(store.put_now, *call.args)
-        return await getattr(store, call.method)(*call.args, **call.more)
+        if call.method in ("put", "save"):
+            return await self._write(call)
+        answer = await getattr(store, call.method)(*call.args, **call.more)
+        return self._counted(answer) if call.method == "load" else answer
+
+    async def _write(self, call: Call) -> Any:
+        """A call that may bring documents, in the versions that they have here."""
+        at = 2 if call.method == "put" else 0
+        docs = call.args[at] if len(call.args) > at else ()
+        args = [*call.args[:at], [self._here(doc) for doc in docs], *call.args[at + 1 :]] if docs else call.args
+        answer = await getattr(self.world.store, call.method)(*args, **call.more)
+        for doc in docs:
+            if doc.version == 0:
+                (found,) = (await self.world.store.load(doc.kind, names=[doc.name])).docs
+                self.before[doc.kind, doc.name] = found.version - 1
+        return answer
+
+    def _here(self, doc: Doc) -> Doc:
+        before = self.before.get((doc.kind, doc.name), 0)
+        return msgspec.structs.replace(doc, version=before + doc.version) if doc.version else doc
+
+    def _counted(self, shelf: Shelf) -> Shelf:
+        docs = [
+            msgspec.structs.replace(doc, version=doc.version - self.before[doc.kind, doc.name]) for doc in shelf.docs
+        ]
+        return msgspec.structs.replace(shelf, docs=tuple(docs))
 
     async def _pages(self, filter: Filter, limit: int) -> list[list[JobRecord]]:
         """All pages that there are."""

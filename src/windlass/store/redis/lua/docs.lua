@@ -20,7 +20,11 @@ local function check_docs(docs, texts, repeated)
     if stored ~= version and not written then
       return {'conflict', kind, name, stored, version}
     end
-    versions[id] = version + 1
+    if due == true then
+      versions[id] = 0
+    else
+      versions[id] = version == 0 and -1 or version + 1 -- that of a new one nobody knows yet
+    end
   end
 end
 
