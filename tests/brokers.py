@@ -38,6 +38,7 @@ class Epmd(Server):
 class RabbitMQ(Server):
     """A RabbitMQ server, without plugins. A restart kills it: what it confirmed is on the disk."""
 
+    patience = 100.0
     user = user_of("rabbitmq")
 
     def __init__(self) -> None:

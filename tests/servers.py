@@ -55,15 +55,15 @@ def free_port() -> int:
             return port
 
 
-def until(look: Callable[[], object], what: str) -> None:
+def until(look: Callable[[], object], what: str, patience: float = PATIENCE) -> None:
     """Wait until something is true, errors of servers counting as not yet."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + patience
     while time.monotonic() < deadline:
         with contextlib.suppress(psycopg.OperationalError, redis.RedisError, OSError):
             if look():
                 return
         time.sleep(0.02)
-    raise RuntimeError(f"waited {PATIENCE:g} s for {what}")
+    raise RuntimeError(f"waited {patience:g} s for {what}")
 
 
 class Server:
@@ -71,6 +71,9 @@ class Server:
 
     end = "KILL"
     """The signal that ends it."""
+
+    patience = PATIENCE
+    """Seconds that it may take to start."""
 
     user: str | None = None
     """Who it runs as when we are root."""
@@ -126,7 +129,7 @@ class Server:
             )
         assert self._guard.stdout
         self.pid = int(self._guard.stdout.readline())
-        until(self.answers, f"{type(self).__name__} on port {self.port}; see {self.folder}")
+        until(self.answers, f"{type(self).__name__} on port {self.port}; see {self.folder}", self.patience)
 
     def stop(self) -> None:
         """End it as its operator would in a hurry; nothing happens if it is ended."""

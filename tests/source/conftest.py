@@ -20,5 +20,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture
 def kind(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Kind:
     monkeypatch.setattr("windlass.source.redis.RECLAIM", 0.3)
+    monkeypatch.setattr("windlass.source.nats.ACK_WAIT", 1.0)
     monkeypatch.setattr("windlass.source.bridge.WAIT", 0.2)
     return KINDS[request.param](tmp_path)

@@ -1,23 +1,38 @@
 """The transports as tests use them: publish messages with an identity each, and see what the broker still holds."""
 
+import asyncio
 import functools
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import aio_pika
+import aiomqtt
+import nats
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 from redis.asyncio import Redis as RedisClient
 
+from tests import brokers
 from tests.servers import Redis, Server
+from windlass.source.feed import parse
+from windlass.source.mqtt import MqttFeed
+
+PROPERTIES: Any = Properties
 
 
 class Kind:
-    """One queue, stream, topic, channel or folder of its own. `remembers`: what is not acknowledged comes again."""
+    """One queue, stream, topic, channel or folder of its own, and the name of the source that reads it.
 
-    remembers = True
+    `watched`: `left` may be asked while the source is read.
+    """
+
+    watched = True
 
     def __init__(self, folder: Path) -> None:
         self.name = f"place{uuid.uuid4().hex[:12]}"
+        self.reader = f"reader.of.{self.name}"
         self.folder = folder
 
     @property
@@ -33,13 +48,18 @@ class Kind:
     async def prepare(self) -> None:
         """Make the place, where that is not the source's business."""
 
-    async def publish(self, bodies: Sequence[bytes]) -> None:
-        """Send messages; they are safe with the broker when this returns."""
+    async def publish(self, bodies: Sequence[bytes], ids: Sequence[str] = ()) -> None:
+        """Send messages; they are safe with the broker when this returns. With `ids`, sending them again is safe."""
         raise NotImplementedError
 
-    async def left(self, reader: str) -> int:
-        """How many messages `reader` has not acknowledged."""
+    async def left(self) -> int:
+        """How many messages are not acknowledged."""
         raise NotImplementedError
+
+
+def new_ids(bodies: Sequence[bytes]) -> list[str]:
+    """An id for each message."""
+    return [uuid.uuid4().hex for _ in bodies]
 
 
 @functools.cache
@@ -60,16 +80,107 @@ class RedisKind(Kind):
     def client(self) -> Any:
         return RedisClient(port=self.server.port)
 
-    async def publish(self, bodies: Sequence[bytes]) -> None:
+    async def publish(self, bodies: Sequence[bytes], ids: Sequence[str] = ()) -> None:
         async with self.client() as client, client.pipeline(transaction=False) as pipe:
             for body in bodies:
-                pipe.xadd(self.name, {b"body": body})
-            await pipe.execute()
+                pipe.xadd(self.name, {b"body": body}, id=f"{int(body) + 1}-0" if ids else "*")
+            for answer in await pipe.execute(raise_on_error=not ids):
+                if isinstance(answer, Exception) and "equal or smaller" not in str(answer):
+                    raise answer
 
-    async def left(self, reader: str) -> int:
+    async def left(self) -> int:
         async with self.client() as client:
-            groups = [one for one in await client.xinfo_groups(self.name) if one["name"] == reader.encode()]
+            groups = [one for one in await client.xinfo_groups(self.name) if one["name"] == self.reader.encode()]
             return sum(one["pending"] + one["lag"] for one in groups)
 
 
-KINDS: Mapping[str, type[Kind]] = {"redis": RedisKind}
+class AmqpKind(Kind):
+    @property
+    def server(self) -> Server:
+        return brokers.rabbitmq()
+
+    async def prepare(self) -> None:
+        async with await aio_pika.connect(self.server.url) as connection:
+            await (await connection.channel()).declare_queue(self.name, durable=True)
+
+    async def publish(self, bodies: Sequence[bytes], ids: Sequence[str] = ()) -> None:
+        async with await aio_pika.connect(self.server.url) as connection:
+            channel = await connection.channel()
+            sending = [
+                channel.default_exchange.publish(
+                    aio_pika.Message(body, message_id=id, delivery_mode=aio_pika.DeliveryMode.PERSISTENT),
+                    self.name,
+                )
+                for body, id in zip(bodies, ids or new_ids(bodies), strict=True)
+            ]
+            await asyncio.gather(*sending)
+
+    async def left(self) -> int:
+        async with await aio_pika.connect(self.server.url) as connection:
+            queue = await (await connection.channel()).declare_queue(self.name, passive=True)
+            return int(queue.declaration_result.message_count or 0)
+
+
+class NatsKind(Kind):
+    @property
+    def server(self) -> Server:
+        return brokers.nats()
+
+    async def prepare(self) -> None:
+        async with await nats.connect(self.server.url) as client:
+            await client.jetstream().add_stream(name=self.name, subjects=[f"{self.name}.>"])
+
+    async def publish(self, bodies: Sequence[bytes], ids: Sequence[str] = ()) -> None:
+        async with await nats.connect(self.server.url) as client:
+            stream = client.jetstream()
+            for body, id in zip(bodies, ids or new_ids(bodies), strict=True):
+                await stream.publish(f"{self.name}.new", body, headers={"Nats-Msg-Id": id})
+
+    async def left(self) -> int:
+        async with await nats.connect(self.server.url) as client:
+            told = await client.jetstream().consumer_info(self.name, self.reader.replace(".", "_"))
+            return int(told.num_pending + told.num_ack_pending)
+
+
+class MqttKind(Kind):
+    watched = False
+
+    @property
+    def server(self) -> Server:
+        return brokers.mosquitto()
+
+    @property
+    def url(self) -> str:
+        return f"{self.server.url}{self.name}/+/new"
+
+    async def prepare(self) -> None:
+        """The session collects from its first connection on, so there has to be one."""
+        feed = MqttFeed(parse(self.url), self.reader)
+        await feed.open()
+        await feed.close()
+
+    async def publish(self, bodies: Sequence[bytes], ids: Sequence[str] = ()) -> None:
+        async with aiomqtt.Client("127.0.0.1", self.server.port, protocol=aiomqtt.ProtocolVersion.V5) as client:
+            for body, id in zip(bodies, ids or new_ids(bodies), strict=True):
+                properties: Any = PROPERTIES(PacketTypes.PUBLISH)
+                properties.UserProperty = [("message-id", id)]
+                await client.publish(f"{self.name}/eu/new", body, qos=1, properties=properties)
+
+    async def left(self) -> int:
+        """What the session holds is sent to whoever connects to it."""
+        feed = MqttFeed(parse(self.url), self.reader)
+        await feed.open()
+        found = await feed.read(1, 0.5)
+        await asyncio.sleep(0.1)
+        found = [*found, *await feed.read(1000, 0.01)]
+        await feed.close()
+        return len(found)
+
+
+KINDS: Mapping[str, type[Kind]] = {
+    "amqp": AmqpKind,
+    "mqtt": MqttKind,
+    "nats": NatsKind,
+    "redis": RedisKind,
+}
+"""Those that promise that each message is one job, and have a server that can fail."""

@@ -25,11 +25,20 @@ class Transport(NamedTuple):
     extra: str
 
 
+AMQP = Transport("amqp", "AmqpFeed", "aio_pika", "amqp")
+FOLDER = Transport("folder", "FolderFeed", "watchfiles", "all")
+MQTT = Transport("mqtt", "MqttFeed", "aiomqtt", "mqtt")
+NATS = Transport("nats", "NatsFeed", "nats", "nats")
+POSTGRES = Transport("postgres", "PostgresFeed", "psycopg", "postgres")
 REDIS = Transport("redis", "RedisFeed", "redis", "redis")
 
 TRANSPORTS = {
-    "redis": REDIS,
-    "rediss": REDIS,
+    **dict.fromkeys(("amqp", "amqps"), AMQP),
+    "file": FOLDER,
+    **dict.fromkeys(("mqtt", "mqtts"), MQTT),
+    **dict.fromkeys(("nats", "nats+tls"), NATS),
+    **dict.fromkeys(("postgres", "postgresql"), POSTGRES),
+    **dict.fromkeys(("redis", "rediss"), REDIS),
 }
 """By the scheme of a URL."""
 
