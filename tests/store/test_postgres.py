@@ -5,6 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import cast
 
 import psycopg
 import pytest
@@ -12,12 +13,21 @@ import pytest
 from tests import servers
 from tests.proxy import Proxy
 from tests.store.postgres_world import PgBouncerWorld, PostgresWorld, old_snapshot
+from tests.store.test_fires import Straight, app, sweep
 from tests.store.world import World, doc, ends, name, new, new_id, wants, worker_info
+from windlass import every
+from windlass.access import Access
 from windlass.clock import SystemClock
-from windlass.errors import ConfigError, StoreUnavailable, UniquePending
+from windlass.errors import ConfigError, Conflict, StoreUnavailable, UniquePending
 from windlass.model import Claim, Ending, Filter, RunnerInfo, State, Verb
+from windlass.schedules import Schedules
 from windlass.store.contract import Store
 from windlass.store.dispatch import make_store
+from windlass.store.documents import in_transaction, on_store
+from windlass.store.links import SyncLink, recognise
+from windlass.store.tx import make_joinable
+from windlass.vault import Vault
+from windlass.worker.fires import Fires
 
 DAY = 86_400.0
 
@@ -363,3 +373,21 @@ async def test_registering_is_never_repeated() -> None:
             (worker,) = await store.workers()
             assert [runner.id for runner in worker.runners] == ["its runner"]
             assert proxy.swallowed == 2
+
+
+async def test_a_schedule_in_an_open_transaction_holds_up_no_other(world: PostgresWorld) -> None:
+    found = Schedules(cast("Access", Straight(world.store)), Vault(), app.jobs)
+    for title in ("a", "held", "z"):
+        await found.acreate(title, every(seconds=60), sweep)
+    joinable = make_joinable(world.url)
+    with psycopg.connect(servers.postgres_url()) as theirs:
+        work = found._update("held", None, None, {"jitter": 1})
+        recognise(theirs, SyncLink).drive(in_transaction(joinable, work), lambda: None)
+        await world.advance(61)
+        await Fires(world.store, Vault()).fire_due()
+        assert await world.store.count(Filter(task="sweep")) == 2
+        with pytest.raises(Conflict, match="still open"):
+            await on_store(world.store, found._pause("held", True))
+        theirs.commit()
+    await Fires(world.store, Vault()).fire_due()
+    assert await world.store.count(Filter(task="sweep")) == 3

@@ -73,7 +73,7 @@ SELECT {schema}.act(%s::text[], %s::text, %s::text);
 SELECT {schema}.prune(%s::json, %s::integer);
 
 -- name: save
-SELECT {schema}.save(%s::json, %s::json);
+SELECT {schema}.save(%s::json, %s::json, %s::boolean);
 
 -- name: docs
 SELECT n.now, d.* FROM {schema}.now_micros() AS n (now) LEFT JOIN LATERAL (

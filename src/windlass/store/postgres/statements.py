@@ -205,11 +205,10 @@ def read_load(kind: str, rows: Sequence[Sequence[Any]]) -> Shelf:
     return Shelf(now=rows[0][0] / MICRO, docs=tuple(docs))
 
 
-def save_call(schema: str, docs: Sequence[Doc], drop: Collection[tuple[str, str]]) -> Call:
+def save_call(schema: str, docs: Sequence[Doc], drop: Collection[tuple[str, str]], *, in_tx: bool = False) -> Call:
     """`Store.save`."""
-    return Call(
-        filled(SQL.save, schema), (docs_json(docs), to_json([{"kind": kind, "name": name} for kind, name in drop]))
-    )
+    dropped = to_json([{"kind": kind, "name": name} for kind, name in drop])
+    return Call(filled(SQL.save, schema), (docs_json(docs), dropped, in_tx))
 
 
 def docs_json(docs: Sequence[Doc]) -> str:

@@ -63,7 +63,7 @@ class PostgresTx:
     def save(self, docs: Sequence[Doc], drop: Collection[tuple[str, str]] = ()) -> Start[None]:
         def start(anchor: object) -> Steps[None]:
             yield from self._find_schema(anchor)
-            yield statements.save_call(self._target.quoted, docs, drop)
+            yield statements.save_call(self._target.quoted, docs, drop, in_tx=True)
 
         return start
 

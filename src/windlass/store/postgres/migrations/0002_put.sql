@@ -1,6 +1,8 @@
 -- Jobs, marks and documents in. `shapes` points into `known`: what the jobs of one put have in common is sent once.
 
-CREATE FUNCTION save_docs(given json, dropped json) RETURNS void LANGUAGE plpgsql AS $$
+-- Write and drop documents. One that another open transaction is changing is waited for within the user's transaction
+-- (`in_tx`); else it is a conflict at once: who fires schedules goes on with the others.
+CREATE FUNCTION save_docs(given json, dropped json, in_tx boolean) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     doc record;
     stored bigint;
@@ -8,7 +10,12 @@ BEGIN
     FOR doc IN SELECT * FROM json_to_recordset(given) AS d (kind text, name text, version bigint, body text, due bigint,
         gone boolean) ORDER BY 1, 2
     LOOP
-        IF doc.gone THEN
+        IF NOT in_tx AND doc.version > 0 THEN
+            PERFORM 1 FROM docs WHERE kind = doc.kind AND name = doc.name AND version = doc.version FOR UPDATE SKIP LOCKED;
+        END IF;
+        IF NOT in_tx AND doc.version > 0 AND NOT FOUND THEN
+            NULL;
+        ELSIF doc.gone THEN
             DELETE FROM docs WHERE kind = doc.kind AND name = doc.name AND version = doc.version;
         ELSIF doc.version = 0 THEN  -- versions count from the moment that it was made: none comes twice
             INSERT INTO docs VALUES (doc.kind, doc.name, now_micros(), decode(doc.body, 'base64'), doc.due)
@@ -19,6 +26,11 @@ BEGIN
         END IF;
         IF NOT FOUND THEN
             SELECT version INTO stored FROM docs WHERE kind = doc.kind AND name = doc.name;
+            IF stored = doc.version THEN
+                RAISE EXCEPTION USING ERRCODE = 'WL002', MESSAGE = format(
+                    '%s %L is being changed by a transaction that is still open: try again when it has ended',
+                    doc.kind, doc.name);
+            END IF;
             RAISE EXCEPTION USING ERRCODE = 'WL002', MESSAGE = format(
                 '%s %L is at version %s, not %s: it was changed meanwhile. Read it again and repeat the change',
                 doc.kind, doc.name, coalesce(stored, 0), doc.version);
@@ -268,7 +280,7 @@ BEGIN
     END IF;
     -- After what may turn out to be pending: then nothing at all is written.
     IF docs_given IS NOT NULL THEN
-        PERFORM save_docs(docs_given, NULL);
+        PERFORM save_docs(docs_given, NULL, in_tx);
     END IF;
     IF cardinality(inserted) + cardinality(answer.at) < cardinality(ids) THEN
         -- Ids that came twice in this put, or that another put brought at this very moment.

@@ -107,8 +107,8 @@ BEGIN
     RETURN most - left_ + n;
 END $$;
 
-CREATE FUNCTION save(given json, dropped json) RETURNS void LANGUAGE plpgsql
+CREATE FUNCTION save(given json, dropped json, in_tx boolean) RETURNS void LANGUAGE plpgsql
 SET search_path = {schema}, pg_temp SET lock_timeout = '1s' AS $$
 BEGIN
-    PERFORM save_docs(given, dropped);
+    PERFORM save_docs(given, dropped, in_tx);
 END $$;
