@@ -26,7 +26,7 @@ MOST = 64 * 1024
 OPERATORS = ("==", "!=", "<", "<=", ">", ">=", "in", "prefix", "exists")
 
 REMEMBERED = 7 * 86_400.0
-"""Seconds that the store remembers the jobs of an event whose id was given, beyond their own retention."""
+"""Seconds that the store remembers the jobs of an event that may come again, beyond their own retention."""
 
 EVENTS = uuid.UUID("c1a5b3de-5a53-4f8e-8a0c-4d1c7a0b5f2e")
 """The namespace of the ids of jobs that events make."""
@@ -37,13 +37,15 @@ one, or operators: `{"total": {">=": 100}}`."""
 
 
 class Event(Struct, frozen=True, kw_only=True):
-    """Something that happened. `payload` is JSON."""
+    """Something that happened. `payload` is JSON. `remember`: seconds for which it is known what it made."""
 
     id: str
     topic: str
     payload: bytes
     known: bool = False
     """Whether its id was given, so that it may have been published before."""
+
+    remember: float = 0.0
 
 
 class Subscription(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -247,7 +249,7 @@ def new_job(call: Call, id: str, vault: Vault, *, fresh: bool) -> NewJob:
 
 def marks_of(subscription: Subscription, event: Event, payload: object, id: str) -> list[Mark]:
     """What keeps a repeated event, or one too many of its key, from making a job."""
-    marks = [Mark(key=f"event:{id}", job=id, ttl=REMEMBERED)] if event.known else []
+    marks = [Mark(key=f"event:{id}", job=id, ttl=event.remember)] if event.remember else []
     if subscription.throttle is not None:
         marks.append(Mark(key=f"throttle:{key_id(subscription, payload)}", job=id, ttl=subscription.throttle))
     return marks

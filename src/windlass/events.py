@@ -100,8 +100,8 @@ class Events:
         self, topic: str, payload: Any, *, id: str | None = None, retain: Seconds | None = None, tx: Tx = None
     ) -> Published:
         """See `App.publish`."""
-        happened = self._event(topic, payload, id)
         keep = None if retain is None else options.seconds("retain", retain, above_zero=True)
+        happened = self._event(topic, payload, id, keep)
         work = partial(self._publish, happened, keep, tx is not None)
         return self._access.do(work, tx, late=unknown(happened))
 
@@ -109,17 +109,19 @@ class Events:
         self, topic: str, payload: Any, *, id: str | None = None, retain: Seconds | None = None, tx: Tx = None
     ) -> Published:
         """See `App.apublish`."""
-        happened = self._event(topic, payload, id)
         keep = None if retain is None else options.seconds("retain", retain, above_zero=True)
+        happened = self._event(topic, payload, id, keep)
         work = partial(self._publish, happened, keep, tx is not None)
         return await self._access.ado(work, tx, late=unknown(happened))
 
-    def _event(self, topic: str, payload: Any, id: str | None) -> Event:
+    def _event(self, topic: str, payload: Any, id: str | None, keep: float | None) -> Event:
+        again = id is not None or keep is not None
         return Event(
             id=str(uuid7()) if id is None else options.name("an event's id", id),
             topic=event.topic(topic),
             payload=values.encode(payload, "payload", self._limit),
             known=id is not None,
+            remember=max(event.REMEMBERED, keep or 0.0) if again else 0.0,
         )
 
     def _publish(self, happened: Event, keep: float | None, in_tx: bool) -> Work[Published]:
@@ -230,7 +232,7 @@ class Events:
         try:
             found = msgspec.json.decode(doc.body, type=Retained)
             payload = self._vault.open(found.payload, f"event:{found.id}", found.topic, "payload")
-            return Event(id=found.id, topic=found.topic, payload=payload, known=True)
+            return Event(id=found.id, topic=found.topic, payload=payload, known=True, remember=event.REMEMBERED)
         except (DecodeError, msgspec.MsgspecError, ValueError) as error:
             logger.warning("the retained event %s cannot be read, and is left out: %s", doc.name, error)
             return None
