@@ -10,6 +10,8 @@ from typing import Any
 import aio_pika
 import aiomqtt
 import nats
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from confluent_kafka import Producer
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from redis.asyncio import Redis as RedisClient
@@ -25,10 +27,11 @@ PROPERTIES: Any = Properties
 class Kind:
     """One queue, stream, topic, channel or folder of its own, and the name of the source that reads it.
 
-    `watched`: `left` may be asked while the source is read.
+    `watched`: `left` may be asked while the source is read. `durable`: its server keeps messages over a restart.
     """
 
     watched = True
+    durable = True
 
     def __init__(self, folder: Path) -> None:
         self.name = f"place{uuid.uuid4().hex[:12]}"
@@ -36,8 +39,8 @@ class Kind:
         self.folder = folder
 
     @property
-    def server(self) -> Server:
-        """What may be restarted."""
+    def server(self) -> Any:
+        """A `Server`, if it is durable; anything with a port and a URL."""
         raise NotImplementedError
 
     @property
@@ -157,6 +160,7 @@ class MqttKind(Kind):
         """The session collects from its first connection on, so there has to be one."""
         feed = MqttFeed(parse(self.url), self.reader)
         await feed.open()
+        await asyncio.wait(feed._helpers, return_when=asyncio.FIRST_COMPLETED)
         await feed.close()
 
     async def publish(self, bodies: Sequence[bytes], ids: Sequence[str] = ()) -> None:
@@ -177,10 +181,64 @@ class MqttKind(Kind):
         return len(found)
 
 
+class MockKafka:
+    """The broker that librdkafka, Kafka's client in C, has inside for its own tests: it speaks the protocol, groups and
+    offsets included, and keeps messages in memory."""
+
+    def __init__(self) -> None:
+        self.producer: Any = Producer({"test.mock.num.brokers": 1, "log_level": 0})
+        (broker,) = self.producer.list_topics(timeout=30).brokers.values()
+        self.port: int = broker.port
+
+    @property
+    def url(self) -> str:
+        return f"kafka://127.0.0.1:{self.port}/"
+
+
+@functools.cache
+def mock_kafka() -> MockKafka:
+    """The Kafka of all tests in this process."""
+    return MockKafka()
+
+
+PARTITIONS = 4
+"""Of each of its topics."""
+
+
+class KafkaKind(Kind):
+    durable = False
+
+    @property
+    def server(self) -> Any:
+        return mock_kafka()
+
+    async def prepare(self) -> None:
+        await asyncio.to_thread(self.server.producer.list_topics, self.name)
+
+    async def publish(self, bodies: Sequence[bytes], ids: Sequence[str] = ()) -> None:
+        for body in bodies:
+            self.server.producer.produce(self.name, body, key=body[-1:])
+        await asyncio.to_thread(self.server.producer.flush)
+
+    async def left(self) -> int:
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=f"127.0.0.1:{self.server.port}", group_id=self.reader, enable_auto_commit=False
+        )
+        await consumer.start()
+        try:
+            places = [TopicPartition(self.name, number) for number in range(PARTITIONS)]
+            consumer.assign(places)
+            ends = await consumer.end_offsets(places)
+            return sum([end - (await consumer.committed(place) or 0) for place, end in ends.items()])
+        finally:
+            await consumer.stop()
+
+
 KINDS: Mapping[str, type[Kind]] = {
     "amqp": AmqpKind,
+    "kafka": KafkaKind,
     "mqtt": MqttKind,
     "nats": NatsKind,
     "redis": RedisKind,
 }
-"""Those that promise that each message is one job, and have a server that can fail."""
+"""Those that promise that each message is one job, and have a server."""

@@ -94,7 +94,7 @@ def numbers(*bounds: int) -> list[bytes]:
 async def test_each_message_is_one_job(kind: Kind, tmp_path: Path) -> None:
     shop = Shop(kind, tmp_path)
     await kind.prepare()
-    async with shop.reading(), shop.reading():
+    async with shop.reading():
         await kind.publish(numbers(30))
         await shop.have(30)
         await kind.publish(numbers(30, 40))
@@ -127,17 +127,17 @@ async def test_death_between_store_and_acknowledgement(kind: Kind, tmp_path: Pat
     await shop.app.aclose()
 
 
-async def test_restart_of_the_broker(kind: Kind, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    shop = Shop(kind, tmp_path)
-    await kind.prepare()
+async def test_restart_of_the_broker(durable: Kind, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    shop = Shop(durable, tmp_path)
+    await durable.prepare()
     with caplog.at_level(logging.INFO, "windlass.source"):
         async with shop.reading():
-            await kind.publish(numbers(10))
+            await durable.publish(numbers(10))
             await shop.have(10)
-            await asyncio.to_thread(kind.server.restart)
-            await kind.publish(numbers(10, 20))
+            await asyncio.to_thread(durable.server.restart)
+            await durable.publish(numbers(10, 20))
             await shop.have(20)
-            if kind.watched:
+            if durable.watched:
                 await shop.nothing_left()
     await shop.nothing_left()
     assert await shop.numbers() == list(range(20))

@@ -60,7 +60,8 @@ class AmqpFeed(Feed):
         return found
 
     async def acknowledge(self, messages: Sequence[Message]) -> None:
-        await messages[-1].handle.ack(multiple=True)
+        if left := [message for message in messages if not message.handle.processed]:
+            await left[-1].handle.ack(multiple=True)
 
     async def refuse(self, messages: Sequence[Message]) -> None:
         for message in messages:

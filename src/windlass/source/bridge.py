@@ -11,7 +11,7 @@ from typing import Protocol
 from windlass.config import complaint
 from windlass.errors import StoreUnavailable
 from windlass.model import NewJob, State
-from windlass.source.feed import Feed, Message
+from windlass.source.feed import Feed
 from windlass.source.intake import Intake
 from windlass.source.turn import Turn
 from windlass.store.contract import Store
@@ -28,8 +28,8 @@ WAIT = 1.0
 PATIENCE = 15.0
 """Seconds that connecting and acknowledging may take."""
 
-PARTING = 5.0
-"""Seconds that a bridge which stops has to finish its batch and to disconnect."""
+PARTING, CLOSING = 6.0, 4.0
+"""Seconds that a bridge which stops has to finish its batch and to disconnect; and to disconnect alone."""
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
 """Seconds until the next try after one that failed."""
@@ -114,7 +114,7 @@ class Bridge:
                         return
             finally:
                 with contextlib.suppress(Exception):
-                    async with asyncio.timeout(PARTING / 2):
+                    async with asyncio.timeout(CLOSING):
                         await feed.close()
 
     async def _carry(self, feed: Feed, most: int) -> None:
@@ -124,19 +124,12 @@ class Bridge:
             return
         made = [self._source.intake.job(message, text=feed.text) for message in messages]
         self._room.took(await self._put([job for job, _ in made]))
-        refused = [message for message, (_, whole) in zip(messages, made, strict=True) if not whole]
-        kept = [message for message, (_, whole) in zip(messages, made, strict=True) if whole]
         async with asyncio.timeout(PATIENCE):
-            await self._acknowledge(feed, kept, refused)
-
-    async def _acknowledge(self, feed: Feed, kept: Sequence[Message], refused: Sequence[Message]) -> None:
-        if refused:
-            logger.error(
-                "%d messages of source %s are over max_payload: each is a failed job", len(refused), self._source.name
-            )
-            await feed.refuse(refused)
-        if kept:
-            await feed.acknowledge(kept)
+            if refused := [message for message, (_, whole) in zip(messages, made, strict=True) if not whole]:
+                many, name = len(refused), self._source.name
+                logger.error("%d messages of source %s are over max_payload: each is a failed job", many, name)
+                await feed.refuse(refused)
+            await feed.acknowledge(messages)
 
     async def _put(self, jobs: Sequence[NewJob]) -> int:
         """Store jobs, however long the store cannot be reached; how many are new. Raises what else is wrong."""

@@ -114,8 +114,8 @@ class Feed:
         raise NotImplementedError
 
     async def refuse(self, messages: Sequence[Message]) -> None:
-        """Say that these will never become jobs, before the rest is acknowledged. Where it is the broker's habit, it
-        puts them aside."""
+        """Say of some of these, before they are acknowledged, that their jobs do not hold them: for brokers that put
+        such messages aside."""
 
 
 class Inbox:

@@ -22,6 +22,9 @@ KEPT = 7 * 86_400
 IDENTITY = "message-id"
 PROTOCOL = 5
 KEEPALIVE = 10
+PATIENCE = 60.0
+"""Seconds until a subscription has to be answered."""
+
 REFUSED = 128
 """The first reason code that says no."""
 
@@ -37,7 +40,7 @@ class MqttFeed(Feed):
         self._filter = "/".join(address.path)
         self._client: Any = None
         self._inbox = Inbox()
-        self._pumping: asyncio.Task[None] | None = None
+        self._helpers: list[asyncio.Task[None]] = []
 
     async def open(self) -> None:
         aiomqtt, properties = library("aiomqtt"), library("paho.mqtt.properties").Properties
@@ -61,19 +64,27 @@ class MqttFeed(Feed):
         client._client.manual_ack_set(True)  # aiomqtt acknowledges on receipt, and offers nothing else
         await client.__aenter__()
         self._client = client
-        self._pumping = asyncio.create_task(self._pump())
-        once = library("paho.mqtt.subscribeoptions").SubscribeOptions
-        kept_once = once(qos=1, retainHandling=once.RETAIN_SEND_IF_NEW_SUB)
-        for answer in await client.subscribe(self._filter, options=kept_once):
-            if answer.value >= REFUSED:
-                raise ConnectionError(f"the broker refused the subscription to {self._filter}: {answer}")
+        self._helpers = [asyncio.create_task(self._pump()), asyncio.create_task(self._subscribe())]
+
+    async def _subscribe(self) -> None:
+        """Have the session subscribe; what it holds already comes before the answer, so nobody waits for that."""
+        options = library("paho.mqtt.subscribeoptions").SubscribeOptions
+        kept_once = options(qos=1, retainHandling=options.RETAIN_SEND_IF_NEW_SUB)
+        try:
+            for answer in await self._client.subscribe(self._filter, options=kept_once, timeout=PATIENCE):
+                if answer.value >= REFUSED:
+                    raise ConnectionError(f"the broker refused the subscription to {self._filter}: {answer}")
+        except Exception as error:
+            self._inbox.fail(error)
 
     async def close(self) -> None:
-        if self._pumping is not None:
-            self._pumping.cancel()
+        for helper in self._helpers:
+            helper.cancel()
         if self._client is not None:
             with contextlib.suppress(library("aiomqtt").MqttError):
                 await self._client.__aexit__(None, None, None)
+            if self._client._disconnected.done():
+                self._client._disconnected.exception()  # told already, and else told again in the log
 
     async def read(self, most: int, wait: float) -> Sequence[Message]:
         return await self._inbox.read(most, wait)
@@ -83,9 +94,6 @@ class MqttFeed(Feed):
             qos, number = message.handle
             if qos:
                 self._client._client.ack(number, qos)
-
-    async def refuse(self, messages: Sequence[Message]) -> None:
-        await self.acknowledge(messages)
 
     async def _pump(self) -> None:
         try:

@@ -96,10 +96,6 @@ class NatsFeed(Feed):
             await message.handle.ack()
         await self._client.flush(timeout=5)
 
-    async def refuse(self, messages: Sequence[Message]) -> None:
-        for message in messages:
-            await message.handle.term()
-
     def _message(self, given: Any) -> Message:
         told = given.metadata
         number = told.sequence.stream

@@ -67,9 +67,6 @@ class RedisFeed(Feed):
     async def acknowledge(self, messages: Sequence[Message]) -> None:
         await self._client.xack(self._stream, self.name, *(message.handle for message in messages))
 
-    async def refuse(self, messages: Sequence[Message]) -> None:
-        await self.acknowledge(messages)  # the stream still has them
-
     async def _reclaim(self, most: int) -> list[Message]:
         """Take over what others left behind."""
         answer = await self._client.xautoclaim(self._stream, self.name, self._consumer, int(RECLAIM * 1000), count=most)

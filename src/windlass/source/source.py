@@ -27,6 +27,7 @@ class Transport(NamedTuple):
 
 AMQP = Transport("amqp", "AmqpFeed", "aio_pika", "amqp")
 FOLDER = Transport("folder", "FolderFeed", "watchfiles", "all")
+KAFKA = Transport("kafka", "KafkaFeed", "aiokafka", "kafka")
 MQTT = Transport("mqtt", "MqttFeed", "aiomqtt", "mqtt")
 NATS = Transport("nats", "NatsFeed", "nats", "nats")
 POSTGRES = Transport("postgres", "PostgresFeed", "psycopg", "postgres")
@@ -35,6 +36,7 @@ REDIS = Transport("redis", "RedisFeed", "redis", "redis")
 TRANSPORTS = {
     **dict.fromkeys(("amqp", "amqps"), AMQP),
     "file": FOLDER,
+    **dict.fromkeys(("kafka", "kafka+ssl"), KAFKA),
     **dict.fromkeys(("mqtt", "mqtts"), MQTT),
     **dict.fromkeys(("nats", "nats+tls"), NATS),
     **dict.fromkeys(("postgres", "postgresql"), POSTGRES),
