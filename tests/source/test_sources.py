@@ -41,6 +41,25 @@ def test_a_source_is_named_after_its_task(app: App) -> None:
     assert app.source(URL, task=order, name="more").name == "more"
 
 
+URLS = (
+    "amqp://user:pass@host/shop/orders",
+    "file:///spool",
+    "kafka://one:9092,two:9092/orders?sasl=PLAIN",
+    "mqtt://host/shop/+/orders/#",
+    "nats://host/ORDERS?subject=orders.eu.>",
+    "postgresql://host/shop/orders",
+    "rediss://host/2/orders",
+)
+
+
+@pytest.mark.parametrize("url", URLS)
+def test_sources_are_declared_where_no_event_loop_runs(app: App, url: str) -> None:
+    @app.task
+    def order(number: int) -> None: ...
+
+    assert app.source(url, task=order).feed().address.last in {"orders", "spool", "ORDERS", "#"}
+
+
 @pytest.mark.parametrize(
     ("url", "said"),
     [

@@ -5,7 +5,6 @@ large is rejected, so that a dead-letter exchange of the queue gets it. The queu
 owner's business.
 """
 
-import contextlib
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -80,8 +79,7 @@ class AmqpFeed(Feed):
         )
 
     def _closed(self, _: Any, error: BaseException | None = None) -> None:
-        with contextlib.suppress(RuntimeError):
-            self._inbox.fail(error)
+        self._inbox.fail(error)
 
     def _cancelled(self, *_: Any) -> None:
         self._inbox.fail(ConnectionError("the broker ended this consumer: its queue was deleted, or has moved"))

@@ -1,6 +1,8 @@
 """What a transport has to offer a bridge: connect, read a batch, acknowledge it. And what all of them need for that."""
 
 import asyncio
+import contextlib
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import import_module
@@ -119,38 +121,34 @@ class Feed:
 
 
 class Inbox:
-    """What a library pushes, until it is read."""
+    """What a library pushes, until it is read. May be made outside of an event loop."""
 
     def __init__(self) -> None:
-        self._queue: asyncio.Queue[Message] = asyncio.Queue()
-        self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._messages: deque[Message] = deque()
+        self._error: Exception | None = None
+        self._rung = asyncio.Event()
 
     def put(self, message: Message) -> None:
         """Take a message."""
-        self._queue.put_nowait(message)
+        self._messages.append(message)
+        self._rung.set()
 
     def fail(self, error: BaseException | None) -> None:
         """The connection is gone: whoever reads is told."""
-        if not self._failed.done():
-            self._failed.set_exception(error or ConnectionError("the connection was closed"))
-            self._failed.exception()  # it may be that nobody reads any more
+        told = error if isinstance(error, Exception) else ConnectionError("the connection was closed")
+        self._error = self._error or told
+        self._rung.set()
 
     async def read(self, most: int, wait: float) -> list[Message]:
         """As `Feed.read`."""
-        if self._failed.done():
-            self._failed.result()
-        found: list[Message] = []
-        if self._queue.empty():
-            first = asyncio.create_task(self._queue.get())
-            ends: set[asyncio.Future[Any]] = {first, self._failed}
-            await asyncio.wait(ends, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
-            if not first.done():
-                first.cancel()
-                return found
-            found.append(first.result())
-        while len(found) < most and not self._queue.empty():
-            found.append(self._queue.get_nowait())
-        return found
+        if not (self._messages or self._error):
+            self._rung.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await self._rung.wait()
+        if self._error:
+            raise self._error
+        return [self._messages.popleft() for _ in range(min(most, len(self._messages)))]
 
 
 def plain(value: Any) -> Any:
