@@ -59,7 +59,6 @@ KINDS: dict[str, Callable[[Path], str]] = {
 PAIRS = [
     ("sqlite", "sqlite"),
     ("sqlite", "postgres"),
-    ("sqlite", "redis"),
     ("postgres", "redis"),
     ("redis", "postgres"),
 ]
