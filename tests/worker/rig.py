@@ -7,7 +7,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -116,6 +116,7 @@ class Rig:
         for worker in self._workers:
             if worker.poll() is None:
                 for one in psutil.Process(worker.pid).children(recursive=True):
-                    one.kill()
+                    with suppress(psutil.NoSuchProcess):
+                        one.kill()
                 worker.kill()
             worker.wait()
