@@ -11,7 +11,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 
 LAYERS = [
     {"model", "errors", "clock", "values", "machine", "secret", "wall"},
-    {"codec", "policy", "context", "event", "options", "schedule", "timing", "vault"},
+    {"codec", "policy", "context", "follow", "event", "options", "schedule", "timing", "vault"},
     {"store.contract", "store.queries"},
     {"store", "config"},
     {"access", "blocking", "move", "task", "jobs", "schedules", "events"},

@@ -26,7 +26,7 @@ from windlass.source.source import MAX_READY, Source
 from windlass.source.verify import Verify
 from windlass.source.webhook import MAX_SIZE, Webhooks, make_route
 from windlass.store.contract import Store
-from windlass.task import AsyncTask, Bound, SyncTask, Task, Tx, is_coroutine
+from windlass.task import AsyncTask, Bound, Followers, SyncTask, Task, Tx, is_coroutine
 from windlass.timing import Rule
 from windlass.vault import Vault
 from windlass.worker.embedded import embedded
@@ -110,6 +110,9 @@ class App:
         executor: Executor = "auto",
         timeout: Seconds | None = None,
         retry: Retry | int | None = None,
+        on_success: Followers | None = None,
+        on_failure: Followers | None = None,
+        on_final: Followers | None = None,
     ) -> Decorator: ...
 
     def task(self, fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:

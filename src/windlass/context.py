@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from windlass import policy
 from windlass.errors import ConfigError
+from windlass.follow import parent_of
 from windlass.model import Claim, Progress
 
 logger = logging.getLogger("windlass.job")
@@ -54,6 +55,11 @@ class Context:
         self.state = state
         self.cancelled = False
         self._report = report
+
+    @property
+    def parent(self) -> str | None:
+        """The id of the job that this one follows (`using(on_success=…)`): `app.jobs.get(current().parent)`."""
+        return parent_of(self.job.id) if self.job else None
 
     @property
     def attempt(self) -> int:

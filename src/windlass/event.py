@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from windlass import options, values
+from windlass import follow, options, values
 from windlass.errors import ConfigError, DecodeError
 from windlass.model import Mark, NewJob
 from windlass.schedule import Call, open_call, seal_call
@@ -221,14 +221,12 @@ def job_id(event: str, subscription: str) -> str:
 
 def call_with(subscription: Subscription, event: Event, vault: Vault) -> Call:
     """What a subscription enqueues for an event, not sealed. Raises `DecodeError`."""
-    _, stored = open_call(subscription.name, subscription.call, vault)
-    own = options.read_options(stored)
+    call = open_call(subscription.name, subscription.call, vault)
+    own = options.read_options(call.options)
     meta = {**own.meta, "topic": event.topic, "event": event.id}
     name = subscription.parameter
     args = b"{}" if name is None else b'{"' + name.encode() + b'":' + event.payload + b"}"
-    return msgspec.structs.replace(
-        subscription.call, args=args, options=values.to_bytes(msgspec.structs.replace(own, meta=meta))
-    )
+    return msgspec.structs.replace(call, args=args, options=values.to_bytes(msgspec.structs.replace(own, meta=meta)))
 
 
 def new_job(call: Call, id: str, vault: Vault, *, fresh: bool) -> NewJob:
@@ -243,6 +241,7 @@ def new_job(call: Call, id: str, vault: Vault, *, fresh: bool) -> NewJob:
         expires_in=call.expires_in,
         tags=call.tags,
         options=None if own is None else vault.seal(own, id, call.task, "options"),
+        follow=follow.sealed(call.follow, id, vault),
         fresh=fresh,
     )
 

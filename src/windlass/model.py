@@ -79,7 +79,8 @@ class Failure(Struct, frozen=True, kw_only=True):
 class NewJob(Discreet, frozen=True, kw_only=True, gc=False):
     """One request to run a task, before a store has it. `delay` and `expires_in` are seconds from the store's now.
 
-    `fresh`: the id was made for this very put, so a store need not look for it among finished jobs.
+    `fresh`: the id was made for this very put, so a store need not look for it among finished jobs. `follow`: the jobs
+    that its end makes, as `windlass.follow` writes them.
     """
 
     id: str
@@ -95,6 +96,7 @@ class NewJob(Discreet, frozen=True, kw_only=True, gc=False):
     options: bytes | None = None
     fresh: bool = False
     past: "Past | None" = None
+    follow: bytes | None = None
 
 
 class Past(Struct, frozen=True, kw_only=True):
@@ -296,6 +298,7 @@ class JobRecord(Discreet, frozen=True, kw_only=True):
     unique: str | None = None
     tags: tuple[str, ...] = ()
     attempts: tuple[Attempt, ...] = ()
+    follow: bytes | None = None
 
 
 class Filter(Struct, frozen=True, kw_only=True):

@@ -157,6 +157,7 @@ def as_new(job: JobRecord, now: float) -> NewJob:
         unique=job.unique,
         tags=job.tags,
         options=job.options,
+        follow=job.follow,
         past=Past(
             enqueued_at=job.enqueued_at,
             started_at=job.started_at,

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from windlass import options, values
+from windlass import follow, options, values
 from windlass.errors import ConfigError, DecodeError
 from windlass.model import Mark, NewJob
 from windlass.timing import Rule
@@ -34,7 +34,7 @@ FIRES = uuid.UUID("5e0e7d5c-6b0c-4a3f-9f0e-6a5d2b0f3c11")
 
 
 class Call(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a schedule enqueues. `args` and `options` are sealed under the schedule's name where payloads are."""
+    """What a schedule enqueues. `args`, `options` and followers are sealed, where payloads are, under its name."""
 
     task: str
     args: bytes
@@ -43,6 +43,7 @@ class Call(Struct, frozen=True, kw_only=True, omit_defaults=True):
     expires_in: float | None = None
     tags: tuple[str, ...] = ()
     options: bytes | None = None
+    follow: bytes | None = None
 
 
 class Plan(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -222,18 +223,19 @@ def fire_id(name: str, tick: float) -> str:
 
 def make_job(name: str, call: Call, tick: float, vault: Vault, id: str | None = None) -> NewJob:
     """The job of one tick, or with an id of its own, one beside the ticks. Raises `DecodeError`."""
-    args, stored = open_call(name, call, vault)
+    opened = open_call(name, call, vault)
     id = fire_id(name, tick) if id is None else id
-    own = values.to_bytes(replace(options.read_options(stored), schedule=name, tick=tick))
+    own = values.to_bytes(replace(options.read_options(opened.options), schedule=name, tick=tick))
     return NewJob(
         id=id,
         task=call.task,
-        args=vault.seal(args, id, call.task, "args"),
+        args=vault.seal(opened.args, id, call.task, "args"),
         queue=call.queue,
         priority=call.priority,
         expires_in=call.expires_in,
         tags=call.tags,
         options=vault.seal(own, id, call.task, "options"),
+        follow=follow.sealed(opened.follow, id, vault),
     )
 
 
@@ -249,15 +251,18 @@ def seal_call(name: str, call: Call, vault: Vault) -> Call:
         call,
         args=vault.seal(call.args, place(name), call.task, "args"),
         options=None if own is None else vault.seal(own, place(name), call.task, "options"),
+        follow=follow.sealed(call.follow, place(name), vault),
     )
 
 
-def open_call(name: str, call: Call, vault: Vault) -> tuple[bytes, bytes | None]:
-    """The arguments and the options of a schedule's call. Raises `DecodeError`."""
+def open_call(name: str, call: Call, vault: Vault) -> Call:
+    """A schedule's call, not sealed. Raises `DecodeError`."""
     own = call.options
-    return (
-        vault.open(call.args, place(name), call.task, "args"),
-        None if own is None else vault.open(own, place(name), call.task, "options"),
+    return replace(
+        call,
+        args=vault.open(call.args, place(name), call.task, "args"),
+        options=None if own is None else vault.open(own, place(name), call.task, "options"),
+        follow=follow.opened(call.follow, place(name), vault),
     )
 
 

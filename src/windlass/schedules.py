@@ -10,7 +10,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 from uuid_utils import uuid7
 
-from windlass import options, schedule
+from windlass import follow, options, schedule
 from windlass.access import Access
 from windlass.blocking import twin
 from windlass.codec import show
@@ -334,8 +334,8 @@ class Schedules:
     def _shown(self, name: str, course: Course, now: float) -> Schedule:
         plan = course.plan
         try:
-            args, stored = schedule.open_call(name, plan.call, self._vault)
-            shown = hide(show(args), options.read_options(stored).secret)
+            call = schedule.open_call(name, plan.call, self._vault)
+            shown = hide(show(call.args), options.read_options(call.options).secret)
         except DecodeError:
             shown = {ENCRYPTED: ENCRYPTED}
         return Schedule(
@@ -411,6 +411,7 @@ def as_call(new: NewJob, vault: Vault) -> Call:
         expires_in=new.expires_in,
         tags=new.tags,
         options=None if own is None else vault.open(own, new.id, new.task, "options"),
+        follow=follow.opened(new.follow, new.id, vault),
     )
 
 

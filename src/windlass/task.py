@@ -5,13 +5,13 @@ import sys
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Generic, ParamSpec, Protocol, Self, TypeVar
+from typing import Any, Generic, ParamSpec, Protocol, Self, TypeVar, Union
 
 from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
 from uuid_utils import uuid7
 
-from windlass import options
+from windlass import follow, options
 from windlass.codec import Shape
 from windlass.errors import CallError, ConfigError
 from windlass.jobs import Job
@@ -39,6 +39,7 @@ class Call(Struct, frozen=True, kw_only=True):
     tags: tuple[str, ...] = ()
     id: str | None = None
     tx: Tx = None
+    followers: tuple[tuple[str, NewJob], ...] = ()
     options: Options = options.NONE
     stored_options: bytes | None = None
 
@@ -48,6 +49,10 @@ class Bound(Struct, Generic[R_co], frozen=True, gc=False):
 
     new: NewJob
     task: "Task[..., R_co]"
+
+
+Followers = Union["Task[..., Any]", Bound[Any], Sequence[Union["Task[..., Any]", Bound[Any]]]]
+"""What runs when a job is over: tasks, if they need no arguments, else bound calls; one or several."""
 
 
 class Enqueuer(Protocol):
@@ -86,6 +91,9 @@ class Task(Generic[P, R_co]):
         executor: Executor = "auto",
         timeout: Seconds | None = None,
         retry: Retry | int | None = None,
+        on_success: Followers | None = None,
+        on_failure: Followers | None = None,
+        on_final: Followers | None = None,
     ) -> None:
         refuse_no_function(fn)
         self.name = options.name("a task name", name_of(fn) if name is None else name)
@@ -96,7 +104,11 @@ class Task(Generic[P, R_co]):
         self.retry = Retry() if retry is None else options.retry(retry)
         self.shape = Shape(fn, self.name)
         self.app = app
-        self._call = Call(queue=options.name("a queue", queue), priority=options.priority(priority))
+        self._call = Call(
+            queue=options.name("a queue", queue),
+            priority=options.priority(priority),
+            followers=followers(app, on_success, on_failure, on_final, ()),
+        )
         self.__name__, self.__qualname__ = fn.__name__, fn.__qualname__
         self.__module__, self.__doc__ = fn.__module__, fn.__doc__
         self.__wrapped__ = fn
@@ -151,6 +163,9 @@ class Task(Generic[P, R_co]):
         tags: Iterable[str] | None = None,
         meta: Mapping[str, Any] | None = None,
         id: str | None = None,
+        on_success: Followers | None = None,
+        on_failure: Followers | None = None,
+        on_final: Followers | None = None,
         tx: Tx = None,
     ) -> Self:
         """This task with options for its next calls; those not given stay. Raises `ConfigError` for wrong ones.
@@ -159,8 +174,9 @@ class Task(Generic[P, R_co]):
         time zone. `unique` admits one live job of this task per key; while it lives, enqueueing again returns it.
         `timeout=None` means no timeout. `retry=3` changes the attempts alone, a `Retry` replaces the task's; its
         backoff is seconds here. `meta` is free data for hooks and for people. `id` makes repeating the call safe:
-        however often, it stores one job. `tx` is a connection or session of your own (or a Django alias) whose open
-        transaction the job becomes part of: it exists if and when you commit.
+        however often, it stores one job. `on_success`, `on_failure` and `on_final` are tasks, or bound calls, that run
+        when the job is over; `current().parent` is its id there. `tx` is a connection or session of your own (or a
+        Django alias) whose open transaction the job becomes part of: it exists if and when you commit.
         """
         old = self._call
         changes: dict[str, Any] = {
@@ -174,6 +190,9 @@ class Task(Generic[P, R_co]):
         }
         changed = replace(old, **{key: value for key, value in changes.items() if value is not None})
         changed = replace(changed, **options.start(delay=delay, run_at=run_at, run_after=run_after))
+        if not (on_success is None and on_failure is None and on_final is None):
+            after = followers(self.app, on_success, on_failure, on_final, old.followers)
+            changed = replace(changed, followers=after)
         if retry is not None or timeout is not UNSET or meta is not None:
             own = Options(
                 retry=old.options.retry if retry is None else options.as_override(retry),
@@ -225,6 +244,7 @@ class Task(Generic[P, R_co]):
             tags=call.tags,
             options=own,
             fresh=call.id is None,
+            follow=follow.write(call.followers, id, vault, self.app.max_payload) if call.followers else None,
         )
 
     def _stored_options(self) -> bytes | None:
@@ -267,6 +287,44 @@ def parameter_of(task: Task[..., Any], what: str) -> str | None:
             "a default"
         )
     return options.name("a parameter", given[0].name) if given else None
+
+
+def followers(
+    app: Enqueuer,
+    on_success: Followers | None,
+    on_failure: Followers | None,
+    on_final: Followers | None,
+    before: Sequence[tuple[str, NewJob]],
+) -> tuple[tuple[str, NewJob], ...]:
+    """The jobs that follow, each with the ends that make it; for what is None, those of `before`.
+
+    Raises `ConfigError`.
+    """
+    found: list[tuple[str, NewJob]] = []
+    given = (("on_success", follow.SUCCESS, on_success), ("on_failure", follow.FAILURE, on_failure))
+    for what, on, value in (*given, ("on_final", follow.FINAL, on_final)):
+        if value is None:
+            found += [one for one in before if one[0] == on]
+        else:
+            several = value if isinstance(value, Sequence) else (value,)
+            found += [(on, follower(app, what, one)) for one in several]
+    return tuple(found)
+
+
+def follower(app: Enqueuer, what: str, value: object) -> NewJob:
+    """The job of one task or bound call that follows another. Raises `ConfigError`."""
+    call = value.bind() if isinstance(value, Task) else value
+    if not isinstance(call, Bound):
+        raise ConfigError(f"expected a task, or a call made by task.bind(…), for {what}; {options.short(value)} came")
+    job = call.new
+    if call.task.app is not app:
+        raise ConfigError(f"{call.task} belongs to another app: {what} takes tasks of the same one")
+    wrong = [name for name, given in (("id", not job.fresh), ("unique", job.unique), ("run_at", job.run_at)) if given]
+    if wrong:
+        raise ConfigError(f"{what} got a call with {wrong[0]}=, which is for calls that are made at once; use delay=")
+    if follow.depth(job.follow) >= follow.GENERATIONS:
+        raise ConfigError(f"{what}: at most {follow.GENERATIONS} jobs may follow one another")
+    return job
 
 
 USING = inspect.signature(Task.using).parameters.keys() - {"self"}

@@ -31,6 +31,7 @@ MARK = "sealed:"
 
 ENTRY = re.compile(r"([A-Za-z0-9_.-]{1,64}):([A-Za-z0-9+/_-]+=*)")
 SEALED = re.compile(rf"{MARK}([A-Za-z0-9_.-]{{1,64}}):([A-Za-z0-9_=-]*)")
+ENDS = re.compile(r"\.\d+[sfc](?=\.\d+(?:\.|$))")
 EXPECTED = "expected keys as in 'k1:BASE64,unique:BASE64', 32 bytes each (`windlass keygen` makes some)"
 
 
@@ -60,6 +61,7 @@ class Vault:
         """A value as it is stored with a job."""
         if not self.seals:
             return data
+        id = origin(id)
         nonce = os.urandom(NONCE)
         body = self._cipher(of_job(self._keys[self._first], id)).encrypt(nonce, data, place(id, task, field))
         return f"{MARK}{self._first}:".encode() + base64.urlsafe_b64encode(nonce + body)
@@ -74,6 +76,7 @@ class Vault:
                 "were stored before it had keys, add 'plain' to the end of its keys, and retry the job"
             )
         name, body = split(data)
+        id = origin(id)
         if name not in self._keys:
             known = f"this process has only {', '.join(self._keys)}" if self._keys else "this process has no keys"
             raise DecodeError(
@@ -197,6 +200,12 @@ def split(data: bytes) -> tuple[str, bytes]:
     except binascii.Error:
         pass
     raise DecodeError("a stored value of this job begins as encrypted ones do, but is none: it was cut or changed")
+
+
+def origin(id: str) -> str:
+    """What a job's values are bound to: its id, without the ends of the jobs that it follows. They are sealed when the
+    first of those is enqueued, and by then nobody knows how it will end (`ID.1s.0` is sealed as `ID.0`)."""
+    return ENDS.sub("", id) if "." in id else id
 
 
 def of_job(key: bytes, id: str) -> bytes:

@@ -11,6 +11,10 @@ and tags are `[A-Za-z0-9_.-]{1,128}`.
 at each start) and of that runner's exchange `seq`. Writes about an attempt carry (id, fence, seq) and are checked
 against what the job has, with the job still running. The first outcome of a fence stands; repeating it is accepted
 and changes nothing; any other write is refused and changes nothing.
+
+*Followers.* In the commit in which a job ends, whoever ends it, the store places the jobs that its `follow` names for
+that end, under ids made of the job's, its fence, the letter of the end and their place (`windlass.follow`); where there
+is such a job already, it is not placed again. A deleted job has not ended. What is no such text names none.
 """
 
 from collections.abc import Collection, Mapping, Sequence

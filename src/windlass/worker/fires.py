@@ -174,12 +174,12 @@ class Fires:
             await self._set_aside(doc)
             return None
         try:
-            args, own = schedule.open_call(doc.name, call, self._vault)
+            opened = schedule.open_call(doc.name, call, self._vault)
         except DecodeError as error:  # perhaps another worker has the key
             logger.error("a debounced event for %s waits: %s", call.task, error)
             return None
         id = str(uuid.uuid5(event.EVENTS, f"{doc.name}\n{doc.version}"))
-        return event.new_job(replace(call, args=args, options=own), id, self._vault, fresh=False)
+        return event.new_job(opened, id, self._vault, fresh=False)
 
 
 def look(one: Due, now: float, busy: AbstractSet[str]) -> Fire | None:

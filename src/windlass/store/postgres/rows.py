@@ -10,7 +10,7 @@ from windlass.store.rows import MICRO, read_ending, read_failure, read_progress,
 
 COLUMNS = (
     "id, task, queue, priority, state, args, options, attempt, lost, fence, runner, enqueued_at, run_at, started_at, "
-    "finished_at, expires_at, cancelling, reason, result, progress, unique_key, tags, attempts"
+    "finished_at, expires_at, cancelling, reason, result, progress, unique_key, tags, attempts, follow"
 )
 WIDTH = COLUMNS.count(",") + 1
 
@@ -41,6 +41,7 @@ def read_job(row: Sequence[Any]) -> JobRecord:
         unique=row[20],
         tags=tuple(row[21] or ()),
         attempts=tuple(read_attempt(text) for text in row[22] or ()),
+        follow=encoded(row[23]),
     )
 
 

@@ -134,6 +134,7 @@ def shapes_of(jobs: Sequence[NewJob]) -> tuple[list[tuple[Any, ...]], list[int] 
             job.expires_in,
             job.options,
             job.tags,
+            job.follow,
             job.past,
         )
         if shape != last:
@@ -152,6 +153,7 @@ def as_row(
     expires_in: float | None,
     options: bytes | None,
     tags: tuple[str, ...],
+    follow: bytes | None,
     past: Past | None,
 ) -> str:
     """A shape as the database's type of that name; it fills in the last three fields."""
@@ -165,6 +167,7 @@ def as_row(
             None if expires_in is None else micros(expires_in),
             None if options is None else options.decode(),
             texts(sorted(set(tags))) if tags else None,
+            None if follow is None else follow.decode(),
             *((None,) * 6 if past is None else as_fields(past)),
             None,
             None,

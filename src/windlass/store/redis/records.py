@@ -170,9 +170,9 @@ def put_arguments(jobs: Sequence[NewJob]) -> tuple[list[bytes], list[bytes]]:
 
 
 def more_of(job: NewJob) -> Any:
-    """What a job has beyond the plain kind: delay, moment, time to live, key, tags, past; None if nothing."""
-    plain = job.run_at is None and job.delay <= 0 and job.expires_in is None
-    if plain and not job.unique and not job.tags and job.past is None:
+    """What a job has beyond the plain: delay, moment, time to live, key, tags, past, followers, or None."""
+    plain = job.run_at is None and job.delay <= 0 and job.expires_in is None and job.past is None
+    if plain and not (job.unique or job.tags or job.follow):
         return None
     return (
         micros(max(0.0, job.delay)),
@@ -181,6 +181,7 @@ def more_of(job: NewJob) -> Any:
         job.unique or False,
         sorted(set(job.tags)) or False,
         past_of(job.past) if job.past else False,
+        job.follow.decode() if job.follow else False,
     )
 
 
@@ -295,11 +296,13 @@ def place(row: tuple[bytes, bytes, bytes]) -> tuple[int, int, bytes]:
 
 def read_jobs(flat: Sequence[Any]) -> dict[str, JobRecord]:
     """The answer of get.lua."""
-    rows = (flat[at : at + 5] for at in range(0, len(flat), 5))
+    rows = (flat[at : at + 6] for at in range(0, len(flat), 6))
     return {text(row[0]): read_job(*row) for row in rows}
 
 
-def read_job(id: bytes, cold: bytes, hot: bytes | None, scheduled: int, ended: Sequence[bytes]) -> JobRecord:
+def read_job(
+    id: bytes, cold: bytes, hot: bytes | None, scheduled: int, ended: Sequence[bytes], follow: bytes | None
+) -> JobRecord:
     """One job, attempts included."""
     job, now = read_cold(cold), read_hot(hot)
     queue, _, task = job.line.partition("/")
@@ -328,6 +331,7 @@ def read_job(id: bytes, cold: bytes, hot: bytes | None, scheduled: int, ended: S
         unique=job.unique,
         tags=job.tags or (),
         attempts=tuple(read_attempt(data) for data in ended),
+        follow=follow,
     )
 
 

@@ -81,12 +81,15 @@ def put_piece(db: Connection, now: int, jobs: Sequence[NewJob]) -> list[Placed]:
     tagged = [(tag, job.id) for job in jobs for tag in job.tags]
     if tagged:
         db.executemany(SQL.put_tags, tagged)
-    put_past(db, jobs)
+    put_rest(db, jobs)
     return [Placed(id=row[0], state=PLACED[row[6]], new=True) for row in rows]
 
 
-def put_past(db: Connection, jobs: Sequence[NewJob]) -> None:
-    """Give jobs that were just inserted what they bring along from another store."""
+def put_rest(db: Connection, jobs: Sequence[NewJob]) -> None:
+    """Give jobs that were just inserted what hardly any has: what follows them, what they bring from another store."""
+    following = [(text(job.follow), job.id) for job in jobs if job.follow]
+    if following:
+        db.executemany(SQL.put_follow, following)
     pasts = [(job, job.past) for job in jobs if job.past]
     if pasts:
         db.executemany(SQL.put_past, [past_row(job, past) for job, past in pasts])

@@ -15,6 +15,9 @@ INSERT OR IGNORE INTO tags (tag, job) VALUES (?, ?);
 -- What a job brings along from another store; apart from put_jobs, because hardly any job does.
 UPDATE jobs SET attempt = ?, lost = ?, fence = ?, started_at = ? WHERE id = ?;
 
+-- name: put_follow
+UPDATE jobs SET follow = ? WHERE id = ?;
+
 -- name: put_attempts
 INSERT OR IGNORE INTO attempts (job, fence, attempt, ending, runner, started_at, ended_at, failure)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?);

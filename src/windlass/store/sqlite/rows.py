@@ -13,7 +13,7 @@ from windlass.store.rows import MICRO, claimed_at, micros, read_ending, read_fai
 
 COLUMNS = (
     "id, task, queue, priority, state, args, options, attempt, lost, fence, runner, enqueued_at, run_at, started_at, "
-    "finished_at, expires_at, cancelling, reason, result, progress, unique_key"
+    "finished_at, expires_at, cancelling, reason, result, progress, unique_key, follow"
 )
 
 
@@ -121,6 +121,7 @@ def read_job(row: Sequence[Any], tags: tuple[str, ...], attempts: tuple[Attempt,
         unique=row[20],
         tags=tags,
         attempts=attempts,
+        follow=raw(row[21]),
     )
 
 

@@ -26,6 +26,7 @@ CREATE TABLE live (
     options     text,
     unique_key  text COLLATE "C",
     tags        text[] COLLATE "C",
+    follow      text,                       -- the jobs that its end makes; see windlass/follow.py
     attempt     integer NOT NULL DEFAULT 0,
     lost        integer NOT NULL DEFAULT 0,
     fence       bigint NOT NULL DEFAULT 0,

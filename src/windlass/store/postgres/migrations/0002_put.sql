@@ -173,6 +173,7 @@ END $$;
 -- What jobs of one put have in common.
 CREATE TYPE shape AS (
     queue text, task text, priority smallint, delay bigint, run_at bigint, expires_in bigint, options text, tags text[],
+    follow text,
     attempt integer, lost integer, fence bigint, attempts text[], enqueued_at bigint,   -- NULL, but for jobs with a past
     started_at bigint,                                                                  -- the same
     line text, rank bigint, state text                                                  -- not sent: what follows from it
@@ -195,13 +196,13 @@ DECLARE
 BEGIN
     WITH fit AS (
         INSERT INTO live (id, line, queue, task, priority, rank, state, run_at, expires_at, args, options,
-            unique_key, tags, attempt, lost, fence, attempts, enqueued_at, started_at)
+            unique_key, tags, follow, attempt, lost, fence, attempts, enqueued_at, started_at)
         SELECT j.id, k.line, k.queue, k.task, k.priority, k.rank, k.state, k.run_at, answer.moment + k.expires_in,
-            j.args, k.options, j.key, k.tags, coalesce(k.attempt, 0), coalesce(k.lost, 0), coalesce(k.fence, 0),
+            j.args, k.options, j.key, k.tags, k.follow, coalesce(k.attempt, 0), coalesce(k.lost, 0), coalesce(k.fence, 0),
             k.attempts, coalesce(k.enqueued_at, answer.moment), k.started_at
         FROM unnest(ids, arguments, shapes, keys) WITH ORDINALITY AS j (id, args, shape, key, n)
         JOIN unnest(known) WITH ORDINALITY AS k (queue, task, priority, delay, run_at, expires_in, options, tags,
-            attempt, lost, fence, attempts, enqueued_at, started_at, line, rank, state, n) ON k.n = coalesce(j.shape, 1)
+            follow, attempt, lost, fence, attempts, enqueued_at, started_at, line, rank, state, n) ON k.n = coalesce(j.shape, 1)
         WHERE NOT j.n = ANY (answer.at)
         ORDER BY j.n
         ON CONFLICT (id) DO NOTHING
@@ -214,10 +215,10 @@ END $$;
 -- The same for many new jobs of one shape; NULL if not all were new: then none was put in.
 CREATE FUNCTION place_alike(moment bigint, ids text[], arguments text[], k shape) RETURNS text[] LANGUAGE plpgsql AS $$
 BEGIN
-    INSERT INTO live (id, line, queue, task, priority, rank, state, run_at, expires_at, args, options, tags, attempt, lost,
-        fence, attempts, enqueued_at, started_at)
+    INSERT INTO live (id, line, queue, task, priority, rank, state, run_at, expires_at, args, options, tags, follow, attempt,
+        lost, fence, attempts, enqueued_at, started_at)
     SELECT j.id, k.line, k.queue, k.task, k.priority, k.rank, k.state, k.run_at, moment + k.expires_in, j.args, k.options,
-        k.tags, coalesce(k.attempt, 0), coalesce(k.lost, 0), coalesce(k.fence, 0), k.attempts,
+        k.tags, k.follow, coalesce(k.attempt, 0), coalesce(k.lost, 0), coalesce(k.fence, 0), k.attempts,
         coalesce(k.enqueued_at, moment), k.started_at
     FROM unnest(ids, arguments) AS j (id, args);
     RETURN ids;
@@ -311,9 +312,10 @@ DECLARE
     answer placed := ROW(now_micros(), NULL, '{}'::integer[], '{}'::text[], '{}'::text[], false, false)::placed;
     k shape := completed(given, answer.moment);
 BEGIN
-    INSERT INTO live (id, line, queue, task, priority, rank, state, run_at, expires_at, args, options, tags, enqueued_at)
+    INSERT INTO live (id, line, queue, task, priority, rank, state, run_at, expires_at, args, options, tags, follow,
+        enqueued_at)
     VALUES (id_, k.line, k.queue, k.task, k.priority, k.rank, k.state, k.run_at, answer.moment + k.expires_in, args_,
-        k.options, k.tags, answer.moment)
+        k.options, k.tags, k.follow, answer.moment)
     ON CONFLICT (id) DO NOTHING;
     IF NOT FOUND THEN
         RETURN put(ARRAY[id_], ARRAY[args_], NULL, NULL, false, 0, ARRAY[given], NULL, NULL, false);

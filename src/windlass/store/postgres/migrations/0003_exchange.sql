@@ -13,6 +13,43 @@ BEGIN
     END IF;
 END $$;
 
+-- Make the jobs that follow one that has come to its end, whoever ended it. What nobody of ours wrote there makes none.
+CREATE FUNCTION follow() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    letter text := left(NEW.state, 1);
+    f record;
+    name text;
+    rank bigint;
+    line text;
+BEGIN
+    FOR f IN
+        SELECT e.n, e.value ->> 'queue' AS queue, e.value ->> 'task' AS task,
+            coalesce((e.value ->> 'priority')::smallint, 0::smallint) AS priority,
+            coalesce((e.value ->> 'delay')::bigint, 0) AS delay, (e.value ->> 'expires')::bigint AS expires,
+            e.value ->> 'args' AS args, e.value ->> 'options' AS options, e.value ->> 'follow' AS follow,
+            CASE WHEN e.value -> 'tags' IS NOT NULL THEN ARRAY(SELECT json_array_elements_text(e.value -> 'tags')) END
+                AS tags
+        FROM json_array_elements(NEW.follow::json) WITH ORDINALITY AS e (value, n)
+        WHERE strpos(e.value ->> 'on', letter) > 0
+    LOOP
+        name := NEW.id || '.' || NEW.fence || letter || '.' || (f.n - 1);
+        line := f.queue || '/' || f.task;
+        rank := NEW.finished_at + f.delay;
+        CONTINUE WHEN EXISTS (SELECT 1 FROM over(ARRAY[name], NEW.enqueued_at));  -- it was retried, and ended as before
+        INSERT INTO live (id, line, queue, task, priority, rank, state, run_at, expires_at, args, options, tags, follow,
+            enqueued_at)
+        VALUES (name, line, f.queue, f.task, f.priority, rank, CASE WHEN f.delay > 0 THEN 'scheduled' ELSE 'ready' END,
+            rank, NEW.finished_at + f.expires, f.args, f.options, f.tags, f.follow, NEW.finished_at)
+        ON CONFLICT (id) DO NOTHING;
+        PERFORM note_lines(ARRAY[line], ARRAY[f.priority], ARRAY[rank]);
+    END LOOP;
+    RETURN NULL;
+EXCEPTION WHEN data_exception OR not_null_violation THEN
+    RETURN NULL;
+END $$;
+
+CREATE TRIGGER followed AFTER INSERT ON history FOR EACH ROW WHEN (NEW.follow IS NOT NULL) EXECUTE FUNCTION follow();
+
 -- One attempt that did not succeed, as `live.attempts` keeps it; the failure is JSON already.
 CREATE FUNCTION as_attempt(fence bigint, attempt integer, ending text, runner text, began bigint, ended bigint, failure text)
 RETURNS text LANGUAGE sql IMMUTABLE AS $$
@@ -80,12 +117,12 @@ BEGIN
         WHERE live.id = b.id AND live.fence = b.fence AND coalesce(live.seq, 0) = b.seq
             AND coalesce(live.runner, '') = holder AND coalesce(live.state, '') = 'running'
         RETURNING live.id, line, queue, task, priority, rank, run_at, expires_at, args, options, unique_key, tags,
-            b.attempt, live.fence, live.seq, b.result, progress, attempts, enqueued_at, started_at
+            follow, b.attempt, live.fence, live.seq, b.result, progress, attempts, enqueued_at, started_at
     ), kept AS (
         INSERT INTO history (id, line, queue, task, priority, rank, state, run_at, expires_at, args, options, unique_key,
-            tags, attempt, fence, runner, seq, ending, result, progress, attempts, enqueued_at, started_at, finished_at)
+            tags, follow, attempt, fence, runner, seq, ending, result, progress, attempts, enqueued_at, started_at, finished_at)
         SELECT id, line, queue, task, priority, rank, 'succeeded', run_at, expires_at, args, options, unique_key,
-            tags, attempt, fence, holder, seq, 'succeeded', result, progress, attempts, enqueued_at, started_at, moment
+            tags, follow, attempt, fence, holder, seq, 'succeeded', result, progress, attempts, enqueued_at, started_at, moment
         FROM gone
         RETURNING id, unique_key
     )

@@ -16,10 +16,10 @@ BEGIN
         END IF;
     END IF;
     EXECUTE 'DELETE FROM history WHERE id = $1' USING wanted;
-    INSERT INTO live (id, line, queue, task, priority, rank, state, run_at, args, options, unique_key, tags, fence, seq,
-        ending, attempts, enqueued_at, started_at)
+    INSERT INTO live (id, line, queue, task, priority, rank, state, run_at, args, options, unique_key, tags, follow,
+        fence, seq, ending, attempts, enqueued_at, started_at)
     VALUES (past.id, past.queue || '/' || past.task, past.queue, past.task, past.priority, moment, 'ready', moment,
-        past.args, past.options, past.unique_key, past.tags, past.fence, past.seq, past.ending, past.attempts,
+        past.args, past.options, past.unique_key, past.tags, past.follow, past.fence, past.seq, past.ending, past.attempts,
         past.enqueued_at, past.started_at);
     PERFORM note_lines(ARRAY[past.queue || '/' || past.task], ARRAY[past.priority], ARRAY[moment]);
     RETURN true;
@@ -44,7 +44,7 @@ BEGIN
                 PERFORM archive(ARRAY[wanted]);
             END IF;
         ELSIF verb = 'delete' THEN
-            UPDATE live SET state = 'cancelled', finished_at = moment
+            UPDATE live SET state = 'cancelled', finished_at = moment, follow = NULL
             WHERE id = wanted AND state <> 'running' AND (only_in IS NULL OR state = only_in);
             IF FOUND THEN
                 PERFORM archive(ARRAY[wanted]);

@@ -6,12 +6,13 @@
 --   state, fence, seq, runner, flags, attempt, lost, started, finished, ending, cancelling, due, reason, result,
 --   progress, renewed
 -- States: i idle (scheduled if it is in `due`, else ready), r running, s succeeded, f failed, c cancelled.
--- Flags: 1 has a unique key, 2 has tags, 4 expires, 8 has attempts (in `news`), 16 its args and options are in `big`.
+-- Flags: 1 has a unique key, 2 has tags, 4 expires, 8 has attempts (in `news`), 16 its args and options are in `big`,
+-- 32 jobs follow it: they are in `follow`, as windlass/follow.py writes them.
 local P = KEYS[1]
 local call, pack, unpack_limit = redis.call, cmsgpack.pack, cmsgpack.unpack_limit
 local sub, byte, format, floor, min, max = string.sub, string.byte, string.format, math.floor, math.min, math.max
 local JOBS, NEWS, BIG, ALL, DUE = P .. 'jobs', P .. 'news', P .. 'big', P .. 'all', P .. 'due'
-local EXPIRING, LINES = P .. 'expiring', P .. 'lines'
+local EXPIRING, LINES, FOLLOW = P .. 'expiring', P .. 'lines', P .. 'follow'
 local CHUNK = 4000 -- arguments of one command; Lua's stack holds 8000
 local INLINE = 512 -- bytes of args and options up to which they stand in `jobs`: scripts read many of those at once
 

@@ -3,11 +3,112 @@ local AFTER = {succeeded = 's', failed = 'f', cancelled = 'c', retry = 'd', snoo
 local FINAL = {s = true, f = true, c = true}
 local OUTCOME = 10 -- values of one outcome: id, fence, seq, ending, attempt, lost, delay, result, failure, reason
 
+local NOTHING_MORE = {0, false, false, false, false, false, false}
+
+-- The text of a job as `jobs` has it: without what is big.
+local function keep(id, head, text)
+  if #text > INLINE then
+    later('HSET', BIG, id, text)
+    return head
+  end
+  return head .. text
+end
+
+local function restore(job, past)
+  job.attempt, job.lost, job.fence, job.started = past[2], past[3], past[4], past[5] or nil
+  if #past > 5 then
+    job.flags = job.flags + 8
+  end
+  for n = 6, #past do
+    local a = past[n]
+    call('RPUSH', P .. 'a:' .. job.id, pack(a[1], a[2], a[3], a[4] or nil, a[5] or nil, a[6], a[7] or nil))
+  end
+  if job.attempt > 0 or job.lost > 0 or job.fence > 0 or #past > 5 then
+    save(job)
+  end
+end
+
+-- Put in a job. `more`: delay, moment, time to live, key, tags, past, what follows it; false for none. Answers its letter
+-- and when it is due.
+local function insert(id, line, priority, more, text, t)
+  local delay, run_at, expires_in, unique, tags, past, follow = unpack(more)
+  local due = run_at or t + delay
+  local enqueued = past and past[1] or t
+  local expires = expires_in and t + expires_in or nil
+  local flags = (unique and 1 or 0) + (tags and 2 or 0) + (expires and 4 or 0) + (#text > INLINE and 16 or 0)
+    + (follow and 32 or 0)
+  local job = {id = id, state = 'i', fence = 0, attempt = 0, lost = 0, flags = flags, line = line, priority = priority,
+    due = due, rank = past and due or max(t, due)}
+  local head = pack(flags, enqueued, due, job.rank, expires, priority, line, unique or nil, tags or nil)
+  later('HSET', JOBS, id, keep(id, head, text))
+  later('ZADD', ALL, enqueued, id)
+  for _, tag in ipairs(tags or {}) do
+    later('ZADD', P .. 'tag:' .. tag, enqueued, id)
+  end
+  if follow then
+    later('HSET', FOLLOW, id, follow)
+  end
+  if past then
+    job.due = nil
+    restore(job, past)
+    job.due = due
+  end
+  if expires and job.fence == 0 then
+    later('ZADD', EXPIRING, expires, id)
+  end
+  if due > t then
+    plan(job)
+    return 'D', due
+  end
+  ready(job)
+  return 'Q', due
+end
+
+-- Bytes as MessagePack has them; `pack` makes texts.
+local function binary(text)
+  local n = #text
+  return string.char(198, floor(n / 16777216) % 256, floor(n / 65536) % 256, floor(n / 256) % 256, n % 256) .. text
+end
+
+local function texts_only(list)
+  for _, one in ipairs(list) do
+    if type(one) ~= 'string' then
+      return false
+    end
+  end
+  return #list > 0 and list
+end
+
+local rung = false
+
+-- Make the jobs that follow one that ends in a state, whoever ended it. What nobody of ours wrote there makes none.
+local function follow(id, fence, state, t)
+  local fine, list = pcall(cjson.decode, call('HGET', FOLLOW, id) or '')
+  for n, one in ipairs(fine and type(list) == 'table' and list or {}) do
+    local name = format('%s.%.0f%s.%d', id, fence, state, n - 1)
+    if type(one) == 'table' and type(one.on) == 'string' and type(one.queue) == 'string' and type(one.task) == 'string'
+      and type(one.args) == 'string' and string.find(one.on, state, 1, true) and not call('ZSCORE', ALL, name) then
+      local tags = type(one.tags) == 'table' and texts_only(one.tags)
+      local options = type(one.options) == 'string' and binary(one.options) or pack(nil)
+      insert(name, one.queue .. '/' .. one.task, tonumber(one.priority) or 0,
+        {tonumber(one.delay) or 0, false, tonumber(one.expires) or false, false, tags, false,
+          type(one.follow) == 'string' and one.follow}, binary(one.args) .. options, t)
+      if not rung then
+        ring('work')
+        rung = true
+      end
+    end
+  end
+end
+
 local function finish(job, state, t)
   job.state, job.finished, job.cancelling = state, t, nil
   later('ZADD', P .. 'over:' .. state, t, job.id)
   if has(job.flags, 1) then
     free(job.id)
+  end
+  if has(job.flags, 32) then
+    follow(job.id, job.fence, state, t)
   end
 end
 
@@ -58,7 +159,8 @@ local function common_record(raw, t)
     return one
   end
   one.running, one.fence, one.seq, one.runner, one.ending = state == 'r', fence, seq, runner, ending
-  one.special = cancelling or has(flags, 1)
+  one.special = cancelling or has(flags, 1) or has(flags, 32)
+  one.follows = has(flags, 32)
   one.cancelling = cancelling
   one.tail = pack(progress, renewed)
   one.head = function(attempt)
@@ -93,6 +195,9 @@ local function settle(runner, outcomes, t)
         later('SREM', P .. 'cancel:' .. runner, id)
       end
       free(id)
+      if one.follows then
+        follow(id, one.fence, 's', t)
+      end
     end
   end
 
@@ -212,6 +317,9 @@ local function drop(id, flags)
   end
   if has(flags, 16) then
     later('HDEL', BIG, id)
+  end
+  if has(flags, 32) then
+    later('HDEL', FOLLOW, id)
   end
   later('HDEL', JOBS, id)
   later('HDEL', NEWS, id)

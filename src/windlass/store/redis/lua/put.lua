@@ -23,62 +23,8 @@ for n = 1, #marks, 3 do
   end
 end
 
--- The text of a job as `jobs` has it: without what is big.
-local function keep(id, head, text)
-  if #text > INLINE then
-    later('HSET', BIG, id, text)
-    return head
-  end
-  return head .. text
-end
-
 for n = 1, #extras, 2 do
   more_of[extras[n]] = extras[n + 1]
-end
-
-local function restore(job, past)
-  job.attempt, job.lost, job.fence, job.started = past[2], past[3], past[4], past[5] or nil
-  if #past > 5 then
-    job.flags = job.flags + 8
-  end
-  for n = 6, #past do
-    local a = past[n]
-    call('RPUSH', P .. 'a:' .. job.id, pack(a[1], a[2], a[3], a[4] or nil, a[5] or nil, a[6], a[7] or nil))
-  end
-  if job.attempt > 0 or job.lost > 0 or job.fence > 0 or #past > 5 then
-    save(job)
-  end
-end
-
-local function insert(id, line, priority, more, text)
-  local delay, run_at, expires_in, unique, tags, past = unpack(more)
-  local due = run_at or t + delay
-  local enqueued = past and past[1] or t
-  local expires = expires_in and t + expires_in or nil
-  local flags = (unique and 1 or 0) + (tags and 2 or 0) + (expires and 4 or 0) + (#text > INLINE and 16 or 0)
-  local job = {id = id, state = 'i', fence = 0, attempt = 0, lost = 0, flags = flags, line = line, priority = priority,
-    due = due, rank = past and due or max(t, due)}
-  local head = pack(flags, enqueued, due, job.rank, expires, priority, line, unique or nil, tags or nil)
-  later('HSET', JOBS, id, keep(id, head, text))
-  later('ZADD', ALL, enqueued, id)
-  for _, tag in ipairs(tags or {}) do
-    later('ZADD', P .. 'tag:' .. tag, enqueued, id)
-  end
-  if past then
-    job.due = nil
-    restore(job, past)
-    job.due = due
-  end
-  if expires and job.fence == 0 then
-    later('ZADD', EXPIRING, expires, id)
-  end
-  hint = hint or due <= t + SOON
-  if due > t then
-    plan(job)
-    return 'D'
-  end
-  ready(job)
-  return 'Q'
 end
 
 local letters, others = {}, {}
@@ -92,7 +38,7 @@ local function put_one(n, id, line, priority, known)
   if seen[id] or known then
     return answer(n, seen[id] or state_of(id), id)
   end
-  local more = more_of[n] or {0, false, false, false, false, false}
+  local more = more_of[n] or NOTHING_MORE
   local other = stands_in[id]
   if not other and more[4] then
     local holder = take(more[4], id, nil, t)
@@ -101,7 +47,8 @@ local function put_one(n, id, line, priority, known)
   if other then
     return answer(n, seen[other] or (call('HEXISTS', JOBS, other) == 1 and state_of(other)) or '-', other)
   end
-  letters[n] = insert(id, line, priority, more, ARGV[texts + n])
+  local letter, due = insert(id, line, priority, more, ARGV[texts + n], t)
+  letters[n], hint = letter, hint or due <= t + SOON
   seen[id] = string.lower(letters[n])
 end
 
