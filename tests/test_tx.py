@@ -332,7 +332,7 @@ def test_an_error_of_ours_leaves_what_was_written_before(place: Place, monkeypat
     with contextlib.closing(sqlite3.connect(place.url.removeprefix("sqlite:///"))) as db:
         db.execute(place.insert)
         job = place.pay.using(tx=db).enqueue(1)
-        monkeypatch.setattr("windlass.store.sqlite.moves.put_past", broken)
+        monkeypatch.setattr("windlass.store.sqlite.moves.put_rest", broken)
         with pytest.raises(ZeroDivisionError):
             place.pay.using(tx=db).enqueue(2)
         monkeypatch.undo()
