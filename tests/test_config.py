@@ -105,7 +105,7 @@ def test_how_long_finished_jobs_stay(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"keep": 3}, "seconds by outcome"),
         ({"url": "windlass.db"}, "expected a URL such as"),
         ({"concurency": 3}, "did you mean concurrency"),
-        ({"colour": 3}, "expected one of concurrency"),
+        ({"colour": 3}, "expected one of callback_hosts"),
     ],
 )
 def test_wrong_arguments(given: dict[str, Any], says: str) -> None:

@@ -10,12 +10,12 @@ SOURCE = ROOT / "src"
 FILES = sorted(SOURCE.rglob("*.py"))
 
 LAYERS = [
-    {"model", "errors", "clock", "values", "machine", "secret", "wall"},
-    {"codec", "policy", "context", "follow", "event", "options", "schedule", "timing", "vault"},
+    {"model", "errors", "clock", "values", "machine", "secret", "signature", "wall"},
+    {"codec", "policy", "context", "follow", "event", "options", "outward", "schedule", "timing", "vault"},
     {"store.contract", "store.queries"},
     {"store", "config"},
     {"access", "blocking", "move", "task", "jobs", "schedules", "events"},
-    {"worker", "source"},
+    {"callback", "poster", "worker", "source"},
     {"app", "outbox"},
     {"loader"},
     {"worker.process", "worker.child", "worker.beater", "worker.watcher"},

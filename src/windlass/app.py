@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from types import MappingProxyType
 from typing import Any, ParamSpec, Protocol, TypeVar, Unpack, overload
 
-from windlass import options
+from windlass import callback, options
 from windlass.access import Access
 from windlass.config import Settings, make_config
 from windlass.errors import CallError, ConfigError
@@ -17,6 +17,7 @@ from windlass.events import DEBOUNCE, Events, SubscriptionOptions
 from windlass.jobs import Job, Jobs
 from windlass.model import Mark, NewJob
 from windlass.options import Executor, Seconds, short
+from windlass.outward import Outward
 from windlass.policy import Retry
 from windlass.schedule import Plan
 from windlass.schedules import PlanOptions, Scheduled, Schedules
@@ -77,6 +78,7 @@ class App:
         self.hooks = tuple(hooks)
         self.max_payload = self.config.max_payload
         self.vault = Vault(self.config.keys)
+        self.outward = Outward(self.config.callback_secrets, self.config.callback_hosts)
         self._access = Access(self.config)
         self._tasks: dict[str, Task[..., Any]] = {}
         self.outboxes: list[Relayed] = []
@@ -86,6 +88,10 @@ class App:
         self.plans: dict[str, Plan] = {}
         self.events = Events(self._access, self.vault, self.jobs, self.max_payload)
         self.webhooks = Webhooks(self)
+        if self.outward.signs:
+            self.task(name=callback.NAME, queue=callback.QUEUE, retry=callback.RETRY, timeout=callback.TIMEOUT)(
+                callback.make_callback(self)
+            )
 
     # Tasks
 
@@ -223,6 +229,12 @@ class App:
             return task
 
         return mount
+
+    def caller(self, url: str) -> Bound[int]:
+        """The call that posts to `url` how the job that it follows has ended. Raises `ConfigError`."""
+        checked = self.outward.check(url)
+        bound: Bound[int] = self._tasks[callback.NAME].bind(checked)
+        return bound
 
     def _results(self, name: str) -> Any:
         task = self._tasks.get(name)

@@ -15,6 +15,7 @@ from urllib.parse import SplitResult, urlsplit
 from windlass.errors import ConfigError
 from windlass.machine import default_processes
 from windlass.model import FINAL, State
+from windlass.outward import Outward
 from windlass.vault import parse_keys
 
 DAY = 86_400.0
@@ -37,6 +38,8 @@ class Config:
     stay. A process of a worker is replaced after `max_jobs` jobs, and when it has more than `max_memory`; it
     never gets twice as much. 0 means no such limit. `health` is "[HOST:]PORT" where a worker answers
     probes. `keys` encrypt what is stored of jobs: the first one does, any of them opens it (docs/design/encryption.md).
+    `callback_secrets`, one or two, sign what is posted to a `callback_url`; `callback_hosts` are hosts of your own
+    network that may be called (docs/webhooks.md).
     """
 
     url: str
@@ -52,6 +55,8 @@ class Config:
     max_memory: int = 0
     health: str = ""
     keys: tuple[str, ...] = ()
+    callback_secrets: tuple[str, ...] = ()
+    callback_hosts: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"<Config of {masked(self.url)}>"
@@ -72,6 +77,8 @@ class Settings(TypedDict, total=False):
     max_memory: int | str | None
     health: int | str | None
     keys: str | Sequence[str] | None
+    callback_secrets: str | Sequence[str] | None
+    callback_hosts: str | Sequence[str] | None
 
 
 LEAST = {
@@ -105,8 +112,10 @@ def from_project(project: Path | None) -> dict[str, Any]:
     for name, value in project_settings(project).items():
         if name == "app":
             continue
-        if name == "keys":
-            raise ConfigError(f"{project} has keys, for everybody to read: give them in WINDLASS_KEYS, or App(keys=…)")
+        if name in ("keys", "callback_secrets"):
+            raise ConfigError(
+                f"{project} has {name}, for everybody to read: give them in {PREFIX}{name.upper()}, or App({name}=…)"
+            )
         if name not in NAMES:
             raise ConfigError(f"[tool.windlass] in {project} has {name!r}; {expected(name, [*NAMES, 'app'])}")
         values[name] = check(name, value, f"{name} of [tool.windlass] in {project}")
@@ -156,6 +165,8 @@ def check(name: str, value: Any, where: str) -> Any:
         return check_size(value, where)
     if name == "keys":
         return check_keys(value, where)
+    if name in ("callback_secrets", "callback_hosts"):
+        return check_list(name, value, where)
     if name in LEAST:
         return check_number(LEAST[name], value, where)
     if name == "health":
@@ -225,6 +236,19 @@ def check_keys(value: Any, where: str) -> tuple[str, ...]:
     given = tuple(one.strip() for one in entries if one.strip())
     try:
         parse_keys(given)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+    return given
+
+
+def check_list(name: str, value: Any, where: str) -> tuple[str, ...]:
+    """What callbacks are signed with, or where they may go. Raises `ConfigError`, which shows no secret."""
+    entries = value.split(",") if isinstance(value, str) else value
+    if not isinstance(entries, list | tuple) or not all(isinstance(one, str) for one in entries):
+        raise ConfigError(f"expected a list of texts for {where}; {type(value).__name__} came")
+    given = tuple(one.strip() for one in entries if one.strip())
+    try:
+        Outward(**{name.removeprefix("callback_"): given})
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
     return given

@@ -17,7 +17,8 @@ from windlass.errors import DecodeError, PayloadTooLarge
 from windlass.model import NewJob
 from windlass.vault import Vault
 
-SUCCESS, FAILURE, FINAL = "s", "f", "sfc"
+ENDS = {"on_success": "s", "on_failure": "f", "on_final": "sfc", "callback_url": "sfc"}
+"""The ends that make what is given under each name."""
 
 GENERATIONS = 4
 """The most jobs that may follow one another: each makes the ids longer, and what is stored with the first job."""
@@ -47,12 +48,10 @@ _encode = msgspec.json.Encoder().encode
 
 
 def write(jobs: Sequence[tuple[str, NewJob]], id: str, vault: Vault, limit: int) -> bytes:
-    """What follows job `id`, sealed for it. Raises `PayloadTooLarge` over `limit` bytes."""
-    text = _encode([follower(on, job, vault) for on, job in jobs])
+    """What follows job `id`, given under names of ENDS, sealed for it. Raises `PayloadTooLarge` over `limit` bytes."""
+    text = _encode([follower(ENDS[what], job, vault) for what, job in jobs])
     if len(text) > limit:
-        raise PayloadTooLarge(
-            f"{len(text):,} bytes of JSON, where max_payload allows {limit:,}", "on_success, on_final"
-        )
+        raise PayloadTooLarge(f"{len(text):,} bytes of JSON, where max_payload allows {limit:,}", "callbacks")
     return sealed(text, id, vault) or b""
 
 

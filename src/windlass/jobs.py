@@ -13,7 +13,7 @@ from windlass.codec import show
 from windlass.errors import CallError, ConfigError, JobCancelled, JobFailed, JobNotFound, ResultTimeout
 from windlass.model import Attempt, Failure, Filter, JobRecord, NewJob, Placed, Progress, State, Verb
 from windlass.options import Options, read_options, seconds
-from windlass.secret import hide
+from windlass.secret import RESULT, hide
 from windlass.store.contract import Store
 from windlass.values import plain_value
 from windlass.vault import Vault, is_sealed
@@ -122,6 +122,11 @@ class Job(Struct, Generic[R_co], eq=False):
     @property
     def _options(self) -> Options:
         return read_options(self._stored("options"))
+
+    @property
+    def hides_result(self) -> bool:
+        """Whether its result is marked as secret."""
+        return RESULT in self._options.secret
 
     def _stored(self, field: str) -> bytes | None:
         """One field as it was before it was sealed."""

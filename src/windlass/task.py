@@ -66,6 +66,9 @@ class Enqueuer(Protocol):
     def vault(self) -> Vault:
         """What seals arguments and hashes unique keys."""
 
+    def caller(self, url: str) -> "Bound[Any]":
+        """The call that posts to `url` how the job that it follows has ended. Raises `ConfigError`."""
+
     def place(self, jobs: Sequence[NewJob], tx: Tx = None) -> list[Job[Any]]:
         """Store jobs, on this thread; inside `tx` if one is given."""
 
@@ -107,7 +110,7 @@ class Task(Generic[P, R_co]):
         self._call = Call(
             queue=options.name("a queue", queue),
             priority=options.priority(priority),
-            followers=followers(app, on_success, on_failure, on_final, ()),
+            followers=followers(app, {"on_success": on_success, "on_failure": on_failure, "on_final": on_final}),
         )
         self.__name__, self.__qualname__ = fn.__name__, fn.__qualname__
         self.__module__, self.__doc__ = fn.__module__, fn.__doc__
@@ -166,6 +169,7 @@ class Task(Generic[P, R_co]):
         on_success: Followers | None = None,
         on_failure: Followers | None = None,
         on_final: Followers | None = None,
+        callback_url: str | None = None,
         tx: Tx = None,
     ) -> Self:
         """This task with options for its next calls; those not given stay. Raises `ConfigError` for wrong ones.
@@ -175,8 +179,9 @@ class Task(Generic[P, R_co]):
         `timeout=None` means no timeout. `retry=3` changes the attempts alone, a `Retry` replaces the task's; its
         backoff is seconds here. `meta` is free data for hooks and for people. `id` makes repeating the call safe:
         however often, it stores one job. `on_success`, `on_failure` and `on_final` are tasks, or bound calls, that run
-        when the job is over; `current().parent` is its id there. `tx` is a connection or session of your own (or a
-        Django alias) whose open transaction the job becomes part of: it exists if and when you commit.
+        when the job is over; `current().parent` is its id there. `callback_url` is told how it ended, signed. `tx` is a
+        connection or session of your own (or a Django alias) whose open transaction the job becomes part of: it exists
+        if and when you commit.
         """
         old = self._call
         changes: dict[str, Any] = {
@@ -190,9 +195,10 @@ class Task(Generic[P, R_co]):
         }
         changed = replace(old, **{key: value for key, value in changes.items() if value is not None})
         changed = replace(changed, **options.start(delay=delay, run_at=run_at, run_after=run_after))
-        if not (on_success is None and on_failure is None and on_final is None):
-            after = followers(self.app, on_success, on_failure, on_final, old.followers)
-            changed = replace(changed, followers=after)
+        called = None if callback_url is None else self.app.caller(callback_url) if callback_url else ()
+        after = {"on_success": on_success, "on_failure": on_failure, "on_final": on_final, "callback_url": called}
+        if any(one is not None for one in after.values()):
+            changed = replace(changed, followers=followers(self.app, after, old.followers))
         if retry is not None or timeout is not UNSET or meta is not None:
             own = Options(
                 retry=old.options.retry if retry is None else options.as_override(retry),
@@ -290,24 +296,19 @@ def parameter_of(task: Task[..., Any], what: str) -> str | None:
 
 
 def followers(
-    app: Enqueuer,
-    on_success: Followers | None,
-    on_failure: Followers | None,
-    on_final: Followers | None,
-    before: Sequence[tuple[str, NewJob]],
+    app: Enqueuer, given: Mapping[str, Followers | None], before: Sequence[tuple[str, NewJob]] = ()
 ) -> tuple[tuple[str, NewJob], ...]:
-    """The jobs that follow, each with the ends that make it; for what is None, those of `before`.
+    """The jobs that follow, each with the name it is given under; for what is None, those of `before`.
 
     Raises `ConfigError`.
     """
     found: list[tuple[str, NewJob]] = []
-    given = (("on_success", follow.SUCCESS, on_success), ("on_failure", follow.FAILURE, on_failure))
-    for what, on, value in (*given, ("on_final", follow.FINAL, on_final)):
+    for what, value in given.items():
         if value is None:
-            found += [one for one in before if one[0] == on]
+            found += [one for one in before if one[0] == what]
         else:
             several = value if isinstance(value, Sequence) else (value,)
-            found += [(on, follower(app, what, one)) for one in several]
+            found += [(what, follower(app, what, one)) for one in several]
     return tuple(found)
 
 

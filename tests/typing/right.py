@@ -72,6 +72,16 @@ async def in_async_code(known: Task[[int], str]) -> None:
         await (await add.aenqueue(1)).arefresh()
 
 
+followed = add.using(on_success=[add.bind(1), sweep], on_final=sweep, callback_url="https://example.com/")
+assert_type(followed.enqueue(1), Job[int])
+
+
+@app.task(on_failure=add.bind(1), on_final=(sweep,))
+async def led(n: int) -> str:
+    return str(n)
+
+
+assert_type(led.enqueue(1).result(), str)
 signed = app.webhook("/add", verify=github("secret"), headers={"b": "X-B"}, max_size=1000)(add)
 assert_type(signed.enqueue(1), Job[int])
 assert_type(app.webhook("/mail", verify=unsigned)(mail.using(priority=1)).enqueue(1, copy=True).result(), str)

@@ -58,3 +58,6 @@ async def in_async_code() -> None:
 app.webhook("/add")(add)  # wrong
 app.webhook("/add", verify=None)(add)  # wrong
 app.webhook("/add", verify=len)(add)  # wrong
+add.using(on_success=print)  # wrong
+add.using(on_final="shop.add")  # wrong
+add.using(callback_url=42)  # wrong

@@ -1,7 +1,5 @@
 """Who sent a webhook: the signatures of Standard Webhooks, GitHub and Stripe, over the bytes as they came."""
 
-import base64
-import binascii
 import hmac
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -10,6 +8,7 @@ from typing import Any
 import msgspec
 
 from windlass.errors import ConfigError
+from windlass.signature import standard_key, standard_signature
 
 Verify = Callable[[Mapping[str, str], bytes, float], str | None]
 """Is given the headers (by names in lower case), the body and the time (seconds since the epoch). Returns the sender's
@@ -17,10 +16,6 @@ id of this delivery, or None where it has none; raises `Refused`."""
 
 TOLERANCE = 300.0
 """Seconds that the time in a signature may be off."""
-
-PREFIX = "whsec_"
-KEY_SIZE = range(24, 65)
-"""Bytes of a key of Standard Webhooks."""
 
 ID = re.compile(r"[!-~]{1,256}")
 MOMENT = re.compile(r"[0-9]{1,12}")
@@ -36,7 +31,7 @@ def standard_webhooks(*secrets: str) -> Verify:
     One secret (`whsec_` and base64), or two while one replaces the other; either may have signed. Headers named
     `svix-…` are taken too. Raises `ConfigError` for what is no secret.
     """
-    keys = [standard_key(one) for one in some("standard_webhooks", secrets)]
+    keys = [standard_key(one, "standard_webhooks(…)") for one in some("standard_webhooks", secrets)]
 
     def verify(headers: Mapping[str, str], body: bytes, now: float) -> str:
         name = "svix" if "svix-id" in headers and "webhook-id" not in headers else "webhook"
@@ -96,12 +91,6 @@ def unsigned(headers: Mapping[str, str], body: bytes, now: float) -> None:
 # Parts
 
 
-def standard_signature(key: bytes, id: str, sent: str, body: bytes) -> str:
-    """The signature of one message; `sent` is its time as written in its header."""
-    digest = hmac.digest(key, f"{id}.{sent}.".encode() + body, "sha256")
-    return f"v1,{base64.b64encode(digest).decode()}"
-
-
 def check_time(sent: str, now: float) -> None:
     """Raise `Refused` for a message that is too old, or from the future."""
     if not MOMENT.fullmatch(sent):
@@ -139,18 +128,3 @@ def some(scheme: str, secrets: Sequence[str]) -> Sequence[str]:
         came = ", ".join(type(one).__name__ if one else repr(one) for one in secrets) or "nothing"
         raise ConfigError(f"expected one secret, or two while one replaces the other, for {scheme}(…); {came} came")
     return secrets
-
-
-def standard_key(secret: str) -> bytes:
-    """The key in a secret of Standard Webhooks. Raises `ConfigError`, which does not show it."""
-    text = secret.removeprefix(PREFIX)
-    try:
-        key = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
-    except (binascii.Error, ValueError):
-        key = b""
-    if len(key) not in KEY_SIZE:
-        raise ConfigError(
-            f"expected secrets for standard_webhooks(…) as {PREFIX} and {KEY_SIZE[0]} to {KEY_SIZE[-1]} bytes in "
-            "base64; one came that is none"
-        )
-    return key
