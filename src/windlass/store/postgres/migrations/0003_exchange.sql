@@ -35,7 +35,9 @@ BEGIN
         name := NEW.id || '.' || NEW.fence || letter || '.' || (f.n - 1);
         line := f.queue || '/' || f.task;
         rank := NEW.finished_at + f.delay;
-        CONTINUE WHEN EXISTS (SELECT 1 FROM over(ARRAY[name], NEW.enqueued_at));  -- it was retried, and ended as before
+        -- Successes and failures are of an attempt, which has but one end. A job that waits may be retried and cancelled
+        -- any number of times under the same fence.
+        CONTINUE WHEN letter = 'c' AND EXISTS (SELECT 1 FROM over(ARRAY[name], NEW.enqueued_at));
         INSERT INTO live (id, line, queue, task, priority, rank, state, run_at, expires_at, args, options, tags, follow,
             enqueued_at)
         VALUES (name, line, f.queue, f.task, f.priority, rank, CASE WHEN f.delay > 0 THEN 'scheduled' ELSE 'ready' END,
