@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -16,9 +16,9 @@ from dateutil.rrule import rrulestr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from windlass import at, cron, every, rrule
+from windlass import at, cron, every, rrule, wall
 from windlass.errors import ConfigError, DecodeError
-from windlass.timing import Rule, from_data, to_data
+from windlass.timing import Rule, fields, from_data, to_data
 
 ZONES = (
     "Europe/Berlin",
@@ -158,6 +158,35 @@ RULES: list[Rule] = [
     every(seconds=1.5),
     at(utc(2026, 3, 29, 1)),
 ]
+
+
+class Counted(tzinfo):
+    """A zone that counts how often it is asked."""
+
+    def __init__(self, name: str) -> None:
+        self.zone, self.asked = ZoneInfo(name), 0
+
+    def fromutc(self, moment: datetime) -> datetime:
+        self.asked += 1
+        return self.zone.fromutc(moment.replace(tzinfo=self.zone)).replace(tzinfo=self)
+
+    def utcoffset(self, moment: datetime | None) -> timedelta | None:
+        self.asked += 1
+        return self.zone.utcoffset(moment)
+
+    def dst(self, moment: datetime | None) -> timedelta | None:
+        return self.zone.dst(moment)
+
+    def tzname(self, moment: datetime | None) -> str | None:
+        return self.zone.tzname(moment)
+
+
+def test_a_wildcard_hour_in_forty_years_is_found_without_a_walk_through_all_days() -> None:
+    zone = Counted("Europe/Berlin")
+    leap_sundays = fields("0 * 29 2 */7")
+    due = wall.shown_after(zone, utc(2088, 3, 1), leap_sundays.match)
+    assert due == utc(2128, 2, 28, 23)  # 2100 is no leap year
+    assert zone.asked < 100
 
 
 @given(

@@ -236,7 +236,10 @@ SPAN_OF_ONE = re.compile(r"\b0*(\w+)-0*\1/0*[1-9]\d*\b", re.ASCII)
 
 
 class Fields(NamedTuple):
-    """A cron expression that was read. `weekdays_near` holds the n of each `nW`; `elapsed`: hours are a wildcard."""
+    """A cron expression that was read. `weekdays_near` holds the n of each `nW`; `elapsed`: hours are a wildcard.
+
+    `kinds` keeps the days of each kind of month that was asked for: of 28, by their first weekday and their length.
+    """
 
     sim: CronSim
     weekdays_near: frozenset[int]
@@ -244,13 +247,16 @@ class Fields(NamedTuple):
     minutes: list[int]
     hours: list[int]
     elapsed: bool
+    kinds: dict[tuple[int, int], list[int]]
 
     def match(self, local: datetime) -> datetime | None:
         """The first matching local time from `local` on; None if there is none before the end of years."""
-        time = self.time(local.hour, local.minute, local.second) if self.on(local.date()) else None
-        if time:
-            return local.replace(hour=time[0], minute=time[1], second=time[2])
-        day = self.day(local.date() + wall.DAY)
+        today = local.date()
+        day = self.day(today)
+        if day == today:
+            if time := self.time(local.hour, local.minute, local.second):
+                return local.replace(hour=time[0], minute=time[1], second=time[2])
+            day = self.day(today + wall.DAY)
         first = time_of_day(self.hours[0], self.minutes[0], self.seconds[0])
         return datetime.combine(day, first) if day else None
 
@@ -267,19 +273,24 @@ class Fields(NamedTuple):
 
     def day(self, day: date, until: int = wall.LAST.year) -> date | None:
         """The first matching day from one on, up to the end of the year `until`."""
-        while day.year <= until:
-            if day.month not in self.sim.months:
-                day = (day.replace(day=1) + timedelta(days=32)).replace(day=1)
-            elif self.on(day):
-                return day
-            else:
-                day += wall.DAY
+        year, month, first = day.year, day.month, day.day
+        while year <= until:
+            if month in self.sim.months:
+                days = self.days(year, month)
+                if days and days[-1] >= first:
+                    return date(year, month, days[bisect.bisect_left(days, first)])
+            year, month, first = (year, month + 1, 1) if month < 12 else (year + 1, 1, 1)
         return None
 
+    def days(self, year: int, month: int) -> list[int]:
+        """The matching days of a month, were it one of the months that match."""
+        kind = calendar.monthrange(year, month)
+        if kind not in self.kinds:
+            self.kinds[kind] = [n for n in range(1, kind[1] + 1) if self.on(date(year, month, n))]
+        return self.kinds[kind]
+
     def on(self, day: date) -> bool:
-        """Whether a day matches month, day of month and day of week."""
-        if day.month not in self.sim.months:
-            return False
+        """Whether a day matches day of month and day of week."""
         of_month = self.sim.match_dom(day) or any(_nearest(day, number) for number in self.weekdays_near)
         of_week = self.sim.match_dow(day)
         return of_month and of_week if self.sim.day_and else of_month or of_week
@@ -305,7 +316,7 @@ def fields(expression: str) -> Fields:
     hours = sorted(sim.hours)
     elapsed = parts[-4].startswith("*") or len(hours) == 24
     numbers = frozenset(int(term[:-1]) for term in near)
-    found = Fields(sim, numbers, sorted(sim.seconds), sorted(sim.minutes), hours, elapsed)
+    found = Fields(sim, numbers, sorted(sim.seconds), sorted(sim.minutes), hours, elapsed, {})
     if found.day(date(2000, 1, 1), 2400) is None:  # the calendar repeats after 400 years
         raise _no_cron(expression, "no day ever matches")
     return found

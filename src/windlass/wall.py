@@ -12,6 +12,9 @@ FIRST, LAST = datetime(2, 1, 1, tzinfo=UTC), datetime(9998, 12, 31, tzinfo=UTC)
 
 SECOND, DAY = timedelta(seconds=1), timedelta(days=1)
 
+SPREAD = 2 * DAY
+"""More than any two clocks are apart: an offset is less than a day."""
+
 Match = Callable[[datetime], datetime | None]
 """The first matching local time from one on, that one included; both without a zone and in whole seconds."""
 
@@ -75,10 +78,10 @@ def shown_after(zone: tzinfo, moment: datetime, match: Match) -> datetime | None
         if found is None:
             return None
         due = (found - ahead).replace(tzinfo=UTC)
-        change = next_change(zone, begin, due)
-        if change is None:
+        change = next_change(zone, begin, min(due, begin + SPREAD))
+        if change is None and due - begin <= SPREAD:
             return due
-        begin = change
+        begin = change or due - SPREAD  # what changes on the way shows no match: it is too far from both ends
 
 
 def valid(zone: tzinfo, local: datetime) -> datetime:
