@@ -334,7 +334,7 @@ def main() -> int:
     parser.add_argument("--most", type=int, default=MANY, help="ticks that are all compared; of more, the nearest")
     parser.add_argument("--processes", type=int, default=PROCESSES, help="how many at a time")
     given = parser.parse_args()
-    names = available_timezones()
+    names = available_timezones() - {"localtime"}  # the last is a name of this machine alone
     found = groups(sorted(names), given.year)
     print(f"{len(names)} zones in {len(found)} groups, {len(EXPRESSIONS)} expressions", flush=True)
     found = found[given.first :][: given.groups]
@@ -343,7 +343,7 @@ def main() -> int:
         for outcome in results:
             ticks, questions = ticks + outcome.ticks, questions + outcome.questions
             wrong += outcome.differences
-            go_on = f"--year {given.year} --first {given.first + progress.done + 1}"
+            go_on = f"--year {given.year} --most {given.most} --first {given.first + progress.done + 1}"
             progress.add(1, f"; {len(wrong)} differences in {ticks:,} ticks; go on with {go_on}")
     print(f"{progress}: {len(wrong)} differences in {ticks:,} ticks and {questions:,} other questions")
     for _, story in sorted(wrong, key=lambda pair: (len(pair[0]), pair))[:20]:
