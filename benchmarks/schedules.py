@@ -17,8 +17,9 @@ from pathlib import Path
 import psutil
 
 from windlass import App, schedule
+from windlass.call import Call
 from windlass.model import Doc
-from windlass.schedule import Call, Course, Plan
+from windlass.schedule import Course, Plan
 from windlass.store.contract import SCHEDULE, Store
 from windlass.timing import EPOCH, every
 

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from windlass import cron, every, rrule
-from windlass.schedule import Call, Course, Fire, Plan, due_of, late_by, look, newest_ticks, read, ticks_between, write
+from windlass.call import Call
+from windlass.schedule import Course, Fire, Plan, due_of, late_by, look, newest_ticks, read, ticks_between, write
 from windlass.timing import Rule
 
 BEGIN = datetime(2026, 3, 28, 12, 0, tzinfo=UTC).timestamp()

@@ -129,11 +129,11 @@ class Access:
         with self._told():
             return recognise(tx, SyncLink).drive(joinable.put(jobs), joinable.ring)
 
-    async def aput_in(self, tx: Any, jobs: Sequence[NewJob]) -> list[Placed]:
+    async def aput_in(self, tx: Any, jobs: Sequence[NewJob], marks: Sequence[Mark] = ()) -> list[Placed]:
         """`put_in`, for what has to be awaited."""
         joinable = self.joinable()
         with self._told():
-            return await recognise(tx, AsyncLink).adrive(joinable.put(jobs), joinable.ring)
+            return await recognise(tx, AsyncLink).adrive(joinable.put(jobs, marks), joinable.ring)
 
     # Documents
 

@@ -272,11 +272,10 @@ class App:
         return list(map(self.jobs.placed, placed, jobs))
 
     async def aplace(self, jobs: Sequence[NewJob], tx: Tx = None, marks: Sequence[Mark] = ()) -> list[Job[Any]]:
-        """Store jobs, and marks, without blocking the event loop; inside the transaction of `tx`, without marks, if one
-        is given."""
+        """Store jobs, and marks, without blocking the event loop; inside the transaction of `tx` if one is given."""
         if not jobs:
             return []
-        placed = await (self._access.aput(jobs, marks) if tx is None else self._access.aput_in(tx, jobs))
+        placed = await (self._access.aput(jobs, marks) if tx is None else self._access.aput_in(tx, jobs, marks))
         return list(map(self.jobs.placed, placed, jobs))
 
     # Messages in

@@ -49,3 +49,13 @@ class FakeClock:
     def shift(self, seconds: float) -> None:
         """Set the wall clock forward or back, as an operator or NTP would."""
         self._now += seconds
+
+
+def made_at(id: str) -> float:
+    """The moment in a UUIDv7, in seconds since the epoch; 0 for any other id."""
+    if len(id) != 36 or id[14] != "7":
+        return 0.0
+    try:
+        return int(id[:8] + id[9:13], 16) / 1000
+    except ValueError:
+        return 0.0

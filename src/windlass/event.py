@@ -9,10 +9,10 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from windlass import follow, options, values
+from windlass import options, values
+from windlass.call import Call, open_call, seal_call
 from windlass.errors import ConfigError, DecodeError
-from windlass.model import Mark, NewJob
-from windlass.schedule import Call, open_call, seal_call
+from windlass.model import Mark
 from windlass.vault import Vault
 
 TOPIC = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
@@ -24,9 +24,6 @@ MOST = 64 * 1024
 """The most bytes of a filter."""
 
 OPERATORS = ("==", "!=", "<", "<=", ">", ">=", "in", "prefix", "exists")
-
-REMEMBERED = 7 * 86_400.0
-"""Seconds that the store remembers the jobs of an event that may come again, beyond their own retention."""
 
 EVENTS = uuid.UUID("c1a5b3de-5a53-4f8e-8a0c-4d1c7a0b5f2e")
 """The namespace of the ids of jobs that events make."""
@@ -69,7 +66,6 @@ class Subscription(Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Pending(Struct, frozen=True, kw_only=True):
     """A debounced event that waits for calm: the call that will be made, and when the first of its events came."""
 
-    subscription: str
     call: Call
     since: float
 
@@ -229,38 +225,12 @@ def call_with(subscription: Subscription, event: Event, vault: Vault) -> Call:
     return msgspec.structs.replace(call, args=args, options=values.to_bytes(msgspec.structs.replace(own, meta=meta)))
 
 
-def new_job(call: Call, id: str, vault: Vault, *, fresh: bool) -> NewJob:
-    """The job of a call that is not sealed."""
-    own = call.options
-    return NewJob(
-        id=id,
-        task=call.task,
-        args=vault.seal(call.args, id, call.task, "args"),
-        queue=call.queue,
-        priority=call.priority,
-        expires_in=call.expires_in,
-        tags=call.tags,
-        options=None if own is None else vault.seal(own, id, call.task, "options"),
-        follow=follow.sealed(call.follow, id, vault),
-        fresh=fresh,
-    )
-
-
 def marks_of(subscription: Subscription, event: Event, payload: object, id: str) -> list[Mark]:
     """What keeps a repeated event, or one too many of its key, from making a job."""
     marks = [Mark(key=f"event:{id}", job=id, ttl=event.remember)] if event.remember else []
     if subscription.throttle is not None:
         marks.append(Mark(key=f"throttle:{key_id(subscription, payload)}", job=id, ttl=subscription.throttle))
     return marks
-
-
-def made_at(id: str) -> float | None:
-    """When an id was made, in seconds since the epoch, if it tells: a UUIDv7."""
-    try:
-        made = uuid.UUID(id)
-    except ValueError:
-        return None
-    return (made.int >> 80) / 1000 if made.version == 7 else None
 
 
 def key_id(subscription: Subscription, payload: object) -> str:
@@ -280,7 +250,7 @@ def put_off(subscription: Subscription, call: Call, old: bytes | None, now: floa
     due = now + subscription.debounce
     if subscription.most is not None:
         due = max(now, min(due, since + subscription.most))
-    return values.to_bytes(Pending(subscription=subscription.name, call=call, since=since)), due
+    return values.to_bytes(Pending(call=call, since=since)), due
 
 
 def matching(subscriptions: Iterable[Subscription], event: Event, payload: object) -> list[Subscription]:

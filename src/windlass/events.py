@@ -10,16 +10,16 @@ import msgspec
 from msgspec import Raw, Struct
 from uuid_utils import uuid7
 
-from windlass import event, options, schedule, values
+from windlass import event, options, values
 from windlass.access import Access
 from windlass.blocking import twin
+from windlass.call import Call, call_of, job_of, seal_call
+from windlass.clock import made_at
 from windlass.errors import ConfigError, DecodeError, EnqueueUnknown
 from windlass.event import Event, Subscription
 from windlass.jobs import Job, Jobs
-from windlass.model import Doc, Mark, NewJob
+from windlass.model import REMEMBERED, Doc, Mark, NewJob
 from windlass.options import Seconds
-from windlass.schedule import Call
-from windlass.schedules import as_call
 from windlass.store.contract import PENDING, RETAINED, SUBSCRIPTIONS, Store
 from windlass.store.documents import Load, Put, Work, all_docs
 from windlass.task import Task, Tx, parameter_of
@@ -81,7 +81,7 @@ class Events:
         made = Subscription(
             name=given.get("name") or f"{task.name}:{topics}",
             topic=event.pattern(topics),
-            call=as_call(task.new(b"{}"), self._vault),
+            call=call_of(task.new(b"{}"), self._vault, "debounce= and throttle= say which events count"),
             parameter=parameter_of(task, "an event"),
             where=event.checked(given.get("where", {})),
             key=given.get("key", ""),
@@ -121,7 +121,7 @@ class Events:
             topic=event.topic(topic),
             payload=values.encode(payload, "payload", self._limit),
             known=id is not None,
-            remember=max(event.REMEMBERED, keep or 0.0) if again else 0.0,
+            remember=max(REMEMBERED, keep or 0.0) if again else 0.0,
         )
 
     def _publish(self, happened: Event, keep: float | None, in_tx: bool) -> Work[Published]:
@@ -154,7 +154,7 @@ class Events:
         """The job of one subscription, and its marks."""
         id = event.job_id(happened.id, one.name)
         call = event.call_with(one, happened, self._vault)
-        made.jobs.append(event.new_job(call, id, self._vault, fresh=not happened.known))
+        made.jobs.append(job_of(call, id, self._vault, fresh=not happened.known))
         made.marks.extend(event.marks_of(one, happened, payload, id))
 
     def _put_off(self, wanted: Sequence[Subscription], happened: Event, payload: object) -> Work[Docs]:
@@ -164,7 +164,7 @@ class Events:
         there = {doc.name: doc for doc in shelf.docs}
         docs = []
         for name, one in names.items():
-            call = schedule.seal_call(name, event.call_with(one, happened, self._vault), self._vault)
+            call = seal_call(name, event.call_with(one, happened, self._vault), self._vault)
             old = there.get(name)
             body, due = event.put_off(one, call, old.body if old else None, shelf.now)
             docs.append(Doc(kind=PENDING, name=name, version=old.version if old else 0, body=body, due=due))
@@ -175,7 +175,7 @@ class Events:
         given = {"name": one.name, "topic": happened.topic, "payload": Raw(happened.payload), "id": happened.id}
         id = event.job_id(happened.id, f"{DEBOUNCE}\n{one.name}")
         call = Call(task=DEBOUNCE, args=values.plain_bytes(given), queue=one.call.queue, priority=one.call.priority)
-        return event.new_job(call, id, self._vault, fresh=not happened.known)
+        return job_of(call, id, self._vault, fresh=not happened.known)
 
     async def debounce(self, name: str, topic: str, payload: Any, id: str) -> None:
         """What such a job does."""
@@ -217,7 +217,7 @@ class Events:
         new = 0
         async for doc in all_docs(store, RETAINED):
             happened = self._read_retained(doc)
-            if happened is None or (since is not None and (event.made_at(happened.id) or since) < since):
+            if happened is None or (since is not None and (made_at(happened.id) or since) < since):
                 continue
             payload = values.plain_value(happened.payload)
             made = Made([], [], [])
@@ -232,7 +232,7 @@ class Events:
         try:
             found = msgspec.json.decode(doc.body, type=Retained)
             payload = self._vault.open(found.payload, f"event:{found.id}", found.topic, "payload")
-            return Event(id=found.id, topic=found.topic, payload=payload, known=True, remember=event.REMEMBERED)
+            return Event(id=found.id, topic=found.topic, payload=payload, known=True, remember=REMEMBERED)
         except (DecodeError, msgspec.MsgspecError, ValueError) as error:
             logger.warning("the retained event %s cannot be read, and is left out: %s", doc.name, error)
             return None

@@ -114,6 +114,11 @@ class Past(Struct, frozen=True, kw_only=True):
     attempts: tuple["Attempt", ...] = ()
 
 
+REMEMBERED = 7 * 86_400.0
+"""Seconds for which the marks of derived ids are kept, beyond the jobs' own retention: what comes again within them (a
+row of an outbox, a message, a tick, an event) makes no second job."""
+
+
 class Mark(Struct, frozen=True, kw_only=True):
     """A key that admits one holder: a unique key while its job lives, or a derived id until `ttl` seconds are over."""
 

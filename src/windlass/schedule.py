@@ -11,9 +11,10 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from windlass import follow, options, values
+from windlass import options, values
+from windlass.call import Call, job_of, open_call
 from windlass.errors import ConfigError, DecodeError
-from windlass.model import Mark, NewJob
+from windlass.model import REMEMBERED, Mark, NewJob
 from windlass.timing import Rule
 from windlass.vault import Vault
 
@@ -26,24 +27,8 @@ ON_TIME = 60.0
 POLL = 1.0
 """Seconds between two looks whether the job that a tick waits for is over."""
 
-REMEMBERED = 7 * 86_400.0
-"""Seconds that the store remembers a tick: within them it fires once, whatever becomes of job and cursor."""
-
 FIRES = uuid.UUID("5e0e7d5c-6b0c-4a3f-9f0e-6a5d2b0f3c11")
 """The namespace of the ids of scheduled jobs."""
-
-
-class Call(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a schedule enqueues. `args`, `options` and followers are sealed, where payloads are, under its name."""
-
-    task: str
-    args: bytes
-    queue: str = "default"
-    priority: int = 0
-    expires_in: float | None = None
-    tags: tuple[str, ...] = ()
-    options: bytes | None = None
-    follow: bytes | None = None
 
 
 class Plan(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -74,7 +59,7 @@ class Plan(Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Course(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A plan and how far it is. Ticks up to `cursor` are done with; `jobs` are those that may be under way, the newest
     last, and `waiting` is the tick that fires when they are over. `origin`: the app that declares it (empty: made at
-    run time), and `print` what tells whether the app declares something else now."""
+    run time), and `digest` what tells whether the app declares something else now."""
 
     plan: Plan
     cursor: float
@@ -83,7 +68,7 @@ class Course(Struct, frozen=True, kw_only=True, omit_defaults=True):
     waiting: float | None = None
     paused: bool = False
     origin: str = ""
-    print: str = ""
+    digest: str = ""
 
     @property
     def over(self) -> bool:
@@ -224,51 +209,13 @@ def fire_id(name: str, tick: float) -> str:
 def make_job(name: str, call: Call, tick: float, vault: Vault, id: str | None = None) -> NewJob:
     """The job of one tick, or with an id of its own, one beside the ticks. Raises `DecodeError`."""
     opened = open_call(name, call, vault)
-    id = fire_id(name, tick) if id is None else id
     own = values.to_bytes(replace(options.read_options(opened.options), schedule=name, tick=tick))
-    return NewJob(
-        id=id,
-        task=call.task,
-        args=vault.seal(opened.args, id, call.task, "args"),
-        queue=call.queue,
-        priority=call.priority,
-        expires_in=call.expires_in,
-        tags=call.tags,
-        options=vault.seal(own, id, call.task, "options"),
-        follow=follow.sealed(opened.follow, id, vault),
-    )
+    return job_of(replace(opened, options=own), fire_id(name, tick) if id is None else id, vault)
 
 
 def make_mark(name: str, tick: float) -> Mark:
     """What keeps a tick from firing twice."""
     return Mark(key=f"fire:{name}:{tick:.6f}", job=fire_id(name, tick), ttl=REMEMBERED)
-
-
-def seal_call(name: str, call: Call, vault: Vault) -> Call:
-    """A call as a schedule of that name keeps it."""
-    own = call.options
-    return replace(
-        call,
-        args=vault.seal(call.args, place(name), call.task, "args"),
-        options=None if own is None else vault.seal(own, place(name), call.task, "options"),
-        follow=follow.sealed(call.follow, place(name), vault),
-    )
-
-
-def open_call(name: str, call: Call, vault: Vault) -> Call:
-    """A schedule's call, not sealed. Raises `DecodeError`."""
-    own = call.options
-    return replace(
-        call,
-        args=vault.open(call.args, place(name), call.task, "args"),
-        options=None if own is None else vault.open(own, place(name), call.task, "options"),
-        follow=follow.opened(call.follow, place(name), vault),
-    )
-
-
-def place(name: str) -> str:
-    """What stands for a job's id where a schedule's call is sealed."""
-    return f"schedule:{name}"
 
 
 def moment(seconds: float) -> datetime:

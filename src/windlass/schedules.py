@@ -10,15 +10,16 @@ from msgspec import Struct
 from msgspec.structs import replace
 from uuid_utils import uuid7
 
-from windlass import follow, options, schedule
+from windlass import options, schedule
 from windlass.access import Access
 from windlass.blocking import twin
+from windlass.call import Call, call_of, open_call, seal_call
 from windlass.codec import show
 from windlass.errors import ConfigError, DecodeError, ScheduleNotFound
 from windlass.jobs import Job, Jobs
-from windlass.model import Doc, NewJob, Placed
+from windlass.model import Doc, Placed
 from windlass.options import Seconds
-from windlass.schedule import Call, CatchUp, Course, Overlap, Plan
+from windlass.schedule import CatchUp, Course, Overlap, Plan
 from windlass.secret import hide
 from windlass.store.contract import SCHEDULE
 from windlass.store.documents import Load, Put, Save, Work, all_docs
@@ -31,6 +32,9 @@ MOST = 10_000
 
 PIECE = 500
 """Jobs of one commit of a backfill."""
+
+INSTEAD = "the rule says when, jitter= how much later, and overlap= what happens while an earlier job is not over"
+"""What a schedule has for options of single jobs."""
 
 UNDER_WAY = 20
 """The most jobs of one schedule that are watched, where they may not overlap."""
@@ -142,8 +146,8 @@ class Schedules:
 
     async def aunreadable(self) -> Names:
         """The names of schedules that cannot be read, and so do not fire: made by another version, or by hand."""
-        names = {one.name for one in await self.alist()}
-        return [doc.name async for doc in all_docs(await self._access.connect(), SCHEDULE) if doc.name not in names]
+        store = await self._access.connect()
+        return [doc.name async for doc in all_docs(store, SCHEDULE) if not is_readable(doc)]
 
     list = twin(alist)
     unreadable = twin(aunreadable)
@@ -258,7 +262,7 @@ class Schedules:
 
     def plan(self, rule: Rule, call: Scheduled, given: PlanOptions) -> Plan:
         """A schedule as asked for, not stored and not sealed. Raises `ConfigError`, `CallError`."""
-        return changed(Plan(rule=checked(rule), call=call_of(call, self._vault)), given)
+        return changed(Plan(rule=checked(rule), call=kept(call, self._vault)), given)
 
     def _get(self, name: str) -> Work[Schedule]:
         doc, now = yield from found(name)
@@ -279,10 +283,10 @@ class Schedules:
         course = schedule.read(doc.body)
         plan = changed(course.plan, given)
         if call is not None:
-            plan = replace(plan, call=schedule.seal_call(name, call_of(call, self._vault), self._vault))
+            plan = replace(plan, call=seal_call(name, kept(call, self._vault), self._vault))
         if rule is not None:
             plan, course = replace(plan, rule=checked(rule)), replace(course, cursor=now, waiting=None)
-        return (yield from self._save(doc, replace(course, plan=plan, print=""), now))
+        return (yield from self._save(doc, replace(course, plan=plan, digest=""), now))
 
     def _pause(self, name: str, paused: bool) -> Work[Schedule]:
         doc, now = yield from found(name)
@@ -310,15 +314,14 @@ class Schedules:
             raise ConfigError(
                 f"expected an end of the backfill that is past; {end} came, and it is {schedule.moment(now)}"
             )
-        call = schedule.read(doc.body).plan.call
-        rule = schedule.read(doc.body).plan.rule
-        ticks = list(itertools.islice(schedule.ticks_between(rule, first - 1e-6, last), MOST + 1))
+        plan = schedule.read(doc.body).plan
+        ticks = list(itertools.islice(schedule.ticks_between(plan.rule, first - 1e-6, last), MOST + 1))
         if len(ticks) > MOST:
             raise ConfigError(f"expected at most {MOST:,} ticks from {start} to {end}; there are more. Do it in parts")
         jobs: list[Job[Any]] = []
         for at in range(0, len(ticks), PIECE):
             part = ticks[at : at + PIECE]
-            new = [schedule.make_job(name, call, tick, self._vault) for tick in part]
+            new = [schedule.make_job(name, plan.call, tick, self._vault) for tick in part]
             placed: list[Placed] = yield Put(new, [schedule.make_mark(name, tick) for tick in part])
             jobs += map(self._jobs.placed, placed, new)
         return jobs
@@ -334,7 +337,7 @@ class Schedules:
     def _shown(self, name: str, course: Course, now: float) -> Schedule:
         plan = course.plan
         try:
-            call = schedule.open_call(name, plan.call, self._vault)
+            call = open_call(name, plan.call, self._vault)
             shown = hide(show(call.args), options.read_options(call.options).secret)
         except DecodeError:
             shown = {ENCRYPTED: ENCRYPTED}
@@ -369,6 +372,15 @@ def found(name: str) -> Work[tuple[Doc, float]]:
     return shelf.docs[0], shelf.now
 
 
+def is_readable(doc: Doc) -> bool:
+    """Whether a stored schedule can be read."""
+    try:
+        schedule.read(doc.body)
+    except DecodeError:
+        return False
+    return True
+
+
 def checked(rule: Rule) -> Rule:
     """A rule. Raises `ConfigError` for anything else."""
     if isinstance(rule, Rule):
@@ -387,34 +399,14 @@ def changed(plan: Plan, given: PlanOptions) -> Plan:
     return replace(plan, **values)
 
 
-def call_of(given: Scheduled, vault: Vault) -> Call:
+def kept(given: Scheduled, vault: Vault) -> Call:
     """What is enqueued, not sealed yet. Raises `ConfigError`, and `CallError` for a task that needs arguments."""
     bound = given.bind() if isinstance(given, Task) else given
     if not isinstance(bound, Bound):
         raise ConfigError(f"expected a task, or task.bind(…), to schedule; {options.short(given)} came")
-    return as_call(bound.new, vault)
-
-
-def as_call(new: NewJob, vault: Vault) -> Call:
-    """What makes jobs like this one, not sealed. Raises `ConfigError` for options that only one job can have."""
-    if new.delay or new.run_at is not None or new.unique or not new.fresh:
-        raise ConfigError(
-            f"a scheduled call of {new.task} takes no delay, run_at, unique or id: the rule says when, jitter= how "
-            "much later, and overlap= what happens while an earlier job is not over"
-        )
-    own = new.options
-    return Call(
-        task=new.task,
-        args=vault.open(new.args, new.id, new.task, "args"),
-        queue=new.queue,
-        priority=new.priority,
-        expires_in=new.expires_in,
-        tags=new.tags,
-        options=None if own is None else vault.open(own, new.id, new.task, "options"),
-        follow=follow.opened(new.follow, new.id, vault),
-    )
+    return call_of(bound.new, vault, INSTEAD)
 
 
 def sealed(name: str, plan: Plan, vault: Vault) -> Plan:
     """A plan as a schedule of that name keeps it."""
-    return replace(plan, call=schedule.seal_call(name, plan.call, vault))
+    return replace(plan, call=seal_call(name, plan.call, vault))

@@ -7,21 +7,17 @@ if one has none, or two.
 import argparse
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
-from contextlib import ExitStack, closing
+from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 from tests.faults.field import ROOT, send
-from tests.faults.grounds import GROUNDS, KINDS
-from tests.faults.guard import guarded
-from tests.faults.ticks import Hosts
+from tests.faults.hosts import Hosts, command, trial
 from windlass import App
 
 EVENTS = "tests.faults.event_app"
@@ -70,16 +66,11 @@ def made(app: App) -> Counter[tuple[str, str]]:
     return found
 
 
-def soak(store: str, most: int, seed: int) -> dict[str, Any]:
+def soak(store: str, given: argparse.Namespace) -> Mapping[str, float]:
     """One run; its figures."""
-    folder, kills, dice = Path(tempfile.mkdtemp(prefix="windlass-publishes-")), 0, random.Random(seed)
-    folder.chmod(0o755)
-    with ExitStack() as stack:
-        stack.enter_context(guarded(folder))
-        ground = stack.enter_context(closing(GROUNDS[store](folder)))
-        app = App(ground.url)
-        stack.callback(app.close)
-        app.jobs.count(state="ready")
+    kills, dice, most = 0, random.Random(given.seed), given.events
+    with trial(store) as (stack, ground, folder, app):
+        app.jobs.count(state="ready")  # the schema is there before two workers want to make it
         hosts = stack.enter_context(closing(Hosts(ground, folder, 2, dice, f"{EVENTS}:app", off=0)))
         while not app.events.list():
             time.sleep(0.2)
@@ -96,33 +87,17 @@ def soak(store: str, most: int, seed: int) -> dict[str, Any]:
                 hosts.disturb()
         hosts.calm()
         found = made(app)
-    wanted = {(f"hear{number}", f"event-{event}") for number in range(SUBSCRIBERS) for event in range(most)}
-    figures = {
-        "events": most,
-        "jobs": found.total(),
-        "twice": sum(count - 1 for count in found.values()),
-        "missed": len(wanted - found.keys()),
-        "unknown": len(found.keys() - wanted),
-        "publisher": kills,
-        **hosts.actions,
-    }
-    if not (figures["twice"] or figures["missed"] or figures["unknown"]):
-        shutil.rmtree(folder, ignore_errors=True)
-    return figures
-
-
-def main() -> None:
-    """Run what was asked for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--store", choices=KINDS, required=True)
-    parser.add_argument("--events", type=int, default=10_000)
-    parser.add_argument("--seed", type=int, default=time.time_ns() % 1_000_000)
-    given = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    figures = soak(given.store, given.events, given.seed)
-    print(f"{given.store:<10} seed {given.seed}: {', '.join(f'{name} {value:,}' for name, value in figures.items())}")
-    sys.exit(bool(figures["twice"] or figures["missed"] or figures["unknown"]))
+        wanted = {(f"hear{number}", f"event-{event}") for number in range(SUBSCRIBERS) for event in range(most)}
+        return {
+            "events": most,
+            "jobs": found.total(),
+            "twice": sum(count - 1 for count in found.values()),
+            "missed": len(wanted - found.keys()),
+            "unknown": len(found.keys() - wanted),
+            "publisher": kills,
+            **hosts.actions,
+        }
 
 
 if __name__ == "__main__":
-    main()
+    command(__doc__, soak, ("twice", "missed", "unknown"), events=10_000)

@@ -6,10 +6,11 @@ from typing import Any, cast
 
 import pytest
 
-from tests.store.test_fires import Straight, fires
+from tests.store.straight import Straight, fires
 from tests.store.world import World
 from windlass import App, ConfigError
 from windlass.access import Access
+from windlass.errors import Conflict
 from windlass.event import Subscription
 from windlass.events import Events, SubscriptionOptions
 from windlass.model import Doc, Filter, JobRecord, State, Verb
@@ -72,8 +73,6 @@ class Patient(Straight):
     """The same, which repeats what was changed meanwhile, as the app's own way does."""
 
     async def ado(self, work: Any, tx: object = None, late: object = None) -> Any:
-        from windlass.errors import Conflict
-
         for _ in range(50):
             try:
                 return await super().ado(work)
@@ -194,7 +193,7 @@ async def test_retained_events_are_given_to_who_comes_later(world: World) -> Non
     with pytest.raises(ConfigError, match="name of a subscription"):
         await late.publisher.areplay("never")
     await world.advance(100)
-    await Duties(world.store, {})._forget()
+    await Duties(world.store, {}).forget()
     assert (await world.store.load(RETAINED)).docs == ()
 
 

@@ -11,6 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from tests.history import Log, Violation, check, read, watched
+from tests.store.straight import Straight, app, fires, sweep
 from tests.store.world import World, ends
 from windlass import App, ConfigError, cron, every, schedule
 from windlass.access import Access
@@ -18,33 +19,12 @@ from windlass.event import Subscription
 from windlass.model import Doc, Ending, Filter, Mark, State, Verb
 from windlass.options import read_options
 from windlass.schedules import Schedules
-from windlass.store.contract import MANIFEST, SCHEDULE, Store
-from windlass.store.documents import Work, named, on_store
+from windlass.store.contract import MANIFEST, SCHEDULE
+from windlass.store.documents import named
 from windlass.timing import Rule
 from windlass.vault import Vault
 from windlass.worker.declare import declare
 from windlass.worker.fires import Fires
-
-app = App("sqlite:///:memory:")
-
-
-@app.task(name="sweep")
-def sweep(zone: str = "eu") -> str:
-    return zone
-
-
-class Straight:
-    """The way from an app to a store, without the app's own rules of waiting."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-
-    async def connect(self) -> Store:
-        return self._store
-
-    async def ado(self, work: Any, tx: object = None) -> Any:
-        made: Work[Any] = work()
-        return await on_store(self._store, made)
 
 
 def schedules(world: World, vault: Vault | None = None) -> Schedules:
@@ -55,10 +35,6 @@ async def made(world: World, rule: Rule = every(hours=1), name: str = "s", **giv
     found = schedules(world)
     await found.acreate(name, rule, sweep, **given)
     return found
-
-
-def fires(world: World, vault: Vault | None = None) -> Fires:
-    return Fires(world.store, vault or Vault())
 
 
 async def ticks(world: World, name: str = "s") -> list[float]:

@@ -13,7 +13,7 @@ import pytest
 from tests import servers
 from tests.proxy import Proxy
 from tests.store.postgres_world import PgBouncerWorld, PostgresWorld, old_snapshot
-from tests.store.test_fires import Straight, app, sweep
+from tests.store.straight import Straight, app, sweep
 from tests.store.world import World, doc, ends, name, new, new_id, wants, worker_info
 from windlass import every
 from windlass.access import Access

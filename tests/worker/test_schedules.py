@@ -54,3 +54,4 @@ def test_a_worker_inside_another_process_fires_too() -> None:
             await asyncio.wait_for(seen.wait(), 60)
 
     asyncio.run(main())
+    assert seen.is_set()

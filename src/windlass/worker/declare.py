@@ -14,6 +14,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from windlass import event, schedule, values
+from windlass.call import seal_call
 from windlass.errors import Conflict, DecodeError, StoreError
 from windlass.event import Subscription
 from windlass.model import Doc
@@ -29,7 +30,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
     """What an app declared last: when the worker that said so had started (by the store), and what it declared."""
 
     started_at: float
-    prints: dict[str, str]
+    digests: dict[str, str]
     subscribed: str = ""
 
 
@@ -73,8 +74,8 @@ async def _declare(store: Store, vault: Vault, origin: str, started_at: float, s
     before = read_manifest(shelf.docs)
     manifest = Manifest(
         started_at=started_at,
-        prints={name: print_of(plan, vault) for name, plan in plans.items()},
-        subscribed=print_of(wanted, vault) if wanted else "",
+        digests={name: digest_of(plan, vault) for name, plan in plans.items()},
+        subscribed=digest_of(wanted, vault) if wanted else "",
     )
     if before.started_at > started_at:
         if before != replace(manifest, started_at=before.started_at):
@@ -84,10 +85,10 @@ async def _declare(store: Store, vault: Vault, origin: str, started_at: float, s
     docs = [
         doc
         for name, plan in plans.items()
-        if (doc := brought(name, plan, there.get(name), origin, manifest.prints[name], vault, shelf.now))
+        if (doc := brought(name, plan, there.get(name), origin, manifest.digests[name], vault, shelf.now))
     ]
     docs += await subscribed(store, vault, origin, wanted, changed=before.subscribed != manifest.subscribed)
-    gone = before.prints.keys() - plans.keys()
+    gone = before.digests.keys() - plans.keys()
     drop = [
         (SCHEDULE, name)
         for name, doc in (await named(store, SCHEDULE, gone)).items()
@@ -99,13 +100,13 @@ async def _declare(store: Store, vault: Vault, origin: str, started_at: float, s
         await store.save(docs, drop)
 
 
-def brought(name: str, plan: Plan, old: Doc | None, origin: str, print: str, vault: Vault, now: float) -> Doc | None:
+def brought(name: str, plan: Plan, old: Doc | None, origin: str, digest: str, vault: Vault, now: float) -> Doc | None:
     """The document of a declared schedule; None if what is stored stays."""
-    fresh = replace(plan, call=schedule.seal_call(name, plan.call, vault))
-    course = Course(plan=fresh, cursor=now, origin=origin, print=print)
+    fresh = replace(plan, call=seal_call(name, plan.call, vault))
+    course = Course(plan=fresh, cursor=now, origin=origin, digest=digest)
     stored = stored_course(old)
     if stored is not None:
-        if stored.print == print:
+        if stored.digest == digest:
             return None
         if stored.origin != origin:
             owner = f"app {stored.origin} declares" if stored.origin else "somebody made at run time"
@@ -131,17 +132,16 @@ async def subscribed(
 ) -> list[Doc]:
     """The document of an app's subscriptions, if what is stored does not stay."""
     docs = (await store.load(SUBSCRIPTIONS, names=[origin])).docs
-    if not changed and bool(docs) == bool(wanted):
+    if not wanted:
+        return [replace(doc, gone=True) for doc in docs]
+    if docs and not changed:
         return []
     sealed = [event.sealed(one, vault) for one in wanted]
     version = docs[0].version if docs else 0
-    gone = not wanted
-    if gone and not docs:
-        return []
-    return [Doc(kind=SUBSCRIPTIONS, name=origin, version=version, body=values.to_bytes(sealed), gone=gone)]
+    return [Doc(kind=SUBSCRIPTIONS, name=origin, version=version, body=values.to_bytes(sealed))]
 
 
-def print_of(said: Plan | Sequence[Subscription], vault: Vault) -> str:
+def digest_of(said: Plan | Sequence[Subscription], vault: Vault) -> str:
     """What is the same for the same declaration, and tells nobody its arguments."""
     return vault.unique("schedule", values.to_bytes(said).decode("utf-8", "surrogatepass"))
 
@@ -153,4 +153,4 @@ def read_manifest(docs: Iterable[Doc]) -> Manifest:
             return msgspec.json.decode(doc.body, type=Manifest)
         except (msgspec.MsgspecError, ValueError):
             logger.warning("the manifest of %s cannot be read; it is written anew", doc.name)
-    return Manifest(started_at=0.0, prints={})
+    return Manifest(started_at=0.0, digests={})

@@ -31,13 +31,13 @@ class Duties:
             await asyncio.sleep(PRUNE_EVERY * random.uniform(0.5, 1.5))  # noqa: S311 - spreads load
             try:
                 await self._prune()
-                await self._forget()
+                await self.forget()
             except StoreError as error:
                 logger.warning("finished jobs could not be pruned this time: %s", error)
             except Exception:
                 logger.exception("finished jobs could not be pruned this time")
 
-    async def _forget(self) -> None:
+    async def forget(self) -> None:
         """Drop retained events whose time is over."""
         while docs := (await self._store.load(RETAINED, due=0)).docs:
             with contextlib.suppress(Conflict):  # another worker was faster

@@ -18,6 +18,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from windlass import event, schedule
+from windlass.call import job_of, open_call
 from windlass.errors import Conflict, DecodeError, StoreError
 from windlass.model import Doc, NewJob, Verb
 from windlass.schedule import Course, Fire
@@ -174,12 +175,12 @@ class Fires:
             await self._set_aside(doc)
             return None
         try:
-            opened = schedule.open_call(doc.name, call, self._vault)
+            opened = open_call(doc.name, call, self._vault)
         except DecodeError as error:  # perhaps another worker has the key
             logger.error("a debounced event for %s waits: %s", call.task, error)
             return None
         id = str(uuid.uuid5(event.EVENTS, f"{doc.name}\n{doc.version}"))
-        return event.new_job(opened, id, self._vault, fresh=False)
+        return job_of(opened, id, self._vault)
 
 
 def look(one: Due, now: float, busy: AbstractSet[str]) -> Fire | None:

@@ -17,7 +17,7 @@ import msgspec
 from msgspec.structs import replace
 
 from windlass.errors import StoreUnavailable
-from windlass.model import Mark, NewJob
+from windlass.model import REMEMBERED, Mark, NewJob
 from windlass.store.contract import Store
 
 logger = logging.getLogger("windlass.outbox")
@@ -30,9 +30,6 @@ MOST = 500
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
 """Seconds until the next try after one that failed."""
-
-REMEMBERED = 7 * 86_400.0
-"""Seconds that the store remembers a moved job beyond its own retention: within them a row moved twice is one job."""
 
 PARTING = 5.0
 """Seconds that a relay that ends waits for its database; then the thread is left behind, and the server lets go of the

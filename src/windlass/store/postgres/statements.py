@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from windlass.clock import made_at
 from windlass.errors import UniquePending
 from windlass.model import (
     Attempt,
@@ -70,18 +71,8 @@ def filled(sql: str, schema: str) -> str:
 
 def earliest(ids: Sequence[str]) -> int:
     """A day (in microseconds) before which no job of these ids can have ended, as far as their UUIDv7 tell."""
-    first = min((made_at(id) for id in ids), default=0)
+    first = micros(min((made_at(id) for id in ids), default=0.0))
     return max(0, (first - DAY) // DAY * DAY)
-
-
-def made_at(id: str) -> int:
-    """The moment in a UUIDv7; 0 for any other id."""
-    if len(id) != 36 or id[14] != "7":
-        return 0
-    try:
-        return int(id[:8] + id[9:13], 16) * 1000
-    except ValueError:
-        return 0
 
 
 # Put
