@@ -31,7 +31,10 @@ def schedules(world: World, vault: Vault | None = None) -> Schedules:
     return Schedules(cast("Access", Straight(world.store)), vault or Vault(), app.jobs)
 
 
-async def made(world: World, rule: Rule = every(hours=1), name: str = "s", **given: Any) -> Schedules:  # noqa: B008
+HOURLY = every(hours=1)
+
+
+async def made(world: World, rule: Rule = HOURLY, name: str = "s", **given: Any) -> Schedules:
     found = schedules(world)
     await found.acreate(name, rule, sweep, **given)
     return found
