@@ -11,7 +11,20 @@ FILES = sorted(SOURCE.rglob("*.py"))
 
 LAYERS = [
     {"model", "errors", "clock", "values", "machine", "secret", "signature", "wall"},
-    {"call", "codec", "policy", "context", "follow", "event", "options", "outward", "schedule", "timing", "vault"},
+    {
+        "call",
+        "codec",
+        "policy",
+        "context",
+        "follow",
+        "event",
+        "gate",
+        "options",
+        "outward",
+        "schedule",
+        "timing",
+        "vault",
+    },
     {"store.contract", "store.queries"},
     {"store", "config"},
     {"access", "blocking", "move", "task", "jobs", "schedules", "events"},

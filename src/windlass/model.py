@@ -76,6 +76,15 @@ class Failure(Struct, frozen=True, kw_only=True):
     traceback: str = ""
 
 
+class Need(Struct, frozen=True, array_like=True, gc=False):
+    """What a job takes of a gate: so many units while it runs, and for each start. A gate's settings are stored under
+    what stands before the first "/" of its name. `keep`: from its first start to its end, through retries."""
+
+    gate: str
+    weight: int = 1
+    keep: bool = False
+
+
 class NewJob(Discreet, frozen=True, kw_only=True, gc=False):
     """One request to run a task, before a store has it. `delay` and `expires_in` are seconds from the store's now.
 
@@ -97,6 +106,7 @@ class NewJob(Discreet, frozen=True, kw_only=True, gc=False):
     fresh: bool = False
     past: "Past | None" = None
     follow: bytes | None = None
+    gates: tuple[Need, ...] = ()
 
 
 class Past(Struct, frozen=True, kw_only=True):
@@ -304,6 +314,7 @@ class JobRecord(Discreet, frozen=True, kw_only=True):
     tags: tuple[str, ...] = ()
     attempts: tuple[Attempt, ...] = ()
     follow: bytes | None = None
+    gates: tuple[Need, ...] = ()
 
 
 class Filter(Struct, frozen=True, kw_only=True):

@@ -1,7 +1,7 @@
 """The contract as a small dict: what a store must answer and hold, without tables, indexes or batches."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from windlass.model import Claim, Demand, Ending, Held, JobRecord, NewJob, Outcome, State, Verb
 
@@ -29,6 +29,9 @@ class Job:
     finished_at: float | None = None
     cancelling: bool = False
     expired: bool = False
+    keeps: bool = False
+    """Whether it was started since it came, so that it has the gates that it keeps."""
+
     moved_on: bool = False
     result: bytes | None = None
     progress: float | None = None
@@ -49,14 +52,20 @@ class Job:
         due = self.expires_at is not None and self.expires_at <= now
         return due and not self.fence and self.state in LIVE - {State.RUNNING}
 
+    @property
+    def idle(self) -> State:
+        """Its state while it may be claimed."""
+        return State.WAITING if self.new.gates else State.READY
+
     def finish(self, state: State, now: float) -> None:
-        self.state, self.finished_at, self.cancelling = state, now, False
+        self.state, self.finished_at, self.cancelling, self.keeps = state, now, False, False
 
     def view(self) -> dict[str, object]:
         """What must be seen of it."""
         running = self.state is State.RUNNING
         return {
             "state": self.state,
+            "gates": self.new.gates,
             "priority": self.new.priority,
             "args": self.new.args,
             "unique": self.new.unique,
@@ -75,7 +84,8 @@ def seen(job: JobRecord) -> dict[str, object]:
     """The same of a job in a store."""
     running = job.state is State.RUNNING
     return {
-        "state": job.state,
+        "state": State.WAITING if job.gates and job.state is State.READY else job.state,
+        "gates": job.gates,
         "priority": job.priority,
         "args": job.args,
         "unique": job.unique,
@@ -90,9 +100,64 @@ def seen(job: JobRecord) -> dict[str, object]:
     }
 
 
-def ideal(jobs: Iterable[Job], demand: Demand) -> list[str]:
-    """The claim of a store that looks at every ready job. A smaller claim must be a head of this one."""
-    ready = sorted((job for job in jobs if job.state is State.READY), key=lambda job: job.order)
+@dataclass
+class Gate:
+    """A limit, or a rate: seconds from one start to the next, and how many may start together."""
+
+    limit: int | None = None
+    interval: float | None = None
+    burst: int = 1
+    starts: list[tuple[float, int]] = field(default_factory=list)
+
+    def room(self, now: float, used: int, weight: int) -> bool:
+        """Whether `weight` units may start beside `used`, and beside the starts so far."""
+        if self.limit is not None and used + max(1, min(weight, self.limit)) > self.limit:
+            return False
+        return self.interval is None or self.wait(now, weight) <= 1e-7
+
+    def wait(self, now: float, weight: int = 1) -> float:
+        """Seconds until the rate lets `weight` units start."""
+        interval, free, last = self.interval or 0.0, 0.0, 0.0
+        for at, units in self.starts:
+            free = max(free - max(0.0, last - at), at) + units * interval
+            last = at
+        free -= max(0.0, last - now)
+        return max(0.0, max(free, now) + (weight - max(self.burst, weight)) * interval - now)
+
+    def units(self, weight: int) -> int:
+        return weight if self.limit is None else max(1, min(weight, self.limit))
+
+
+class Passage:
+    """The gates while a claim is made: what is taken of them."""
+
+    def __init__(self, jobs: Iterable[Job], gates: Mapping[str, Gate], now: float) -> None:
+        self.gates = {name: replace(gate, starts=list(gate.starts)) for name, gate in gates.items()}
+        self.now = now
+        self.holders: dict[str, dict[str, int]] = {name: {} for name in gates}
+        for job in jobs:
+            for need in job.new.gates:
+                if job.state is State.RUNNING or (need.keep and job.keeps and job.state in LIVE):
+                    self.holders[need.gate][job.id] = gates[need.gate].units(need.weight)
+
+    def admits(self, job: Job) -> bool:
+        """Let a job pass, if all its gates have room. (All weights are 1: the model knows nothing of heavier ones.)"""
+        for need in job.new.gates:
+            used = sum(units for id, units in self.holders[need.gate].items() if id != job.id)
+            if not self.gates[need.gate].room(self.now, used, need.weight):
+                return False
+        for need in job.new.gates:
+            self.holders[need.gate][job.id] = self.gates[need.gate].units(need.weight)
+            self.gates[need.gate].starts.append((self.now, need.weight))
+        return True
+
+
+def ideal(jobs: Iterable[Job], demand: Demand, gates: Mapping[str, Gate] | None = None, now: float = 0.0) -> list[str]:
+    """The claim of a store that looks at every job. A smaller claim must be a head of this one."""
+    jobs = list(jobs)
+    idle = (job for job in jobs if job.state is State.READY or (job.state is State.WAITING and job.new.gates))
+    ready = sorted(idle, key=lambda job: job.order)
+    passage = Passage(jobs, gates or {}, now)
     free = [lane.slots for lane in demand.lanes]
     taken: list[str] = []
 
@@ -109,9 +174,10 @@ def ideal(jobs: Iterable[Job], demand: Demand) -> list[str]:
                 continue
             if most <= 0 or len(taken) >= demand.slots:
                 return
-            free[at] -= 1
-            most -= 1
-            taken.append(job.id)
+            if passage.admits(job):
+                free[at] -= 1
+                most -= 1
+                taken.append(job.id)
 
     if demand.quotas is None:
         take(None, demand.slots)
@@ -132,6 +198,7 @@ class Model:
         self.jobs: dict[str, Job] = {}
         self.leases: dict[str, tuple[float, float]] = {}
         self.runners: dict[str, str] = {}
+        self.gates: dict[str, Gate] = {}
 
     # Jobs in
 
@@ -146,7 +213,7 @@ class Model:
         due = new.run_at if new.run_at is not None else self.now + new.delay
         job = self.jobs[new.id] = Job(
             new=new,
-            state=State.SCHEDULED if due > self.now else State.READY,
+            state=State.SCHEDULED if due > self.now else State.WAITING if new.gates else State.READY,
             run_at=due,
             rank=max(due, self.now),
             enqueued_at=self.now,
@@ -166,7 +233,7 @@ class Model:
         if job.cancelling:
             job.finish(State.CANCELLED, self.now)
         else:
-            job.state = State.READY
+            job.state = job.idle
 
     def release(self, runner: str, ending: Ending, outcomes: Sequence[Outcome] = ()) -> int:
         for outcome in outcomes:
@@ -213,9 +280,10 @@ class Model:
             job.attempts.append((job.fence, outcome.attempt, outcome.ending))
         state = outcome.ending.state
         if state is State.SCHEDULED:
-            job.run_at = job.rank = self.now + outcome.delay
+            job.run_at = self.now + outcome.delay
+            job.rank = job.rank if any(need.keep for need in job.new.gates) else job.run_at
         if state in LIVE and not job.cancelling:
-            job.state = state
+            job.state = job.idle if state is State.READY else state
         else:
             job.finish(State.CANCELLED if state in LIVE else state, self.now)
         return True
@@ -227,7 +295,7 @@ class Model:
                 job.finish(State.CANCELLED, self.now)
                 job.expired = True
             elif job.state is State.SCHEDULED and job.run_at <= self.now:
-                job.state = State.READY
+                job.state = job.idle
 
     def claimed(self, runner: str, claims: Sequence[Claim]) -> None:
         """Follow a claim that the store has made."""
@@ -236,11 +304,31 @@ class Model:
             job.state, job.runner, job.seq, job.started_at = State.RUNNING, runner, claim.seq, self.now
             job.fence += 1
             job.progress = None
+            job.keeps = True
+            for need in job.new.gates:
+                self.gates[need.gate].starts.append((self.now, need.weight))
 
     def next_run(self) -> float | None:
         """Seconds until the first scheduled job is due."""
         due = [job.run_at for job in self.jobs.values() if job.state is State.SCHEDULED]
         return max(0.0, min(due) - self.now) if due else None
+
+    def paced(self) -> bool:
+        """Whether jobs wait that need a gate with a rate."""
+        return any(
+            job.state is State.WAITING and any(self.gates[need.gate].interval for need in job.new.gates)
+            for job in self.jobs.values()
+        )
+
+    def next_start(self) -> float | None:
+        """Seconds until the rate of the one gate that it needs lets a waiting job start."""
+        alone = {
+            job.new.gates[0].gate
+            for job in self.jobs.values()
+            if job.state is State.WAITING and len(job.new.gates) == 1
+        }
+        waits = [self.gates[name].wait(self.now) for name in alone if self.gates[name].interval]
+        return min((wait for wait in waits if wait > 0), default=None)
 
     # Operators
 
@@ -269,11 +357,11 @@ class Model:
 
     def retry(self, job: Job) -> bool:
         if job.state is State.SCHEDULED:
-            job.state, job.run_at, job.rank = State.READY, self.now, self.now
+            job.state, job.run_at, job.rank = job.idle, self.now, self.now
             return True
         if job.state in LIVE or self.holder(job.new.unique):
             return False
-        job.state, job.run_at, job.rank, job.finished_at = State.READY, self.now, self.now, None
+        job.state, job.run_at, job.rank, job.finished_at = job.idle, self.now, self.now, None
         job.attempt = job.lost = 0
         job.expires_at, job.expired, job.result, job.moved_on = None, False, None, True
         return True

@@ -92,7 +92,7 @@ def outcomes_without_demand_are_dropped(patch: Patch) -> None:
     """An exchange that wants nothing answers without applying its outcomes."""
     original = moves.exchange
 
-    def planted(db: Any, now: int, runner: str, seq: int, outcomes: Any, demand: Any) -> tuple[Exchanged, bool]:
+    def planted(db: Any, now: int, runner: str, seq: int, outcomes: Any, demand: Any) -> tuple[Exchanged, set[Any]]:
         return original(db, now, runner, seq, outcomes if demand.slots else (), demand)
 
     patch.setattr(moves, "exchange", planted)
@@ -106,7 +106,7 @@ def replay_answers_nothing(patch: Patch) -> None:
     """A repeated exchange strands what the first one claimed."""
     original = moves.exchange
 
-    def planted(db: Any, now: int, runner: str, seq: int, outcomes: Any, demand: Any) -> tuple[Exchanged, bool]:
+    def planted(db: Any, now: int, runner: str, seq: int, outcomes: Any, demand: Any) -> tuple[Exchanged, set[Any]]:
         last = db.execute(SQL.runner_seq, (runner,)).fetchone()
         answer, finished = original(db, now, runner, seq, outcomes, demand)
         if last and seq <= last[0]:
@@ -246,9 +246,11 @@ def one_slot_too_many(patch: Patch) -> None:
     """A claim takes one job more than there are free slots."""
     original = moves.claim
 
-    def planted(db: Any, now: int, runner: str, seq: int, demand: Any) -> Any:
+    def planted(db: Any, now: int, gates: Any, runner: str, seq: int, demand: Any) -> Any:
         lanes = tuple(msgspec.structs.replace(lane, slots=lane.slots + 1) for lane in demand.lanes)
-        return original(db, now, runner, seq, msgspec.structs.replace(demand, slots=demand.slots + 1, lanes=lanes))
+        return original(
+            db, now, gates, runner, seq, msgspec.structs.replace(demand, slots=demand.slots + 1, lanes=lanes)
+        )
 
     patch.setattr(moves, "claim", planted)
 
@@ -460,9 +462,9 @@ def suspects_run_in_company(patch: Patch) -> None:
     """A job that was lost before is taken like any other."""
     original = moves.claim
 
-    def planted(db: Any, now: int, runner: str, seq: int, demand: Any) -> Any:
+    def planted(db: Any, now: int, gates: Any, runner: str, seq: int, demand: Any) -> Any:
         lanes = tuple(msgspec.structs.replace(lane, suspects=lane.tasks) for lane in demand.lanes)
-        return original(db, now, runner, seq, msgspec.structs.replace(demand, lanes=lanes))
+        return original(db, now, gates, runner, seq, msgspec.structs.replace(demand, lanes=lanes))
 
     patch.setattr(moves, "claim", planted)
 
@@ -472,9 +474,9 @@ def lanes_have_no_limit(patch: Patch) -> None:
     """Only the slots of the whole runner count."""
     original = moves.claim
 
-    def planted(db: Any, now: int, runner: str, seq: int, demand: Any) -> Any:
+    def planted(db: Any, now: int, gates: Any, runner: str, seq: int, demand: Any) -> Any:
         lanes = tuple(msgspec.structs.replace(lane, slots=demand.slots) for lane in demand.lanes)
-        return original(db, now, runner, seq, msgspec.structs.replace(demand, lanes=lanes))
+        return original(db, now, gates, runner, seq, msgspec.structs.replace(demand, lanes=lanes))
 
     patch.setattr(moves, "claim", planted)
 

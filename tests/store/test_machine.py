@@ -7,7 +7,7 @@ import asyncio
 import os
 import tempfile
 from collections.abc import Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -25,16 +25,19 @@ from hypothesis.stateful import (
 
 from tests.budget import MACHINE
 from tests.store.kinds import KINDS
-from tests.store.model import Model, ideal, seen
+from tests.store.model import Gate, Model, ideal, seen
 from tests.store.world import ends, new, new_id, worker_info
 from windlass.errors import Evicted
+from windlass.gate import Settings, write_settings
 from windlass.model import (
     Claim,
     Demand,
+    Doc,
     Ending,
     Held,
     JobRecord,
     Lane,
+    Need,
     Outcome,
     Patch,
     Progress,
@@ -44,6 +47,7 @@ from windlass.model import (
     Verb,
     WorkerInfo,
 )
+from windlass.store.contract import GATE
 
 T = TypeVar("T")
 LEASES = (10.3, 20.3)
@@ -93,8 +97,32 @@ demands = st.builds(
         st.builds(Quota, queue=st.just("y"), share=st.integers(0, 4)),
     ),
 )
+GATES = {
+    "one": Gate(limit=1),
+    "two/k": Gate(limit=2),
+    "two/l": Gate(limit=2),
+    "pace": Gate(interval=2.5, burst=2),
+    "turn/k": Gate(limit=1),
+    "closed": Gate(limit=0),
+}
+"""Gates of every kind; those with a "/" have their settings under what stands before it."""
+
+NEEDS = [
+    (),
+    (),
+    (),
+    (Need("one"),),
+    (Need("two/k"),),
+    (Need("one"), Need("two/l")),
+    (Need("pace"),),
+    (Need("pace"), Need("two/k")),
+    (Need("turn/k", keep=True),),
+    (Need("turn/k", keep=True), Need("two/l")),
+    (Need("closed"),),
+]
 jobs = st.fixed_dictionaries(
     {
+        "gates": st.sampled_from(NEEDS),
         "task": st.sampled_from(TASKS),
         "queue": st.sampled_from(QUEUES),
         "priority": st.integers(-1, 1),
@@ -103,6 +131,16 @@ jobs = st.fixed_dictionaries(
         "unique": st.sampled_from(KEYS),
     }
 )
+
+
+FAMILIES = {name.partition("/")[0]: gate for name, gate in GATES.items() if name != "closed"}
+
+
+def settings_of(family: str, gate: Gate) -> Doc:
+    """The document with the settings of gates."""
+    interval = None if gate.interval is None else round(gate.interval * 1_000_000)
+    body = write_settings(Settings(limit=gate.limit, interval=interval, burst=gate.burst))
+    return Doc(kind=GATE, name=family, version=0, body=body)
 
 
 class Machine(RuleBasedStateMachine):
@@ -117,9 +155,12 @@ class Machine(RuleBasedStateMachine):
         self._world = KINDS[self.kind](Path(self._folder.name))
         self._run(self._world.open())
         self._model = Model(self._run(self._world.now()))
+        self._model.gates = {name: replace(gate, starts=[]) for name, gate in GATES.items()}
+        self._run(self._store.save([settings_of(name, gate) for name, gate in FAMILIES.items()]))
         self._workers: list[str] = []
         self._runners: list[Runner] = []
         self._ids: list[str] = []
+        self._gated = False
         self._add_worker(0)
 
     def teardown(self) -> None:
@@ -150,8 +191,15 @@ class Machine(RuleBasedStateMachine):
 
     def _put(self, fresh: list[Any]) -> None:
         placed = self._run(self._store.put(fresh))
+        self._gated |= any(job.gates for job in fresh)
         self._ids += [job.id for job in fresh if job.id not in self._ids]
-        assert [(entry.id, entry.state, entry.new) for entry in placed] == [self._model.put(job) for job in fresh]
+        answers = [(entry.id, self._shown(entry.id, entry.state), entry.new) for entry in placed]
+        assert answers == [self._model.put(job) for job in fresh]
+
+    def _shown(self, id: str, state: State | None) -> State | None:
+        """A state, where a store may hold a job ready that waits for its gates."""
+        gated = id in self._model.jobs and self._model.jobs[id].new.gates
+        return State.WAITING if gated and state is State.READY else state
 
     # Workers
 
@@ -226,7 +274,7 @@ class Machine(RuleBasedStateMachine):
         if not orders.evicted:
             assert {(order.runner, order.id, order.fence) for order in orders.cancel} == expected
             assert orders.dead == bool(self._model.overdue())
-            assert orders.due == pytest.approx(due, abs=0.001)
+            assert self._gated or orders.due == pytest.approx(due, abs=0.001)
 
     def _word(self, runner: Runner, word: str) -> Held:
         claims = frozenset((job.id, job.fence) for job in self._model.held_by(runner.id))
@@ -312,17 +360,27 @@ class Machine(RuleBasedStateMachine):
         answer = self._run(work)
         self._check_refused(runner, call, answer.refused)
         self._model.turn()
-        best = ideal(self._model.jobs.values(), call.demand)
+        best = ideal(self._model.jobs.values(), call.demand, self._model.gates, self._model.now)
         got = [claim.id for claim in answer.claimed]
         assert sorted(got) == sorted(best[: len(got)])
         assert len(got) == len(best) or answer.next_due == 0
         self._check_claims(answer.claimed)
         self._model.claimed(runner.id, answer.claimed)
         if answer.next_due != 0 or not (got or best or call.demand.slots == 0):
-            assert answer.next_due == pytest.approx(self._model.next_run(), abs=0.001)
+            self._check_next(answer.next_due, call.demand)
         runner.claims += answer.claimed
         if got or call.outcomes:
             runner.calls.append(call)
+
+    def _check_next(self, next_due: float | None, demand: Demand) -> None:
+        """The next moment is that of the first scheduled job, or that at which a gate's rate lets one start."""
+        run, start = self._model.next_run(), self._model.next_start()
+        moments = [at for at in (run, start if demand.slots else None) if at is not None]
+        if next_due is not None and run is not None and next_due > run + 0.001:
+            raise AssertionError(f"{next_due}, where the first job is due in {run}")
+        assert next_due == pytest.approx(min(moments, default=None), abs=0.001) or (
+            next_due is not None and next_due > 0 and self._model.paced()
+        )
 
     def _check_refused(self, runner: Runner, call: Call, refused: tuple[str, ...]) -> None:
         for outcome in call.outcomes:

@@ -12,6 +12,12 @@ at each start) and of that runner's exchange `seq`. Writes about an attempt carr
 against what the job has, with the job still running. The first outcome of a fence stands; repeating it is accepted
 and changes nothing; any other write is refused and changes nothing.
 
+*Gates.* A job with `gates` is *waiting* instead of ready, but for those that the store holds ready for the next claim.
+It is claimed in the same order as all others, and only while each of its gates has room: for its weight beside what
+running jobs take (and those that `keep`, until they end), and for a start, if the gate has a rate (`windlass.gate`).
+Each claim is a start, also of a job that was handed back. A job that does not fit lets worse ones pass, but no lighter
+one through the gate at which it waits, as far as the demand takes both. A gate without stored settings admits nothing.
+
 *Followers.* In the commit in which a job ends, whoever ends it, the store places the jobs that its `follow` names for
 that end, under ids made of the job's, its fence, the letter of the end and their place (`windlass.follow`); where there
 is such a job already, it is not placed again. A deleted job has not ended. What is no such text names none.
@@ -61,7 +67,14 @@ PENDING = "pending"
 RETAINED = "retained"
 """The documents that are events kept for later subscribers, due when they may go."""
 
-KINDS: tuple[str, ...] = (SCHEDULE, MANIFEST, SUBSCRIPTIONS, PENDING, RETAINED)
+GATE = "gate"
+"""The documents that are the settings of gates (`windlass.gate.Settings`); a change of one counts from its commit."""
+
+PACE = "pace"
+"""The documents that say until when the starts of a gate are paid for (`windlass.gate.Pace`); due when they say nothing
+any more."""
+
+KINDS: tuple[str, ...] = (SCHEDULE, MANIFEST, SUBSCRIPTIONS, PENDING, RETAINED, GATE, PACE)
 """The kinds of documents there are. Whoever adds one names it here, so that `windlass move` carries its documents."""
 
 Topic = Literal["work", "done"]
@@ -169,7 +182,8 @@ class Store(Protocol):
         """
 
     async def prune(self, keep: Mapping[State, float]) -> int:
-        """Drop finished jobs older than `keep` seconds by their state, and marks past their time; at most BATCH."""
+        """Drop finished jobs older than `keep` seconds by their state, marks past their time and PACE documents past
+        theirs; at most BATCH."""
 
     async def save(self, docs: Sequence[Doc], drop: Collection[tuple[str, str]] = ()) -> None:
         """Write and drop documents in one commit; `Conflict` if a version is not the stored one."""

@@ -6,19 +6,24 @@ from collections.abc import Callable, Iterable, Iterator
 
 from windlass.model import Demand, Lane
 
-Head = tuple[int, int, str, int | None]
-"""(-priority, rank, id, expires_at): sorts in the order of claiming."""
+Head = tuple[int, int, str, int | None, str | None]
+"""(-priority, rank, id, expires_at, gates): sorts in the order of claiming."""
+
+Served = tuple[str, int]
+"""A line, and the lane that takes its jobs."""
 
 FIRST_READ = 8
 """Heads that are read of a line at first when it is one of several; four times as many each time more are needed."""
 
 
 class Claiming:
-    """One claim while it is made: what was taken, in order, and what was found expired on the way."""
+    """One claim while it is made: what was taken, in order, what of that is behind gates, as (place, line, gates), and
+    what was found expired on the way."""
 
     def __init__(self, demand: Demand, now: int, read: Callable[[str, int], list[Head]], at_most: int) -> None:
         self.ids: list[str] = []
         self.expired: list[str] = []
+        self.gated: list[tuple[tuple[int, int, str], str, str]] = []
         self._demand = demand
         self._now = now
         self._read = read
@@ -29,7 +34,7 @@ class Claiming:
     def choose(self, lines: Iterable[str]) -> None:
         """Take heads of these ready lines: each queue's share first, in order, then what is left, in order."""
         quotas = self._demand.quotas
-        served: defaultdict[str, list[tuple[str, int]]] = defaultdict(list)
+        served: defaultdict[str, list[Served]] = defaultdict(list)
         for line in lines:
             queue, _, task = line.partition("/")
             lane = lane_of(task, self._demand.lanes)
@@ -44,10 +49,17 @@ class Claiming:
         for stream in streams:
             self._take(stream, self._slots)
 
-    def _take(self, stream: Iterator[tuple[Head, int]], most: int) -> None:
+    def serves(self, line: str) -> bool:
+        """Whether the demand takes jobs of a line, as far as it has slots for them."""
+        queue, _, task = line.partition("/")
+        quotas = self._demand.quotas
+        wanted = quotas is None or any(quota.queue == queue for quota in quotas)
+        return wanted and lane_of(task, self._demand.lanes) is not None
+
+    def _take(self, stream: Iterator[tuple[Head, Served]], most: int) -> None:
         most = min(most, self._slots - len(self.ids))
         while most > 0 and len(self.expired) < self._at_most:
-            head, lane = next(stream, (None, 0))
+            head, (line, lane) = next(stream, (None, ("", 0)))
             if head is None:
                 return
             if head[3] is not None and head[3] <= self._now:
@@ -56,19 +68,22 @@ class Claiming:
                 self._free[lane] -= 1
                 most -= 1
                 self.ids.append(head[2])
+                if head[4] is not None:
+                    self.gated.append((head[:3], line, head[4]))
 
-    def _merged(self, lines: list[tuple[str, int]]) -> Iterator[tuple[Head, int]]:
+    def _merged(self, lines: list[Served]) -> Iterator[tuple[Head, Served]]:
         first = FIRST_READ if len(lines) > 1 else self._slots
-        streams = [self._heads(line, lane, first) for line, lane in lines]
+        streams = [self._heads(served, first) for served in lines]
         return streams[0] if len(streams) == 1 else heapq.merge(*streams, key=order)
 
-    def _heads(self, line: str, lane: int, count: int) -> Iterator[tuple[Head, int]]:
+    def _heads(self, served: Served, count: int) -> Iterator[tuple[Head, Served]]:
         """The heads of a line, read no further than they are asked for, and not at all once its lane is full."""
+        line, lane = served
         given = 0
         while self._free[lane] > 0:
             heads = self._read(line, count)
             for head in heads[given:]:
-                yield head, lane
+                yield head, served
                 if self._free[lane] <= 0:
                     return
             if len(heads) < count:
@@ -76,7 +91,7 @@ class Claiming:
             given, count = count, count * 4
 
 
-def order(entry: tuple[Head, int]) -> tuple[int, int, str]:
+def order(entry: tuple[Head, Served]) -> tuple[int, int, str]:
     """What heads are sorted by."""
     return entry[0][:3]
 

@@ -1,5 +1,6 @@
 """The moves of jobs between states, each inside a transaction that the caller has begun."""
 
+import itertools
 import json
 import sqlite3
 from collections.abc import Iterable, Sequence
@@ -23,10 +24,12 @@ from windlass.model import (
     State,
     Verb,
 )
-from windlass.store.contract import BATCH
+from windlass.store.contract import BATCH, Topic
 from windlass.store.queries import load_queries
 from windlass.store.rows import MICRO, micros, read_state
 from windlass.store.sqlite.claim import Claiming
+from windlass.store.sqlite.gates import SQL as GATES
+from windlass.store.sqlite.gates import Gates, call_for, next_look
 from windlass.store.sqlite.rows import (
     Unreadable,
     attempt_row,
@@ -52,7 +55,10 @@ ROWS = 128
 DEPARTED_FOR = 7 * 86_400.0
 """Seconds that the ids of gone workers and runners are remembered; they are random, so this is belt and braces."""
 
-PLACED = {str(state): state for state in (State.READY, State.SCHEDULED)}
+LOOKS = 16
+"""How often a claim chooses anew at most, when what it chose did not fit through its gates."""
+
+PLACED = {str(state): state for state in (State.READY, State.SCHEDULED, State.WAITING)}
 
 Connection = sqlite3.Connection
 
@@ -94,6 +100,10 @@ def put_rest(db: Connection, jobs: Sequence[NewJob]) -> None:
     if pasts:
         db.executemany(SQL.put_past, [past_row(job, past) for job, past in pasts])
         db.executemany(SQL.put_attempts, [attempt_row(job.id, one) for job, past in pasts for one in past.attempts])
+        started = [job for job, past in pasts if past.fence]
+        db.executemany(
+            GATES.hold, [(one.gate, job.id, one.weight, True) for job in started for one in job.gates if one.keep]
+        )
 
 
 def put_one(db: Connection, now: int, job: NewJob, stand_in: str | None) -> Placed:
@@ -127,37 +137,47 @@ def save_docs(db: Connection, now: int, docs: Iterable[Doc], drop: Iterable[tupl
                 f"{doc.kind} {doc.name!r} is at version {version}, not {doc.version}: it was changed meanwhile. "
                 "Read it again and repeat the change"
             )
+        call_for(db, doc.kind, doc.name)
         if doc.gone:
             db.execute(SQL.drop_doc, (doc.kind, doc.name))
             continue
         due = None if doc.due is None else micros(doc.due)
         db.execute(SQL.save_doc, (doc.kind, doc.name, version + 1 if version else now, doc.body, due))
-    db.executemany(SQL.drop_doc, list(drop))
+    for kind, name in drop:
+        call_for(db, kind, name)
+        db.execute(SQL.drop_doc, (kind, name))
 
 
 def exchange(
     db: Connection, now: int, runner: str, seq: int, outcomes: Sequence[Outcome], demand: Demand
-) -> tuple[Exchanged, bool]:
-    """`Store.exchange`, and whether a job came to its end."""
+) -> tuple[Exchanged, set[Topic]]:
+    """`Store.exchange`, and which topics others may wait for."""
     last = one(db, SQL.runner_seq, (runner,))
     if last is None:
         raise Evicted(f"runner {runner} is not registered any more: its jobs were handed to others")
     refused = settle(db, now, runner, outcomes)
-    finished = len(outcomes) > len(refused)
+    rings: set[Topic] = {"done"} if len(outcomes) > len(refused) else set()
     if seq <= last:
         exact(db, SQL.held_by, (runner,))
         claims = [read_claim(row) for row in fetch(db, SQL.claimed, (runner, seq))]
-        return Exchanged(refused=tuple(refused), claimed=tuple(claims), next_due=0), finished
-    finished |= expire(db, now)
+        return Exchanged(refused=tuple(refused), claimed=tuple(claims), next_due=0), rings
+    if expire(db, now):
+        rings.add("done")
     next_run = promote(db, now)
-    ids, more = claim(db, now, runner, seq, demand)
+    gates = Gates(db, now)
+    able = demand.slots > 0 and any(lane.slots > 0 for lane in demand.lanes)
+    ids, more = claim(db, now, gates, runner, seq, demand) if able else ([], False)
+    if gates.opened.difference(ids):
+        rings.add("work")
     claimed = tuple(read_claim(row) for row in fetch(db, SQL.claimed, (runner, seq))) if ids else ()
     if outcomes or claimed:
         db.execute(SQL.set_seq, (seq, runner))
+    look = next_look(db, now) if able else None
+    next_run = min((at for at in (next_run, look) if at is not None), default=None)
     next_due = None if next_run is None else max(0.0, (next_run - now) / MICRO)
     if more or len(claimed) >= min(demand.slots, BATCH) > 0:
         next_due = 0.0
-    return Exchanged(refused=tuple(refused), claimed=claimed, next_due=next_due), finished
+    return Exchanged(refused=tuple(refused), claimed=claimed, next_due=next_due), rings
 
 
 def expire(db: Connection, now: int) -> bool:
@@ -176,20 +196,26 @@ def promote(db: Connection, now: int) -> int | None:
     return again
 
 
-def claim(db: Connection, now: int, runner: str, seq: int, demand: Demand) -> tuple[list[str], bool]:
+def claim(db: Connection, now: int, gates: Gates, runner: str, seq: int, demand: Demand) -> tuple[list[str], bool]:
     """Give the best ready jobs to `runner`; their ids, and whether more could be taken at once."""
-    if demand.slots <= 0 or not any(lane.slots > 0 for lane in demand.lanes):
-        return [], False
-    lines = [row[0] for row in exact(db, SQL.lines)]
-    claiming = Claiming(demand, now, lambda line, n: exact(db, SQL.heads, (line, n)), BATCH)
-    claiming.choose(lines)
-    for id in claiming.expired:
-        db.execute(SQL.expire_one, (now, id))
-    if claiming.ids:
-        taken = db.execute(SQL.claim, (runner, seq, now, json.dumps(claiming.ids))).rowcount
-        if taken < len(claiming.ids):
+    expired = False
+    for _ in range(LOOKS):
+        more = gates.admit()
+        claiming = Claiming(demand, now, lambda line, n: exact(db, SQL.heads, (line, n)), BATCH)
+        claiming.choose(row[0] for row in exact(db, SQL.lines))
+        for id in claiming.expired:
+            db.execute(SQL.expire_one, (now, id))
+        expired = expired or bool(claiming.expired)
+        refused = gates.refuse(claiming.gated, claiming.serves)
+        if not refused:
+            break
+    ids = list(itertools.takewhile(lambda one: one not in refused, claiming.ids))
+    if ids:
+        taken = db.execute(SQL.claim, (runner, seq, now, json.dumps(ids))).rowcount
+        if taken < len(ids):
             raise Unreadable("an id is no text that JSON can name")
-    return claiming.ids, bool(claiming.expired)
+        gates.start((place[2], needs) for place, _, needs in claiming.gated if place[2] in ids)
+    return ids, bool(expired or refused or more)
 
 
 def settle(db: Connection, now: int, runner: str, outcomes: Sequence[Outcome]) -> list[str]:

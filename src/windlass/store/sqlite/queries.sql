@@ -1,7 +1,8 @@
 -- Named statements of the SQLite store. {rows} is filled with as many value rows as a batch has.
 
 -- name: put_jobs
-INSERT INTO jobs (id, line, queue, task, priority, rank, state, run_at, expires_at, args, options, unique_key, enqueued_at)
+INSERT INTO jobs (id, line, queue, task, priority, rank, state, run_at, expires_at, args, options, unique_key, enqueued_at,
+    gates)
 VALUES {rows};
 
 -- name: seize
@@ -61,7 +62,8 @@ UPDATE jobs SET
     attempt = :attempt, lost = :lost, cancelling = 0, reason = :reason,
     line = queue || '/' || task || CASE WHEN :lost > 0 THEN '!' ELSE '' END,
     run_at = CASE WHEN :state = 'scheduled' THEN :run_at ELSE run_at END,
-    rank = CASE WHEN :state = 'scheduled' THEN :run_at ELSE rank END
+    rank = CASE WHEN :state = 'scheduled' AND NOT EXISTS (SELECT 1 FROM holds WHERE job = :id AND keep) THEN :run_at
+        ELSE rank END
 WHERE id = :id AND fence = :fence AND seq = :seq AND runner = :runner AND state = 'running';
 
 -- name: add_attempt
@@ -105,7 +107,7 @@ WITH RECURSIVE present (line) AS (
 SELECT line FROM present WHERE line IS NOT NULL;
 
 -- name: heads
-SELECT -priority, rank, id, CASE WHEN started_at IS NULL THEN expires_at END FROM jobs INDEXED BY ready
+SELECT -priority, rank, id, CASE WHEN started_at IS NULL THEN expires_at END, gates FROM jobs INDEXED BY ready
 WHERE state = 'ready' AND line = ? ORDER BY priority DESC, rank, id LIMIT ?;
 
 -- name: heads_after
@@ -234,6 +236,9 @@ SELECT min(due) FROM (
     UNION ALL SELECT min(due) FROM docs WHERE kind = ? AND due IS NOT NULL
 );
 
+-- name: prune_paces
+DELETE FROM docs WHERE kind = ?1 AND name IN (SELECT name FROM docs WHERE kind = ?1 AND due <= ?2 ORDER BY due LIMIT ?3);
+
 -- name: jobs_by_id
 SELECT {columns} FROM jobs WHERE id IN (SELECT value FROM json_each(?));
 
@@ -252,6 +257,8 @@ SELECT queue, task, state, count(*), min(rank) FROM (
     SELECT queue, task, state, rank FROM jobs WHERE state = 'ready'
     UNION ALL SELECT queue, task, state, rank FROM jobs WHERE state = 'scheduled'
     UNION ALL SELECT queue, task, state, rank FROM jobs WHERE state = 'running'
+    UNION ALL SELECT queue, task, state, rank FROM jobs INDEXED BY gated
+        WHERE gates IS NOT NULL AND state IN ('waiting', 'ready') AND state = 'waiting'
 ) GROUP BY queue, task, state ORDER BY queue, task, state;
 
 -- name: workers

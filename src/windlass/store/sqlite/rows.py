@@ -8,12 +8,13 @@ from typing import Any
 import msgspec
 
 from windlass.errors import StoreUnavailable
+from windlass.gate import read_needs, write_needs
 from windlass.model import Attempt, Claim, Failure, JobRecord, NewJob, Past
 from windlass.store.rows import MICRO, claimed_at, micros, read_ending, read_failure, read_progress, read_state, seconds
 
 COLUMNS = (
     "id, task, queue, priority, state, args, options, attempt, lost, fence, runner, enqueued_at, run_at, started_at, "
-    "finished_at, expires_at, cancelling, reason, result, progress, unique_key, follow"
+    "finished_at, expires_at, cancelling, reason, result, progress, unique_key, follow, gates"
 )
 
 
@@ -43,13 +44,14 @@ def new_row(job: NewJob, now: int) -> tuple[Any, ...]:
         job.task,
         job.priority,
         due if past else max(now, due),
-        "scheduled" if due > now else "ready",
+        "scheduled" if due > now else "waiting" if job.gates else "ready",
         due,
         None if job.expires_in is None else now + micros(job.expires_in),
         job.args.decode(),
         None if job.options is None else job.options.decode(),
         job.unique,
         micros(past.enqueued_at) if past else now,
+        write_needs(job.gates),
     )
 
 
@@ -122,6 +124,7 @@ def read_job(row: Sequence[Any], tags: tuple[str, ...], attempts: tuple[Attempt,
         tags=tags,
         attempts=attempts,
         follow=raw(row[21]),
+        gates=read_needs(row[22]),
     )
 
 

@@ -37,9 +37,10 @@ from windlass.model import (
     WorkerInfo,
 )
 from windlass.store import fork
-from windlass.store.contract import BATCH, PENDING, SCHEDULE, Topic
+from windlass.store.contract import BATCH, PACE, PENDING, SCHEDULE, Topic
 from windlass.store.rows import MICRO, micros
 from windlass.store.sqlite import moves, reads
+from windlass.store.sqlite.gates import next_look
 from windlass.store.sqlite.mend import mend
 from windlass.store.sqlite.moves import SQL
 from windlass.store.sqlite.rows import Unreadable, exact, fetch, one, sound
@@ -304,9 +305,9 @@ class SQLiteStore:
         await self._write(work)
 
     async def exchange(self, runner: str, seq: int, outcomes: Sequence[Outcome], demand: Demand) -> Exchanged:
-        answer, finished = await self._write(lambda db, now: moves.exchange(db, now, runner, seq, outcomes, demand))
-        if finished:
-            self._sidecar.ring("done")
+        answer, rings = await self._write(lambda db, now: moves.exchange(db, now, runner, seq, outcomes, demand))
+        for topic in rings:
+            self._sidecar.ring(topic)
         return answer
 
     async def settle(self, runner: str, outcome: Outcome) -> bool:
@@ -346,7 +347,8 @@ class SQLiteStore:
         ]
         due: float | None = 0.0
         if not one(db, SQL.any_ready):
-            first = one(db, SQL.next_run)
+            looks = [at for at in (one(db, SQL.next_run), next_look(db, self._now())) if at is not None]
+            first = min(looks, default=None)
             due = None if first is None else max(0.0, (first - self._now()) / MICRO)
         plan = one(db, SQL.next_doc, (SCHEDULE, PENDING))
         fire = None if plan is None else max(0.0, (plan - self._now()) / MICRO)
@@ -407,6 +409,7 @@ class SQLiteStore:
             for state, age in keep.items():
                 left -= db.execute(SQL.prune_jobs, (state, now - micros(age), left)).rowcount
             left -= db.execute(SQL.prune_marks, (now, left)).rowcount
+            db.execute(SQL.prune_paces, (PACE, now, BATCH))
             db.execute(SQL.prune_departed, (now - micros(moves.DEPARTED_FOR),))
             return BATCH - left
 

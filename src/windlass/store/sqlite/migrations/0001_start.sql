@@ -29,7 +29,8 @@ CREATE TABLE jobs (
     enqueued_at INTEGER NOT NULL,
     started_at  INTEGER,
     finished_at INTEGER,
-    follow      TEXT                        -- the jobs that its end makes; see windlass/follow.py
+    follow      TEXT,                       -- the jobs that its end makes; see windlass/follow.py
+    gates       TEXT                        -- what it takes of which gates: [[gate, weight, keep], …], sorted
 ) STRICT;
 
 CREATE INDEX ready ON jobs (line, priority DESC, rank, id) WHERE state = 'ready';
@@ -39,6 +40,48 @@ CREATE INDEX cancelling ON jobs (runner) WHERE state = 'running' AND cancelling 
 CREATE INDEX expiring ON jobs (expires_at)
     WHERE expires_at IS NOT NULL AND started_at IS NULL AND state IN ('waiting', 'scheduled', 'ready');
 CREATE INDEX over ON jobs (state, finished_at) WHERE finished_at IS NOT NULL;
+
+CREATE INDEX gated ON jobs (gates, line, priority DESC, rank, id)
+    WHERE gates IS NOT NULL AND state IN ('waiting', 'ready');
+
+-- Who takes how much of a gate: jobs that run, and those that keep it until their end.
+CREATE TABLE holds (
+    gate   TEXT NOT NULL,
+    job    TEXT NOT NULL,
+    weight INTEGER NOT NULL,
+    keep   INTEGER NOT NULL,
+    PRIMARY KEY (gate, job)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX holds_of ON holds (job);
+
+-- Jobs of one line behind the same gates wait together: at one gate that has no room, with the place of their best.
+CREATE TABLE blocked (
+    line     TEXT NOT NULL,
+    gates    TEXT NOT NULL,
+    gate     TEXT NOT NULL,
+    weight   INTEGER NOT NULL,              -- of that gate
+    priority INTEGER NOT NULL,
+    rank     INTEGER NOT NULL,
+    id       TEXT NOT NULL,
+    PRIMARY KEY (gates, line)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX blocked_at ON blocked (gate, line, priority DESC, rank, id);
+CREATE INDEX heavy ON blocked (gate) WHERE weight > 1;
+
+-- What the next exchange looks at: lines to which something came, and gates which may have room from a moment on.
+CREATE TABLE stirred (
+    line  TEXT NOT NULL,
+    gates TEXT NOT NULL,
+    PRIMARY KEY (gates, line)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE freed (
+    gate TEXT PRIMARY KEY NOT NULL,
+    at   INTEGER NOT NULL,                  -- 0: now
+    since INTEGER NOT NULL                  -- when that was written; what lies ahead of the clock, it was set back
+) STRICT, WITHOUT ROWID;
+CREATE INDEX freed_at ON freed (at);
+CREATE INDEX freed_since ON freed (since);
 
 CREATE TABLE attempts (
     job        TEXT NOT NULL,
@@ -109,10 +152,11 @@ CREATE TRIGGER job_over AFTER UPDATE OF state ON jobs
 BEGIN
     DELETE FROM marks WHERE key = new.unique_key AND job = new.id AND until IS NULL;
     INSERT OR IGNORE INTO jobs
-        (id, line, queue, task, priority, rank, state, run_at, expires_at, args, options, enqueued_at, follow)
+        (id, line, queue, task, priority, rank, state, run_at, expires_at, args, options, enqueued_at, follow, gates)
     SELECT new.id || '.' || new.fence || substr(new.state, 1, 1) || '.' || place, queue || '/' || task, queue, task,
-        coalesce(priority, 0), new.finished_at + delay, CASE WHEN delay > 0 THEN 'scheduled' ELSE 'ready' END,
-        new.finished_at + delay, new.finished_at + expires, args, options, new.finished_at, follow
+        coalesce(priority, 0), new.finished_at + delay,
+        CASE WHEN delay > 0 THEN 'scheduled' WHEN gates IS NOT NULL THEN 'waiting' ELSE 'ready' END,
+        new.finished_at + delay, new.finished_at + expires, args, options, new.finished_at, follow, gates
     FROM (
         SELECT key AS place,
             CAST(json_extract(whole, fullkey || '.on') AS TEXT) AS causes,
@@ -123,7 +167,8 @@ BEGIN
             CAST(json_extract(whole, fullkey || '.expires') AS INTEGER) AS expires,
             CAST(json_extract(whole, fullkey || '.args') AS TEXT) AS args,
             CAST(json_extract(whole, fullkey || '.options') AS TEXT) AS options,
-            CAST(json_extract(whole, fullkey || '.follow') AS TEXT) AS follow
+            CAST(json_extract(whole, fullkey || '.follow') AS TEXT) AS follow,
+            CAST(json_extract(whole, fullkey || '.gates') AS TEXT) AS gates
         FROM (SELECT CASE WHEN json_valid(new.follow) THEN new.follow ELSE '[]' END AS whole), json_each(whole)
     )
     WHERE instr(causes, substr(new.state, 1, 1)) > 0;
@@ -132,6 +177,44 @@ BEGIN
     FROM json_each(CASE WHEN json_valid(new.follow) THEN new.follow ELSE '[]' END) AS one,
         json_each(new.follow, one.fullkey || '.tags') AS tag,
         jobs ON jobs.id = new.id || '.' || new.fence || substr(new.state, 1, 1) || '.' || one.key;
+END;
+
+-- A job behind gates that would become ready waits instead.
+CREATE TRIGGER job_waits AFTER UPDATE OF state ON jobs
+    WHEN new.gates IS NOT NULL AND new.state = 'ready' AND old.state <> 'waiting'
+BEGIN
+    UPDATE jobs SET state = 'waiting' WHERE id = new.id;
+    INSERT OR IGNORE INTO stirred (line, gates) VALUES (new.line, new.gates);
+END;
+
+CREATE TRIGGER job_came AFTER INSERT ON jobs WHEN new.gates IS NOT NULL AND new.state = 'waiting'
+BEGIN
+    INSERT OR IGNORE INTO stirred (line, gates) VALUES (new.line, new.gates);
+END;
+
+-- Whoever stops to run, or ends, leaves room at its gates, and maybe its place to the next of its line.
+CREATE TRIGGER job_left AFTER UPDATE OF state ON jobs
+    WHEN old.gates IS NOT NULL
+        AND (old.state = 'running' AND new.state <> 'running' OR old.finished_at IS NULL AND new.finished_at IS NOT NULL)
+BEGIN
+    DELETE FROM holds WHERE job = new.id AND (NOT keep OR new.finished_at IS NOT NULL);
+    INSERT INTO freed (gate, at, since)
+    SELECT json_extract(whole, fullkey || '[0]'), 0, 0
+    FROM (SELECT CASE WHEN json_valid(old.gates) THEN old.gates ELSE '[]' END AS whole), json_each(whole)
+    WHERE json_type(whole, fullkey || '[0]') = 'text'
+    ON CONFLICT (gate) DO UPDATE SET at = 0;
+    INSERT OR IGNORE INTO stirred (line, gates) VALUES (old.line, old.gates);
+END;
+
+CREATE TRIGGER job_taken_away AFTER DELETE ON jobs WHEN old.gates IS NOT NULL AND old.finished_at IS NULL
+BEGIN
+    DELETE FROM holds WHERE job = old.id;
+    INSERT INTO freed (gate, at, since)
+    SELECT json_extract(whole, fullkey || '[0]'), 0, 0
+    FROM (SELECT CASE WHEN json_valid(old.gates) THEN old.gates ELSE '[]' END AS whole), json_each(whole)
+    WHERE json_type(whole, fullkey || '[0]') = 'text'
+    ON CONFLICT (gate) DO UPDATE SET at = 0;
+    INSERT OR IGNORE INTO stirred (line, gates) VALUES (old.line, old.gates);
 END;
 
 CREATE TRIGGER job_gone AFTER DELETE ON jobs

@@ -1,0 +1,77 @@
+-- Named statements of the SQLite store about gates.
+
+-- name: doc_body
+SELECT body FROM docs WHERE kind = ? AND name = ?;
+
+-- name: stirred
+DELETE FROM stirred WHERE (gates, line) IN (SELECT gates, line FROM stirred LIMIT ?) RETURNING line, gates;
+
+-- name: any_stirred
+SELECT EXISTS (SELECT 1 FROM stirred);
+
+-- name: call
+INSERT INTO freed (gate, at, since) VALUES (?, ?, ?)
+ON CONFLICT (gate) DO UPDATE SET at = min(at, excluded.at), since = max(since, excluded.since);
+
+-- name: call_family
+INSERT INTO freed (gate, at, since) SELECT DISTINCT gate, 0, 0 FROM blocked
+WHERE gate = ?1 OR gate >= ?1 || '/' AND gate < ?1 || '0'
+ON CONFLICT (gate) DO UPDATE SET at = 0;
+
+-- name: freed
+-- Those whose moment has come, and those that were written before somebody set the clock back.
+DELETE FROM freed WHERE gate IN (SELECT gate FROM freed WHERE at <= ? OR since > ? LIMIT ?) RETURNING gate;
+
+-- name: any_freed_later
+SELECT EXISTS (SELECT 1 FROM freed WHERE since > ?);
+
+-- name: next_freed
+SELECT min(at) FROM freed;
+
+-- name: used
+SELECT coalesce(sum(weight), 0) FROM holds WHERE gate = ?;
+
+-- name: held_of
+SELECT weight FROM holds WHERE gate = ? AND job = ?;
+
+-- name: hold
+INSERT OR REPLACE INTO holds (gate, job, weight, keep) VALUES (?, ?, ?, ?);
+
+-- name: standing
+-- The jobs of one line behind the same gates, ready or not, best first.
+SELECT id, state, priority, rank FROM jobs INDEXED BY gated
+WHERE gates = ? AND line = ? AND state IN ('waiting', 'ready') ORDER BY priority DESC, rank, id LIMIT ?;
+
+-- name: admit
+UPDATE jobs SET state = 'ready' WHERE state = 'waiting' AND id IN (SELECT value FROM json_each(?));
+
+-- name: turn_away
+UPDATE jobs SET state = 'waiting' WHERE state = 'ready' AND id IN (SELECT value FROM json_each(?));
+
+-- name: block
+INSERT OR REPLACE INTO blocked (line, gates, gate, weight, priority, rank, id) VALUES (?, ?, ?, ?, ?, ?, ?);
+
+-- name: unblock
+DELETE FROM blocked WHERE gates = ? AND line = ?;
+
+-- name: lines_blocked
+WITH RECURSIVE present (line) AS (
+    SELECT min(line) FROM blocked WHERE gate = ?1
+    UNION ALL
+    SELECT (SELECT min(line) FROM blocked WHERE gate = ?1 AND line > present.line)
+    FROM present WHERE present.line IS NOT NULL
+)
+SELECT line FROM present WHERE line IS NOT NULL;
+
+-- name: blocked_at
+SELECT gates, weight FROM blocked WHERE gate = ? AND line = ? ORDER BY priority DESC, rank, id LIMIT ?;
+
+-- name: any_blocked
+SELECT EXISTS (SELECT 1 FROM blocked WHERE gate = ?);
+
+-- name: heavier
+SELECT -priority, rank, id, line FROM blocked INDEXED BY heavy WHERE gate = ? AND weight > 1 AND weight > ?;
+
+-- name: save_pace
+INSERT INTO docs (kind, name, version, body, due) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT (kind, name) DO UPDATE SET version = version + 1, body = excluded.body, due = excluded.due;
