@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from windlass import follow
 from windlass.errors import ConfigError
-from windlass.model import NewJob
+from windlass.model import Need, NewJob
 from windlass.vault import Vault
 
 
@@ -22,6 +22,7 @@ class Call(Struct, frozen=True, kw_only=True, omit_defaults=True):
     tags: tuple[str, ...] = ()
     options: bytes | None = None
     follow: bytes | None = None
+    gates: tuple[Need, ...] = ()
 
 
 def call_of(job: NewJob, vault: Vault, instead: str) -> Call:
@@ -41,6 +42,7 @@ def call_of(job: NewJob, vault: Vault, instead: str) -> Call:
         tags=job.tags,
         options=None if own is None else vault.open(own, job.id, job.task, "options"),
         follow=follow.opened(job.follow, job.id, vault),
+        gates=job.gates,
     )
 
 
@@ -57,6 +59,7 @@ def job_of(call: Call, id: str, vault: Vault, *, fresh: bool = False) -> NewJob:
         tags=made.tags,
         options=made.options,
         follow=follow.sealed(call.follow, id, vault),
+        gates=made.gates,
         fresh=fresh,
     )
 

@@ -2,8 +2,8 @@
 
 The text is a JSON array, read by every store at the end of the job: objects with `on` (letters of the states that make
 it: s, f, c), `task`, `queue`, `args` and, where there is something to say, `priority`, `delay` and `expires`
-(microseconds), `options`, `tags` and `follow` (such a text itself). The job's id is that of the one that ended, the
-fence and the letter of its end, and the place in the array: `ID.1s.0`.
+(microseconds), `options`, `tags`, `gates` (needs as a text) and `follow` (such a text itself). The job's id is that of
+the one that ended, the fence and the letter of its end, and the place in the array: `ID.1s.0`.
 """
 
 import re
@@ -14,6 +14,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from windlass.errors import DecodeError, PayloadTooLarge
+from windlass.gate import write_needs
 from windlass.model import NewJob
 from windlass.vault import Vault
 
@@ -40,6 +41,7 @@ class Follower(Struct, frozen=True, kw_only=True, omit_defaults=True):
     expires: int | None = None
     options: str | None = None
     tags: tuple[str, ...] = ()
+    gates: str | None = None
     follow: str | None = None
 
 
@@ -69,6 +71,7 @@ def follower(on: str, job: NewJob, vault: Vault) -> Follower:
         expires=None if job.expires_in is None else round(job.expires_in * MICRO),
         options=None if own is None else own.decode(),
         tags=job.tags,
+        gates=write_needs(job.gates),
         follow=None if inner is None else inner.decode(),
     )
 

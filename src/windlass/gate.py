@@ -55,12 +55,13 @@ def write_settings(settings: Settings) -> bytes:
 
 
 def read_pace(body: bytes | None, now: int) -> int:
-    """The moment in a stored `Pace`; 0 where there is none. Who sets the clock back changes no wait."""
+    """The moment in a stored `Pace`; 0 where there is none, and when it was written by a clock that was set back since:
+    better one burst more than to stand still until that time comes again."""
     try:
         pace = None if body is None else _pace(body)
     except msgspec.MsgspecError:
         pace = None
-    return 0 if pace is None else pace.paid - max(0, pace.at - now)
+    return 0 if pace is None or pace.at > now else pace.paid
 
 
 def write_pace(paid: int, now: int) -> bytes:

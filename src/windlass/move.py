@@ -158,6 +158,7 @@ def as_new(job: JobRecord, now: float) -> NewJob:
         tags=job.tags,
         options=job.options,
         follow=job.follow,
+        gates=job.gates,
         past=Past(
             enqueued_at=job.enqueued_at,
             started_at=job.started_at,

@@ -119,9 +119,9 @@ class Gate:
         """Seconds until the rate lets `weight` units start."""
         interval, free, last = self.interval or 0.0, 0.0, 0.0
         for at, units in self.starts:
-            free = max(free - max(0.0, last - at), at) + units * interval
+            free = max(free if last <= at else 0.0, at) + units * interval
             last = at
-        free -= max(0.0, last - now)
+        free = free if last <= now else 0.0
         return max(0.0, max(free, now) + (weight - max(self.burst, weight)) * interval - now)
 
     def units(self, weight: int) -> int:

@@ -97,21 +97,32 @@ class Gates:
 
     def _look(self, line: str, gates: str) -> int:
         """Make the best jobs of one line behind these gates ready, as many as fit; how many that are."""
+        needs = read_needs(gates)
+        kept = [row[0] for need in needs if need.keep for row in exact(self._db, SQL.kept, (need.gate, gates, line))]
+        self._admit(id for id in kept if self._room(needs, id)[0])
         first = exact(self._db, SQL.standing, (gates, line, 1))
-        room, barred = BATCH, None
-        for need in read_needs(gates) if first else ():
-            if (most := self[need.gate].fits(need, first[0][0], room)) < room or barred is None:
-                room, barred = most, need
-        rows = exact(self._db, SQL.standing, (gates, line, room + 1)) if first else first
-        ids = [row[0] for row in rows[:room] if row[1] == "waiting"]
-        self._db.execute(SQL.admit, (json.dumps(ids),))
-        self.opened.update(ids)
+        room, barred = self._room(needs, first[0][0] if first else "")
+        rows = exact(self._db, SQL.standing, (gates, line, room + 1))
+        self._admit(row[0] for row in rows[:room] if row[1] == "waiting")
         if barred is not None and len(rows) > room:
             id, _, priority, rank = rows[room]
             self._block(line, gates, barred, (-priority, rank, id))
         else:
             self._db.execute(SQL.unblock, (gates, line))
         return min(room, len(rows))
+
+    def _room(self, needs: Iterable[Need], first: str) -> tuple[int, Need | None]:
+        """How many jobs with these needs fit, at most BATCH, if `first` is one of them; and what bars more."""
+        room, barred = BATCH, None
+        for need in needs:
+            if (most := self[need.gate].fits(need, first, room)) < room or barred is None:
+                room, barred = most, need
+        return room, barred
+
+    def _admit(self, jobs: Iterable[str]) -> None:
+        ids = list(jobs)
+        self._db.execute(SQL.admit, (json.dumps(ids),))
+        self.opened.update(ids)
 
     def _block(self, line: str, gates: str, barred: Need, best: Place) -> None:
         self._db.execute(SQL.block, (line, gates, barred.gate, barred.weight, -best[0], best[1], best[2]))

@@ -42,6 +42,11 @@ INSERT OR REPLACE INTO holds (gate, job, weight, keep) VALUES (?, ?, ?, ?);
 SELECT id, state, priority, rank FROM jobs INDEXED BY gated
 WHERE gates = ? AND line = ? AND state IN ('waiting', 'ready') ORDER BY priority DESC, rank, id LIMIT ?;
 
+-- name: kept
+-- Those of one line that wait and have kept a gate: nobody else can pass it.
+SELECT jobs.id FROM holds JOIN jobs ON jobs.id = holds.job
+WHERE holds.gate = ? AND holds.keep AND jobs.state = 'waiting' AND jobs.gates = ? AND jobs.line = ?;
+
 -- name: admit
 UPDATE jobs SET state = 'ready' WHERE state = 'waiting' AND id IN (SELECT value FROM json_each(?));
 
