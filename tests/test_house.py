@@ -10,7 +10,7 @@ SOURCE = ROOT / "src"
 FILES = sorted(SOURCE.rglob("*.py"))
 
 LAYERS = [
-    {"model", "errors", "clock", "values", "machine", "secret", "signature", "wall"},
+    {"blocking", "model", "errors", "clock", "values", "machine", "secret", "signature", "wall"},
     {
         "call",
         "codec",
@@ -27,7 +27,7 @@ LAYERS = [
     },
     {"store.contract", "store.queries"},
     {"store", "config"},
-    {"access", "blocking", "move", "task", "jobs", "schedules", "events"},
+    {"access", "gates", "move", "task", "jobs", "schedules", "events"},
     {"callback", "poster", "worker", "source"},
     {"app", "outbox"},
     {"loader"},

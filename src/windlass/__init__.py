@@ -22,6 +22,7 @@ from windlass.errors import (
     WindlassError,
 )
 from windlass.jobs import Job
+from windlass.limits import limit, rate
 from windlass.model import State
 from windlass.outbox import Outbox
 from windlass.policy import Retry
@@ -62,5 +63,7 @@ __all__ = [
     "cron",
     "current",
     "every",
+    "limit",
+    "rate",
     "rrule",
 ]

@@ -8,13 +8,19 @@ from contextlib import AbstractAsyncContextManager
 from types import MappingProxyType
 from typing import Any, ParamSpec, Protocol, TypeVar, Unpack, overload
 
+from msgspec.structs import replace
+
 from windlass import callback, options
 from windlass.access import Access
-from windlass.config import Settings, make_config
+from windlass.config import Settings as Configured
+from windlass.config import make_config
 from windlass.errors import CallError, ConfigError
 from windlass.event import Subscription
 from windlass.events import DEBOUNCE, Events, SubscriptionOptions
+from windlass.gate import Settings
+from windlass.gates import Gates
 from windlass.jobs import Job, Jobs
+from windlass.limits import Gate, Key, declared, gates_of
 from windlass.model import Mark, NewJob
 from windlass.options import Executor, Seconds, short
 from windlass.outward import Outward
@@ -28,6 +34,7 @@ from windlass.source.verify import Verify
 from windlass.source.webhook import MAX_SIZE, Webhooks, make_route
 from windlass.store.contract import Store
 from windlass.task import AsyncTask, Bound, Followers, SyncTask, Task, Tx, is_coroutine
+from windlass.task import Gates as GatesGiven
 from windlass.timing import Rule
 from windlass.vault import Vault
 from windlass.worker.embedded import embedded
@@ -66,7 +73,7 @@ class App:
         *,
         lifespan: Lifespan | None = None,
         hooks: Iterable[Hook] = (),
-        **settings: Unpack[Settings],
+        **settings: Unpack[Configured],
     ) -> None:
         if lifespan is not None and (not callable(lifespan) or inspect.isasyncgenfunction(lifespan)):
             raise ConfigError(
@@ -81,6 +88,9 @@ class App:
         self.outward = Outward(self.config.callback_secrets, self.config.callback_hosts)
         self._access = Access(self.config)
         self._tasks: dict[str, Task[..., Any]] = {}
+        self._queues: dict[str, tuple[Gate, ...]] = {}
+        self.limits: dict[str, Settings] = {}
+        self.gates = Gates(self._access, self.vault, self.limits)
         self.outboxes: list[Relayed] = []
         self.sources: list[Source] = []
         self.jobs = Jobs(self.connect, self._results, self.vault)
@@ -116,6 +126,8 @@ class App:
         executor: Executor = "auto",
         timeout: Seconds | None = None,
         retry: Retry | int | None = None,
+        gates: GatesGiven = (),
+        ordered_by: Key | None = None,
         on_success: Followers | None = None,
         on_failure: Followers | None = None,
         on_final: Followers | None = None,
@@ -125,7 +137,10 @@ class App:
         """Make a function a task: `@app.task` or `@app.task(queue=…, retry=…, timeout=…, executor=…)`.
 
         Its name is `module.function` unless `name` says otherwise; under `aliases` jobs of its old names run.
-        `executor` is "auto" (coroutines on the event loop, functions in threads), "process", or says which.
+        `executor` is "auto" (coroutines on the event loop, functions in threads), "process", or says which. `gates` are
+        limits and rates that its jobs pass (`windlass.limit`, `windlass.rate`). With `ordered_by` (a template such as
+        `"{account_id}"`, or a function of the arguments) the jobs of each key run strictly one after another, in the
+        order in which they came; one that is tried again holds up those behind it.
         """
         return self._add(fn, options) if fn is not None else lambda fn: self._add(fn, options)
 
@@ -139,8 +154,40 @@ class App:
                 raise ConfigError(
                     f"two tasks are called {name}: {place_of(other.fn)} and {place_of(fn)}. Give one another name="
                 )
+        self._declare(task.gates, again=by_hand(fn))
         self._tasks.update(dict.fromkeys(names, task))
         return task
+
+    def queue(self, name: str, *, gates: GatesGiven = ()) -> None:
+        """Say what all jobs of a queue have in common: `app.queue("mail", gates=limit(10))`. Raises `ConfigError`.
+
+        It counts for jobs that this app enqueues, whatever their task.
+        """
+        title = options.name("a queue", name)
+        found = gates_of(gates, f"queue:{title}", None)
+        if self._queues.get(title, found) != found:
+            raise ConfigError(f"queue {title} was described before, and differently: say it once")
+        self._declare(found)
+        self._queues[title] = found
+
+    def gate(self, name: str, gate: Gate) -> None:
+        """Declare a gate that tasks take of while they run: `app.gate("stripe", rate("100/minute"))`, and in a task
+        `await current().take("stripe")`. Raises `ConfigError`."""
+        title = options.name("the name of a gate", name)
+        if not isinstance(gate, Gate) or gate.asks or gate.name not in ("", title):
+            raise ConfigError(f"expected limit(…) or rate(…) without name, key and weight; {short(gate)} came")
+        self._declare([replace(gate, name=title)])
+
+    def gates_of(self, queue: str) -> tuple[Gate, ...]:
+        """The gates that all jobs of a queue pass."""
+        return self._queues.get(queue, ())
+
+    def _declare(self, gates: Iterable[Gate], *, again: bool = False) -> None:
+        """Know the settings of gates. Raises `ConfigError` where two of one name differ, unless said `again`."""
+        for name, settings in declared(gates).items():
+            if self.limits.get(name, settings) != settings and not again:
+                raise ConfigError(f"two gates are called {name} and have different settings: say them once")
+            self.limits[name] = settings
 
     def schedule(
         self, rule: Rule, *, name: str | None = None, **given: Unpack[PlanOptions]
@@ -338,6 +385,7 @@ class App:
                 hooks=self.hooks,
                 vault=self.vault,
                 declared=self,
+                gates=self.gates,
                 concurrency=self.config.concurrency if concurrency is None else concurrency,
                 queues=self.config.queues if queues is None else queues,
             )

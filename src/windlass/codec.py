@@ -119,21 +119,21 @@ class Shape:
 
     def kind_of(self, parameter: str) -> Any:
         """What a parameter is annotated with, without what only describes it. Raises `ConfigError`."""
-        found = self._signature.parameters[parameter].annotation
+        found = self.signature.parameters[parameter].annotation
         return get_args(found)[0] if get_origin(found) is Annotated else found
 
     @cached_property
     def secrets(self) -> tuple[str, ...]:
         """The names of the parameters that are secret; `return` for the result."""
-        found = [name for name, one in self._signature.parameters.items() if is_secret(one.annotation)]
-        return (*found, RESULT) if is_secret(self._signature.return_annotation) else tuple(found)
+        found = [name for name, one in self.signature.parameters.items() if is_secret(one.annotation)]
+        return (*found, RESULT) if is_secret(self.signature.return_annotation) else tuple(found)
 
     @cached_property
     def _layout(self) -> Layout:
-        return make_layout(self._signature)
+        return make_layout(self.signature)
 
     @cached_property
-    def _signature(self) -> inspect.Signature:
+    def signature(self) -> inspect.Signature:
         """The function's signature with its annotations resolved."""
         try:
             hints = get_type_hints(self._fn, include_extras=True)
@@ -149,7 +149,7 @@ class Shape:
 
     @cached_property
     def _read_result(self) -> Callable[[bytes], Any]:
-        annotation = typed(self._signature.return_annotation)
+        annotation = typed(self.signature.return_annotation)
         return values.reader(annotation if refusal(annotation) is None else Any)
 
     def _bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:

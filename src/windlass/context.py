@@ -1,13 +1,14 @@
 """What a task may know and say of the job it runs: `current()`."""
 
+import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
 from contextvars import ContextVar
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import MappingProxyType, TracebackType
 from typing import Any, Protocol
 
-from windlass import policy
+from windlass import blocking, policy
 from windlass.errors import ConfigError
 from windlass.follow import parent_of
 from windlass.model import Claim, Progress
@@ -31,6 +32,15 @@ class Transaction(Protocol):
     ) -> None: ...
 
 
+class Takes(Protocol):
+    """Gates, for tasks that take of them while they run."""
+
+    async def atake(
+        self, name: str, units: int = 1, *, key: object = None, timeout: float | timedelta | None = None
+    ) -> None: ...
+    async def aslow(self, name: str, seconds: float | timedelta, *, key: object = None) -> None: ...
+
+
 class Context:
     """The running job, as its own code sees it. Inert (`job` is None) when the function is called directly.
 
@@ -49,7 +59,9 @@ class Context:
         meta: Mapping[str, Any] | None = None,
         state: Any = None,
         report: Callable[[Progress], None] | None = None,
+        gates: Takes | None = None,
     ) -> None:
+        self._gates = gates
         self.job = claim
         self.meta: Mapping[str, Any] = MappingProxyType(dict(meta or {}))
         self.state = state
@@ -93,6 +105,22 @@ class Context:
                 )
             )
 
+    def take(
+        self, gate: str, units: int = 1, *, key: object = None, timeout: float | timedelta | None = None
+    ) -> Awaitable[None]:
+        """Take starts of a gate with a rate, and wait until it allows them: `await current().take("stripe")`.
+
+        In a plain function it waits itself, without `await`. See `app.gates.take`; outside of a job it does nothing.
+        """
+        return here(self._gates.atake(gate, units, key=key, timeout=timeout)) if self._gates else Done()
+
+    def slow(self, gate: str, seconds: float | timedelta, *, key: object = None) -> Awaitable[None]:
+        """Have nothing start through a gate with a rate for so many seconds: `await current().slow("stripe", 30)`.
+
+        In a plain function without `await`. See `app.gates.slow`; outside of a job it does nothing.
+        """
+        return here(self._gates.aslow(gate, seconds, key=key)) if self._gates else Done()
+
     def transaction(self, database: Any = None, *, result: Any = None) -> Transaction:
         """Write to the database that the jobs are in, and succeed, in one commit: its effects happen exactly once.
 
@@ -108,6 +136,22 @@ class Context:
             "expected a running job: the transaction settles it. In a direct call or a test there is none; run the "
             "task by `async with app.worker()`, or put the writing into a function that takes the connection"
         )
+
+
+class Done:
+    """Awaits nothing."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        yield from ()
+
+
+def here(work: Coroutine[Any, Any, None]) -> Awaitable[None]:
+    """Begin work where an event loop runs, else do it."""
+    try:
+        return asyncio.get_running_loop().create_task(work)
+    except RuntimeError:
+        blocking.run(work)
+        return Done()
 
 
 _current: ContextVar[Context | None] = ContextVar("windlass_current", default=None)

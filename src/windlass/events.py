@@ -73,6 +73,11 @@ class Events:
             raise ConfigError("expected debounce= or throttle= for a subscription; both came")
         if "key" in given and not given.keys() & {"debounce", "throttle"}:
             raise ConfigError("expected debounce= or throttle= beside key=: it says for which events they count")
+        if any(gate.asks for gate in task.gates):
+            raise ConfigError(
+                f"{task} has a gate with a key or a weight of its arguments, which nobody who publishes knows: subscribe "
+                "a task that enqueues it"
+            )
         times = {
             name: options.seconds(name, given[name], above_zero=True)
             for name in ("debounce", "max_wait", "throttle")

@@ -15,6 +15,7 @@ from windlass import follow, options
 from windlass.codec import Shape
 from windlass.errors import CallError, ConfigError
 from windlass.jobs import Job
+from windlass.limits import Gate, Key, gates_of, needs_of, ordered
 from windlass.model import Claim, NewJob
 from windlass.options import Executor, Options, Seconds
 from windlass.policy import Retry
@@ -22,6 +23,8 @@ from windlass.vault import Vault
 
 P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
+
+Gates = Gate | Iterable[Gate]
 
 Tx = Any
 """A connection or session of the user's own, or a Django alias; `store/links.py` has the kinds that fit."""
@@ -66,6 +69,9 @@ class Enqueuer(Protocol):
     def vault(self) -> Vault:
         """What seals arguments and hashes unique keys."""
 
+    def gates_of(self, queue: str) -> tuple[Gate, ...]:
+        """The gates that all jobs of a queue pass."""
+
     def caller(self, url: str) -> "Bound[Any]":
         """The call that posts to `url` how the job that it follows has ended. Raises `ConfigError`."""
 
@@ -79,7 +85,8 @@ class Enqueuer(Protocol):
 class Task(Generic[P, R_co]):
     """A function that can be called as ever, and enqueued. Made by `@app.task`.
 
-    `executor` says where it runs: "async" (on the event loop), "thread" or "process". `timeout` is in seconds.
+    `executor` says where it runs: "async" (on the event loop), "thread" or "process". `timeout` is in seconds. `gates`
+    are what its jobs pass, its queue's left out.
     """
 
     def __init__(
@@ -94,6 +101,8 @@ class Task(Generic[P, R_co]):
         executor: Executor = "auto",
         timeout: Seconds | None = None,
         retry: Retry | int | None = None,
+        gates: Gates = (),
+        ordered_by: Key | None = None,
         on_success: Followers | None = None,
         on_failure: Followers | None = None,
         on_final: Followers | None = None,
@@ -106,6 +115,8 @@ class Task(Generic[P, R_co]):
         self.timeout = options.timeout(timeout)
         self.retry = Retry() if retry is None else options.retry(retry)
         self.shape = Shape(fn, self.name)
+        turns = () if ordered_by is None else gates_of(ordered(ordered_by), f"order:{self.name}", self.shape)
+        self.gates = (*gates_of(gates, f"task:{self.name}", self.shape), *turns)
         self.app = app
         self._call = Call(
             queue=options.name("a queue", queue),
@@ -184,6 +195,10 @@ class Task(Generic[P, R_co]):
         if and when you commit.
         """
         old = self._call
+        if priority is not None and any(gate.keep for gate in self.gates):
+            raise ConfigError(
+                f"{self} runs in the order in which its jobs came (ordered_by=): no priority changes that"
+            )
         changes: dict[str, Any] = {
             "queue": None if queue is None else options.name("a queue", queue),
             "priority": None if priority is None else options.priority(priority),
@@ -234,6 +249,8 @@ class Task(Generic[P, R_co]):
         """The job of a call that is encoded already, which nobody has checked: one that does not fit fails."""
         call = self._call
         id, own, vault = call.id or str(uuid7()), self._stored_options(), self.app.vault
+        gates = (*self.gates, *self.app.gates_of(call.queue))
+        needs = needs_of(gates, stored, self.shape, vault.key) if gates else ()
         if vault.seals:
             stored = vault.seal(stored, id, self.name, "args")
             own = None if own is None else vault.seal(own, id, self.name, "options")
@@ -251,6 +268,7 @@ class Task(Generic[P, R_co]):
             options=own,
             fresh=call.id is None,
             follow=follow.write(call.followers, id, vault, self.app.max_payload) if call.followers else None,
+            gates=needs,
         )
 
     def _stored_options(self) -> bytes | None:

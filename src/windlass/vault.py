@@ -13,7 +13,7 @@ from typing import Any
 from msgspec import json
 from msgspec.structs import replace
 
-from windlass import policy
+from windlass import limits, policy
 from windlass.errors import ConfigError, DecodeError
 from windlass.model import Attempt, Claim, Failure, JobRecord, Outcome, Progress
 
@@ -99,6 +99,10 @@ class Vault:
         different tasks never meet: the task's name is part of it."""
         text = f"{task}\0{value}".encode("utf-8", "surrogatepass")
         return hmac.digest(self._unique, text, "sha256").hex() if self._unique else hashlib.sha256(text).hexdigest()
+
+    def key(self, gate: str, value: str) -> str:
+        """The key of a gate as stores see it: a hash where payloads are sealed, else as it is."""
+        return self.unique(gate, value) if self.seals else limits.plain(value)
 
     # What workers take and hand in
 

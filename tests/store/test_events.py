@@ -13,6 +13,7 @@ from windlass.access import Access
 from windlass.errors import Conflict
 from windlass.event import Subscription
 from windlass.events import Events, SubscriptionOptions
+from windlass.gate import Settings
 from windlass.model import Doc, Filter, JobRecord, State, Verb
 from windlass.schedule import Plan
 from windlass.store.contract import PENDING, RETAINED
@@ -41,6 +42,7 @@ class Shop:
     """An app on a world: subscribers that a worker has declared, and a publisher that knows none of them."""
 
     plans: Mapping[str, Plan] = {}
+    limits: Mapping[str, Settings] = {}
 
     def __init__(self, world: World, vault: Vault | None = None) -> None:
         self.world, self.vault = world, vault or Vault()

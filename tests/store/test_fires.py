@@ -16,6 +16,7 @@ from tests.store.world import World, ends
 from windlass import App, ConfigError, cron, every, schedule
 from windlass.access import Access
 from windlass.event import Subscription
+from windlass.gate import Settings
 from windlass.model import Doc, Ending, Filter, Mark, State, Verb
 from windlass.options import read_options
 from windlass.schedules import Schedules
@@ -242,6 +243,7 @@ class Said:
     """What an app says in code."""
 
     subscriptions: Mapping[str, Subscription] = {}
+    limits: Mapping[str, Settings] = {}
 
     def __init__(self, **rules: Rule) -> None:
         self.plans = {name: app.schedules.plan(rule, sweep, {}) for name, rule in rules.items()}

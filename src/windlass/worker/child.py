@@ -17,6 +17,7 @@ from typing import Any
 
 from windlass import policy
 from windlass.app import App
+from windlass.context import Takes
 from windlass.errors import UnknownTask
 from windlass.loader import load
 from windlass.model import Outcome, Progress
@@ -82,9 +83,11 @@ class Reports:
 class Job:
     """The job that this process has now."""
 
-    def __init__(self, errand: Do, state: Any, reports: Reports, transactions: Transactions | None) -> None:
+    def __init__(
+        self, errand: Do, state: Any, reports: Reports, transactions: Transactions | None, gates: Takes | None
+    ) -> None:
         self.claim = errand.claim
-        self.context = Running(errand.claim, state=state, report=self._report, transactions=transactions)
+        self.context = Running(errand.claim, state=state, report=self._report, transactions=transactions, gates=gates)
         self.work: asyncio.Task[Outcome] | None = None
         self._reports = reports
 
@@ -104,6 +107,7 @@ class Child:
         self._spec = spec
         self._runner = runner
         self._transactions: Transactions | None = None
+        self._gates: Takes | None = None
         self._pipe = pipe
         self._loop = loop
         self._reports = Reports(pipe)
@@ -119,6 +123,7 @@ class Child:
         threading.Thread(target=self._listen, name="windlass-orders", daemon=True).start()
         try:
             app = load(self._spec)
+            self._gates = app.gates
             if self._runner:
                 self._transactions = Transactions(app.config.url, self._runner, app.vault)
             opened = self._loop.create_future()
@@ -176,7 +181,7 @@ class Child:
 
     def _obey(self, order: Do | End | Leave) -> None:
         if isinstance(order, Do):
-            self._job = Job(order, self._state, self._reports, self._transactions)
+            self._job = Job(order, self._state, self._reports, self._transactions, self._gates)
             self._put(self._job)
         elif isinstance(order, Leave):
             self._put(None)

@@ -1,4 +1,4 @@
-"""Brings the schedules that an app declares in code into its store, when a worker starts.
+"""Brings the schedules, subscriptions and gates that an app declares in code into its store, when a worker starts.
 
 The worker of an app that started last decides; runners that an older one starts later, with older code, change nothing.
 """
@@ -17,9 +17,10 @@ from windlass import event, schedule, values
 from windlass.call import seal_call
 from windlass.errors import Conflict, DecodeError, StoreError
 from windlass.event import Subscription
+from windlass.gate import Settings, write_settings
 from windlass.model import Doc
 from windlass.schedule import Course, Plan
-from windlass.store.contract import MANIFEST, SCHEDULE, SUBSCRIPTIONS, Store
+from windlass.store.contract import GATE, MANIFEST, SCHEDULE, SUBSCRIPTIONS, Store
 from windlass.store.documents import named
 from windlass.vault import Vault
 
@@ -32,6 +33,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
     started_at: float
     digests: dict[str, str]
     subscribed: str = ""
+    gates: dict[str, Settings] = {}
 
 
 class Declared(Protocol):
@@ -45,10 +47,14 @@ class Declared(Protocol):
     def subscriptions(self) -> Mapping[str, Subscription]:
         """The events that it wants, by name."""
 
+    @property
+    def limits(self) -> Mapping[str, Settings]:
+        """What its gates admit, by name."""
+
 
 async def declare(store: Store, vault: Vault, origin: str, worker: str, said: Declared) -> None:
     """Make the schedules of an app what its code says: new ones made, changed ones replaced, others of it gone; and its
-    subscriptions.
+    subscriptions and gates.
 
     A replaced one stays paused if it is; with another rule it begins anew, and catches nothing up.
     """
@@ -76,6 +82,7 @@ async def _declare(store: Store, vault: Vault, origin: str, started_at: float, s
         started_at=started_at,
         digests={name: digest_of(plan, vault) for name, plan in plans.items()},
         subscribed=digest_of(wanted, vault) if wanted else "",
+        gates=dict(said.limits),
     )
     if before.started_at > started_at:
         if before != replace(manifest, started_at=before.started_at):
@@ -87,6 +94,7 @@ async def _declare(store: Store, vault: Vault, origin: str, started_at: float, s
         for name, plan in plans.items()
         if (doc := brought(name, plan, there.get(name), origin, manifest.digests[name], vault, shelf.now))
     ]
+    docs += await settled(store, said.limits, before.gates)
     docs += await subscribed(store, vault, origin, wanted, changed=before.subscribed != manifest.subscribed)
     gone = before.digests.keys() - plans.keys()
     drop = [
@@ -125,6 +133,17 @@ def stored_course(doc: Doc | None) -> Course | None:
         return schedule.read(doc.body) if doc else None
     except DecodeError:
         return None
+
+
+async def settled(store: Store, said: Mapping[str, Settings], before: Mapping[str, Settings]) -> list[Doc]:
+    """The documents of gates that the code declares anew, or in another way than before: what somebody set at run time
+    stays until then. Those that it does not declare any more stay too: jobs may wait for them."""
+    there = await named(store, GATE, said)
+    return [
+        Doc(kind=GATE, name=name, version=there[name].version if name in there else 0, body=write_settings(settings))
+        for name, settings in said.items()
+        if name not in there or before.get(name) != settings
+    ]
 
 
 async def subscribed(

@@ -14,6 +14,7 @@ from typing import Any
 
 from windlass.clock import SystemClock, boot_time
 from windlass.config import Config
+from windlass.context import Takes
 from windlass.errors import StoreError
 from windlass.machine import usable_cpus
 from windlass.model import Orders, RunnerInfo
@@ -54,6 +55,7 @@ async def embedded(
     hooks: Sequence[Hook],
     vault: Vault,
     declared: Declared,
+    gates: Takes,
     concurrency: int,
     queues: str,
 ) -> AsyncIterator[Runner]:
@@ -83,6 +85,7 @@ async def embedded(
         limit=config.max_payload,
         vault=vault,
         transactions=transactions,
+        gates=gates,
     )
     beating = beat_here if config.url.endswith(":memory:") else beat_beside
     try:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import msgspec
 
 from windlass import policy
-from windlass.context import Context, Transaction, enter
+from windlass.context import Context, Takes, Transaction, enter
 from windlass.errors import DecodeError, Directive
 from windlass.model import Claim, Ending, Failure, Outcome, Progress
 from windlass.options import NONE, Options, read_options
@@ -93,9 +93,10 @@ class Running(Context):
         state: Any = None,
         report: Callable[[Progress], None] | None = None,
         transactions: Transactions | None = None,
+        gates: Takes | None = None,
     ) -> None:
         own = options_of(claim)
-        super().__init__(claim, meta=own.meta, state=state, report=report)
+        super().__init__(claim, meta=own.meta, state=state, report=report, gates=gates)
         self.schedule, self.tick = own.schedule, own.due_tick
         self.claim = claim
         self._transactions = transactions

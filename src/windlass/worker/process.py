@@ -143,6 +143,7 @@ class Process:
                     limit=app.config.max_payload,
                     vault=app.vault,
                     transactions=Transactions(app.config.url, self._id, app.vault),
+                    gates=app.gates,
                 )
                 await store.join(RunnerInfo(id=self._id, worker=worker, pid=os.getpid(), tasks=tuple(app.tasks)))
                 declaring = asyncio.create_task(

@@ -9,6 +9,7 @@ from typing import Any
 
 from windlass import policy
 from windlass.clock import Clock
+from windlass.context import Takes
 from windlass.errors import DecodeError, Evicted, StoreError
 from windlass.model import Claim, Demand, Ending, Exchanged, Held, Lane, Outcome, Patch, Progress
 from windlass.options import NAME
@@ -89,6 +90,7 @@ class Runner:
         limit: int = MAX_RESULT,
         vault: Vault = NO_KEYS,
         transactions: Transactions | None = None,
+        gates: Takes | None = None,
     ) -> None:
         self.id = id
         self.jobs = 0
@@ -107,6 +109,7 @@ class Runner:
         self._limit = limit
         self._vault = vault
         self._transactions = transactions
+        self._gates = gates
         self._seq = 0
         self._running: dict[str, Run] = {}
         self._finished: list[Outcome] = []
@@ -278,6 +281,7 @@ class Runner:
             state=self._state,
             report=lambda progress: self._report(claim, progress),
             transactions=self._transactions,
+            gates=self._gates,
         )
         run = self._running[claim.id] = Run(claim, context, DEFAULT_RETRY, None)
         try:
