@@ -19,6 +19,7 @@ LAYERS = [
         "follow",
         "event",
         "gate",
+        "limits",
         "options",
         "outward",
         "schedule",

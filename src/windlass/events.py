@@ -75,8 +75,8 @@ class Events:
             raise ConfigError("expected debounce= or throttle= beside key=: it says for which events they count")
         if any(gate.asks for gate in task.gates):
             raise ConfigError(
-                f"{task} has a gate with a key or a weight of its arguments, which nobody who publishes knows: subscribe "
-                "a task that enqueues it"
+                f"{task} has a gate with a key or a weight of its arguments, which nobody who publishes knows: "
+                "subscribe a task that enqueues it"
             )
         times = {
             name: options.seconds(name, given[name], above_zero=True)

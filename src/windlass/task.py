@@ -215,13 +215,7 @@ class Task(Generic[P, R_co]):
         if any(one is not None for one in after.values()):
             changed = replace(changed, followers=followers(self.app, after, old.followers))
         if retry is not None or timeout is not UNSET or meta is not None:
-            own = Options(
-                retry=old.options.retry if retry is None else options.as_override(retry),
-                timeout=old.options.timeout if timeout is UNSET else options.timeout(timeout),
-                meta=old.options.meta if meta is None else options.meta(meta),
-            )
-            stored = options.store_options(own, self.app.max_payload)
-            changed = replace(changed, options=own, stored_options=stored)
+            changed = with_options(changed, retry, timeout, meta, self.app.max_payload)
         task = object.__new__(type(self))
         task.__dict__.update(self.__dict__)
         task._call = changed
@@ -344,6 +338,19 @@ def follower(app: Enqueuer, what: str, value: object) -> NewJob:
     if follow.depth(job.follow) >= follow.GENERATIONS:
         raise ConfigError(f"{what}: at most {follow.GENERATIONS} jobs may follow one another")
     return job
+
+
+def with_options(
+    call: Call, retry: Retry | int | None, timeout: Any, meta: Mapping[str, Any] | None, limit: int
+) -> Call:
+    """The same call with what it changes of its task; what is not given stays. Raises `ConfigError`."""
+    old = call.options
+    own = Options(
+        retry=old.retry if retry is None else options.as_override(retry),
+        timeout=old.timeout if timeout is UNSET else options.timeout(timeout),
+        meta=old.meta if meta is None else options.meta(meta),
+    )
+    return replace(call, options=own, stored_options=options.store_options(own, limit))
 
 
 USING = inspect.signature(Task.using).parameters.keys() - {"self"}

@@ -60,8 +60,7 @@ async def embedded(
     queues: str,
 ) -> AsyncIterator[Runner]:
     """Run jobs beside the body of the `with`; at its end running jobs get the grace to finish."""
-    id = str(uuid.uuid4())
-    board = Board.make()
+    id, board = str(uuid.uuid4()), Board.make()
     children = Children(
         command("windlass.worker.child", id),
         spec,
