@@ -76,6 +76,22 @@ class Failure(Struct, frozen=True, kw_only=True):
     traceback: str = ""
 
 
+class Clash(StrEnum):
+    """What becomes of a live job whose unique key a new one brings."""
+
+    KEEP = "keep"
+    """It stands for the new one."""
+
+    REPLACE = "replace"
+    """It stands for the new one, and unless it runs, with the new one's arguments, options and followers."""
+
+    MOVE = "move"
+    """The same, and it is due when the new one would be, at most `max_wait` seconds after it was made."""
+
+    CANCEL = "cancel"
+    """It is cancelled (if it runs, it is marked), and the new one has the key."""
+
+
 class Need(Struct, frozen=True, array_like=True, gc=False):
     """What a job takes of a gate: so many units while it runs, and for each start. A gate's settings are stored under
     what stands before the first "/" of its name. `keep`: from its first start to its end, through retries."""
@@ -89,7 +105,8 @@ class NewJob(Discreet, frozen=True, kw_only=True, gc=False):
     """One request to run a task, before a store has it. `delay` and `expires_in` are seconds from the store's now.
 
     `fresh`: the id was made for this very put, so a store need not look for it among finished jobs. `follow`: the jobs
-    that its end makes, as `windlass.follow` writes them.
+    that its end makes, as `windlass.follow` writes them. `unique_for`: seconds for which the unique key is held,
+    whatever becomes of the job; 0: until it is first claimed; None: until it ends.
     """
 
     id: str
@@ -101,6 +118,9 @@ class NewJob(Discreet, frozen=True, kw_only=True, gc=False):
     run_at: float | None = None
     expires_in: float | None = None
     unique: str | None = None
+    unique_for: float | None = None
+    clash: Clash = Clash.KEEP
+    max_wait: float | None = None
     tags: tuple[str, ...] = ()
     options: bytes | None = None
     fresh: bool = False

@@ -18,7 +18,8 @@ LONGEST = 100 * 366 * 86_400.0
 """Seconds in a hundred years: the longest that a job is put off, whatever a backoff or a snooze says."""
 
 BY_OPERATOR, BY_TASK = "cancelled by an operator", "cancelled by the task"
-OWN_REASONS = frozenset({BY_OPERATOR, BY_TASK})
+BY_CLASH = "another job has taken its unique key"
+OWN_REASONS = frozenset({BY_OPERATOR, BY_TASK, BY_CLASH})
 """Reasons in which there is nothing of the task."""
 
 MAX_TEXT = 64 * 1024

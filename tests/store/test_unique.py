@@ -4,9 +4,11 @@ from typing import Any
 
 import pytest
 
-from tests.store.world import Crew, World, doc, ends, new, new_id
+from tests.store.world import Crew, World, doc, ends, new, new_id, wants
 from windlass.errors import Conflict
-from windlass.model import Ending, Mark, NewJob, Placed, State, Verb
+from windlass.gate import Settings, write_settings
+from windlass.model import Clash, Doc, Ending, Mark, Need, NewJob, Placed, State, Verb
+from windlass.store.contract import GATE
 
 KEY = "order:42"
 FINAL = [Ending.SUCCEEDED, Ending.FAILED, Ending.CANCELLED]
@@ -273,3 +275,127 @@ async def test_ids_are_not_keys(world: World) -> None:
     """A unique key that looks like a job's id has nothing to do with that job."""
     id = new_id()
     assert (await world.put(new(unique=id), new(id=id)))[1].new
+
+
+# What the key is held for
+
+
+async def test_a_key_that_is_held_until_the_job_starts(world: World) -> None:
+    """And not again when it is tried again."""
+    await world.put(first := new(unique=KEY, unique_for=0))
+    assert not (await world.put(new(unique=KEY, unique_for=0)))[0].new
+    crew = await world.crew()
+    claim = await crew.take()
+    assert claim.id == first.id
+    second = await held(world, unique_for=0)
+    await crew.exchange(ends(claim, Ending.RETRY, delay=0))
+    assert (await world.put(new(unique=KEY, unique_for=0)))[0].id == second.id
+    assert len(await crew.claim(5)) == 2
+
+
+async def test_a_key_that_is_held_for_a_time(world: World) -> None:
+    """Whatever becomes of its job."""
+    await world.put(first := new(unique=KEY, unique_for=10))
+    crew = await world.crew()
+    await crew.exchange(ends(await crew.take(), Ending.SUCCEEDED))
+    assert await world.put(new(unique=KEY, unique_for=10)) == [Placed(id=first.id, state=State.SUCCEEDED, new=False)]
+    await world.store.act([first.id], Verb.DELETE)
+    assert await world.put(new(unique=KEY, unique_for=10)) == [Placed(id=first.id, state=None, new=False)]
+    await world.advance(10.001)
+    assert (await world.put(new(unique=KEY, unique_for=10)))[0].new
+
+
+# What becomes of the holder
+
+
+@pytest.mark.parametrize("clash", [Clash.REPLACE, Clash.MOVE])
+@pytest.mark.parametrize("delay", [0, 60])
+async def test_its_arguments_are_replaced(world: World, clash: Clash, delay: float) -> None:
+    job = await held(world, delay=delay, options=b'{"timeout":1}')
+    placed = await world.put(new(unique=KEY, args=b"[[1],{}]", clash=clash, delay=delay))
+    assert [(one.id, one.new) for one in placed] == [(job.id, False)]
+    found = await world.job(job.id)
+    assert (found.args, found.options, found.unique) == (b"[[1],{}]", None, KEY)
+
+
+@pytest.mark.parametrize("clash", [Clash.KEEP, Clash.REPLACE, Clash.MOVE])
+async def test_what_runs_stays_as_it_is(world: World, clash: Clash) -> None:
+    crew, job = await started(world)
+    await crew.take()
+    placed = await world.put(new(unique=KEY, args=b"[[1],{}]", clash=clash, delay=5))
+    assert placed == [Placed(id=job.id, state=State.RUNNING, new=False)]
+    assert (await world.job(job.id)).args == job.args
+
+
+async def test_it_is_put_off_and_not_for_ever(world: World) -> None:
+    later: dict[str, Any] = {"unique": KEY, "unique_for": 0, "clash": Clash.MOVE, "delay": 2.0, "max_wait": 5.0}
+    await world.put(job := new(**later))
+    made = await world.now()
+    for n in range(4):
+        await world.advance(1.4)
+        placed = await world.put(new(**later, args=b"[[%d],{}]" % n))
+        assert [(one.id, one.new) for one in placed] == [(job.id, False)]
+    found = await world.job(job.id)
+    assert found.args == b"[[3],{}]"
+    assert found.run_at == pytest.approx(made + 5, abs=0.001)
+    assert found.state is not State.SCHEDULED
+    claim = await (await world.crew()).take()
+    assert claim.args == b"[[3],{}]"
+
+
+async def test_it_is_due_earlier_when_the_new_one_is(world: World) -> None:
+    job = await held(world, delay=60)
+    await world.put(new(unique=KEY, clash=Clash.MOVE))
+    assert (await (await world.crew()).take()).id == job.id
+
+
+async def test_one_that_was_ready_is_put_off(world: World) -> None:
+    job = await held(world)
+    await world.put(new(unique=KEY, clash=Clash.MOVE, delay=5))
+    crew = await world.crew()
+    assert await crew.claim(5) == []
+    await world.advance(5.001)
+    assert (await crew.take()).id == job.id
+
+
+@pytest.mark.parametrize("delay", [0, 60])
+async def test_it_is_cancelled_for_the_new_one(world: World, delay: float) -> None:
+    old = await held(world, delay=delay)
+    await world.put(fresh := new(unique=KEY, clash=Clash.CANCEL))
+    found = await world.job(old.id)
+    assert (found.state, found.reason) == (State.CANCELLED, "another job has taken its unique key")
+    assert (await world.put(new(unique=KEY)))[0].id == fresh.id
+
+
+async def test_one_that_runs_is_told_to_stop_for_the_new_one(world: World) -> None:
+    crew, old = await started(world)
+    claim = await crew.take()
+    await world.put(fresh := new(unique=KEY, clash=Clash.CANCEL))
+    orders = await crew.beat()
+    assert [order.id for order in orders.cancel] == [old.id]
+    await crew.exchange(ends(claim, Ending.CANCELLED))
+    assert (await world.put(new(unique=KEY)))[0].id == fresh.id
+
+
+async def test_two_of_one_put_clash_in_order(world: World) -> None:
+    first, second = new(unique=KEY), new(unique=KEY, clash=Clash.CANCEL)
+    placed = await world.put(first, second, new(unique=KEY, clash=Clash.REPLACE, args=b"[[2],{}]"))
+    assert [(one.id, one.new) for one in placed] == [(first.id, True), (second.id, True), (second.id, False)]
+    assert await world.state(first.id) is State.CANCELLED
+    assert (await world.job(second.id)).args == b"[[2],{}]"
+
+
+async def test_a_gated_job_that_is_put_off_gives_its_place_to_the_next(world: World) -> None:
+    body = write_settings(Settings(limit=1))
+    await world.store.save([Doc(kind=GATE, name="g", version=0, body=body)])
+    gates = (Need("g"),)
+    job = await held(world, gates=gates)
+    await world.put(second := new(gates=gates))
+    crew = await world.crew()
+    assert await crew.claim(1, "other") == []
+    await world.put(new(unique=KEY, clash=Clash.MOVE, delay=5, gates=gates))
+    claim = await crew.take()
+    assert claim.id == second.id
+    await world.advance(6)
+    answer = await crew.exchange(ends(claim, Ending.SUCCEEDED), demand=wants(5))
+    assert [one.id for one in answer.claimed] == [job.id]

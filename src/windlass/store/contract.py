@@ -96,10 +96,11 @@ class Store(Protocol):
         """Store jobs, marks and documents in one commit; one answer per job, in order.
 
         A job is placed scheduled when `run_at`, or `delay` from now, lies ahead, else ready. An id that exists, live
-        or finished, inserts nothing and answers the job as it is. A `unique` key held by a live job inserts nothing
-        and answers that job. A mark that is taken drops the job it names from this put, and answers the mark's
-        holder, were it that very job which retention has dropped since. Two jobs of one put that share an id or a key
-        follow the same rules, in order.
+        or finished, inserts nothing and answers the job as it is. A `unique` key held by another job inserts nothing
+        and answers that job, which `clash` may change; with CANCEL that one loses the key, and this one is placed. A
+        mark that is taken drops the job it names from this put, and answers the mark's holder, were it that very job
+        which retention has dropped since. Two jobs of one put that share an id or a key follow the same rules, in
+        order.
         A document whose version is not the stored one fails the whole put with `Conflict`. A version is never used
         again, were the document dropped and made anew. A key that another open
         transaction has taken fails it with `UniquePending` after at most a second. A `fresh` job is not looked for

@@ -11,6 +11,7 @@ import msgspec
 from windlass.errors import Conflict, Evicted
 from windlass.model import (
     FINAL,
+    Clash,
     Demand,
     Doc,
     Ending,
@@ -24,6 +25,7 @@ from windlass.model import (
     State,
     Verb,
 )
+from windlass.policy import BY_CLASH, BY_OPERATOR
 from windlass.store.contract import BATCH, Topic
 from windlass.store.queries import load_queries
 from windlass.store.rows import MICRO, micros, read_state
@@ -33,6 +35,7 @@ from windlass.store.sqlite.gates import Gates, call_for, next_look
 from windlass.store.sqlite.rows import (
     Unreadable,
     attempt_row,
+    due_of,
     exact,
     failure_text,
     fetch,
@@ -96,6 +99,9 @@ def put_rest(db: Connection, jobs: Sequence[NewJob]) -> None:
     following = [(text(job.follow), job.id) for job in jobs if job.follow]
     if following:
         db.executemany(SQL.put_follow, following)
+    brief = [(job.id,) for job in jobs if job.unique is not None and job.unique_for == 0]
+    if brief:
+        db.executemany(SQL.put_brief, brief)
     pasts = [(job, job.past) for job in jobs if job.past]
     if pasts:
         db.executemany(SQL.put_past, [past_row(job, past) for job, past in pasts])
@@ -111,13 +117,30 @@ def put_one(db: Connection, now: int, job: NewJob, stand_in: str | None) -> Plac
     if (state := one(db, SQL.state_of, (job.id,))) is not None:
         return Placed(id=job.id, state=read_state(state), new=False)
     if stand_in is None and job.unique is not None:
-        db.execute(SQL.take_mark, (job.unique, job.id, None, now))
-        holder = one(db, SQL.mark_holder, (job.unique,))
-        stand_in = holder if holder != job.id else None
+        stand_in = take_key(db, now, job)
     if stand_in is not None:
         state = one(db, SQL.state_of, (stand_in,))
         return Placed(id=stand_in, state=None if state is None else read_state(state), new=False)
     return put_piece(db, now, [job])[0]
+
+
+def take_key(db: Connection, now: int, job: NewJob) -> str | None:
+    """Take the unique key of a job; the job that stands for it, if another has the key and does not lose it."""
+    until = now + micros(job.unique_for) if job.unique_for else None
+    db.execute(SQL.take_mark, (job.unique, job.id, until, now))
+    holder: str = one(db, SQL.mark_holder, (job.unique,))
+    if holder == job.id:
+        return None
+    if job.clash is Clash.CANCEL:
+        db.execute(SQL.cancel, {"id": holder, "now": now, "reason": BY_CLASH})
+        db.execute(SQL.give_mark, (job.unique, job.id, until))
+        return None
+    if job.clash is not Clash.KEEP:
+        changed = (job.args.decode(), text(job.options), text(job.follow), holder)
+        if db.execute(SQL.replace, changed).rowcount and job.clash is Clash.MOVE:
+            most = None if job.max_wait is None else micros(job.max_wait)
+            db.execute(SQL.move, {"id": holder, "now": now, "due": due_of(job, now), "most": most})
+    return holder
 
 
 def take_mark(db: Connection, now: int, mark: Mark) -> str | None:
@@ -318,6 +341,7 @@ def act(db: Connection, now: int, id: str, verb: Verb) -> bool:
     """Do an operator's verb to one job; whether it fitted."""
     named: dict[str, Any] = {"id": id, "now": now}
     if verb is Verb.CANCEL:
+        named["reason"] = BY_OPERATOR
         return db.execute(SQL.cancel, named).rowcount > 0
     if verb is Verb.DELETE:
         return db.execute(SQL.delete, named).rowcount > 0

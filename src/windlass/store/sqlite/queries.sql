@@ -31,6 +31,23 @@ SELECT state FROM jobs WHERE id = ?;
 INSERT INTO marks (key, job, until) VALUES (?1, ?2, ?3)
 ON CONFLICT (key) DO UPDATE SET job = excluded.job, until = excluded.until WHERE until <= ?4;
 
+-- name: give_mark
+INSERT OR REPLACE INTO marks (key, job, until) VALUES (?, ?, ?);
+
+-- name: put_brief
+UPDATE jobs SET brief = 1 WHERE id = ?;
+
+-- name: replace
+UPDATE jobs SET args = ?, options = ?, follow = ? WHERE id = ? AND state IN ('waiting', 'scheduled', 'ready');
+
+-- name: move
+-- To another time.
+UPDATE jobs SET
+    run_at = min(:due, coalesce(enqueued_at + :most, :due)),
+    rank = max(:now, min(:due, coalesce(enqueued_at + :most, :due))),
+    state = CASE WHEN min(:due, coalesce(enqueued_at + :most, :due)) > :now THEN 'scheduled' ELSE 'ready' END
+WHERE id = :id;
+
 -- name: mark_holder
 SELECT job FROM marks WHERE key = ?;
 
@@ -180,7 +197,7 @@ UPDATE jobs SET progress = ? WHERE id = ? AND fence = ? AND seq = ? AND runner =
 UPDATE jobs SET
     state = CASE WHEN state = 'running' THEN state ELSE 'cancelled' END,
     finished_at = CASE WHEN state = 'running' THEN NULL ELSE :now END,
-    cancelling = state = 'running', reason = 'cancelled by an operator'
+    cancelling = state = 'running', reason = :reason
 WHERE id = :id AND state IN ('waiting', 'scheduled', 'ready', 'running') AND NOT cancelling;
 
 -- name: retry_finished

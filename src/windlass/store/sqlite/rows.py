@@ -28,15 +28,16 @@ def raw(data: str | bytes | None) -> bytes | None:
     return data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
 
 
-def new_row(job: NewJob, now: int) -> tuple[Any, ...]:
-    """A job as the columns of `put_jobs`."""
-    past = job.past
+def due_of(job: NewJob, now: int) -> int:
+    """When a job is due."""
     if job.run_at is not None:
-        due = micros(job.run_at)
-    elif job.delay > 0:
-        due = now + micros(job.delay)
-    else:
-        due = now
+        return micros(job.run_at)
+    return now + micros(job.delay) if job.delay > 0 else now
+
+
+def new_row(job: NewJob, now: int) -> tuple[Any, ...]:
+    """A job as the columns of `put_jobs`. A key that is held for a time is no business of the job's any more."""
+    past, due = job.past, due_of(job, now)
     return (
         job.id,
         f"{job.queue}/{job.task}{'!' if past and past.lost else ''}",
@@ -49,7 +50,7 @@ def new_row(job: NewJob, now: int) -> tuple[Any, ...]:
         None if job.expires_in is None else now + micros(job.expires_in),
         job.args.decode(),
         None if job.options is None else job.options.decode(),
-        job.unique,
+        None if job.unique_for else job.unique,
         micros(past.enqueued_at) if past else now,
         write_needs(job.gates),
     )

@@ -16,6 +16,7 @@ CREATE TABLE jobs (
     args        TEXT NOT NULL,
     options     TEXT,
     unique_key  TEXT,
+    brief       INTEGER NOT NULL DEFAULT 0, -- whether its first claim frees the key
     attempt     INTEGER NOT NULL DEFAULT 0,
     lost        INTEGER NOT NULL DEFAULT 0,
     fence       INTEGER NOT NULL DEFAULT 0,
@@ -179,6 +180,11 @@ BEGIN
         jobs ON jobs.id = new.id || '.' || new.fence || substr(new.state, 1, 1) || '.' || one.key;
 END;
 
+CREATE TRIGGER job_started AFTER UPDATE OF state ON jobs WHEN new.brief AND new.state = 'running'
+BEGIN
+    DELETE FROM marks WHERE key = new.unique_key AND job = new.id AND until IS NULL;
+END;
+
 -- A job behind gates that would become ready waits instead.
 CREATE TRIGGER job_waits AFTER UPDATE OF state ON jobs
     WHEN new.gates IS NOT NULL AND new.state = 'ready' AND old.state <> 'waiting'
@@ -195,7 +201,8 @@ END;
 -- Whoever stops to run, or ends, leaves room at its gates, and maybe its place to the next of its line.
 CREATE TRIGGER job_left AFTER UPDATE OF state ON jobs
     WHEN old.gates IS NOT NULL
-        AND (old.state = 'running' AND new.state <> 'running' OR old.finished_at IS NULL AND new.finished_at IS NOT NULL)
+        AND (old.state = 'running' AND new.state <> 'running' OR old.finished_at IS NULL AND new.finished_at IS NOT NULL
+            OR old.state IN ('waiting', 'ready') AND new.state = 'scheduled')
 BEGIN
     DELETE FROM holds WHERE job = new.id AND (NOT keep OR new.finished_at IS NOT NULL);
     INSERT INTO freed (gate, at, since)
