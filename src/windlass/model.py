@@ -101,12 +101,20 @@ class Need(Struct, frozen=True, array_like=True, gc=False):
     keep: bool = False
 
 
+class Fair(Struct, frozen=True, array_like=True, gc=False):
+    """Whose turn a job takes among those of its queue and priority; `weight` 2 has twice as many turns as 1."""
+
+    key: str
+    weight: float = 1.0
+
+
 class NewJob(Discreet, frozen=True, kw_only=True, gc=False):
     """One request to run a task, before a store has it. `delay` and `expires_in` are seconds from the store's now.
 
     `fresh`: the id was made for this very put, so a store need not look for it among finished jobs. `follow`: the jobs
     that its end makes, as `windlass.follow` writes them. `unique_for`: seconds for which the unique key is held,
-    whatever becomes of the job; 0: until it is first claimed; None: until it ends.
+    whatever becomes of the job; 0: until it is first claimed; None: until it ends. `ahead`: seconds by which it stands
+    in front of others that are due at the same moment.
     """
 
     id: str
@@ -121,6 +129,8 @@ class NewJob(Discreet, frozen=True, kw_only=True, gc=False):
     unique_for: float | None = None
     clash: Clash = Clash.KEEP
     max_wait: float | None = None
+    ahead: float = 0
+    fair: Fair | None = None
     tags: tuple[str, ...] = ()
     options: bytes | None = None
     fresh: bool = False
@@ -147,6 +157,10 @@ class Past(Struct, frozen=True, kw_only=True):
 REMEMBERED = 7 * 86_400.0
 """Seconds for which the marks of derived ids are kept, beyond the jobs' own retention: what comes again within them (a
 row of an outbox, a message, a tick, an event) makes no second job."""
+
+
+TURN = 1_000
+"""Microseconds of rank between two turns of one key of weight 1: small beside the time that jobs wait."""
 
 
 class Mark(Struct, frozen=True, kw_only=True):
@@ -335,6 +349,8 @@ class JobRecord(Discreet, frozen=True, kw_only=True):
     attempts: tuple[Attempt, ...] = ()
     follow: bytes | None = None
     gates: tuple[Need, ...] = ()
+    ahead: float = 0
+    fair: Fair | None = None
 
 
 class Filter(Struct, frozen=True, kw_only=True):

@@ -159,6 +159,8 @@ def as_new(job: JobRecord, now: float) -> NewJob:
         options=job.options,
         follow=job.follow,
         gates=job.gates,
+        ahead=job.ahead,
+        fair=job.fair,
         past=Past(
             enqueued_at=job.enqueued_at,
             started_at=job.started_at,

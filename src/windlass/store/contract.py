@@ -5,7 +5,11 @@ Every method may be repeated after a lost reply, but for `enlist` and `join`: id
 under a new one. Every moment is read from the store's own clock. Names of queues, tasks
 and tags are `[A-Za-z0-9_.-]{1,128}`.
 
-*Ready* jobs are claimed in the order (priority, higher first; rank; id). Rank is the moment a job became due.
+*Ready* jobs are claimed in the order (priority, higher first; rank; id). Rank is the moment a job became due, less its
+`ahead`. That of a `fair` job, whenever it comes to be ready (or to wait for its gates) by being put, due or retried by
+an operator, is the rank of the first fair job of its queue and priority that is ready or waits (its own moment if there
+is none), or TURN / weight after the last one of its own key, whichever is later: start-time fair queueing (Goyal, Vin,
+Cheng 1996), with what stands in line as all memory.
 
 *Fence.* A claim gives a job a number that only grows, in the name of a registered runner (whose id is random and new
 at each start) and of that runner's exchange `seq`. Writes about an attempt carry (id, fence, seq) and are checked

@@ -4,12 +4,13 @@ from typing import Any
 
 import msgspec
 
-from windlass.model import Ending, Failure, Past, Progress, State
+from windlass.model import Ending, Failure, Fair, Past, Progress, State
 
 MICRO = 1_000_000
 
 _progress = msgspec.json.Decoder(Progress)
 _failure = msgspec.json.Decoder(Failure)
+_fair = msgspec.json.Decoder(Fair)
 
 
 def micros(seconds: float) -> int:
@@ -47,6 +48,11 @@ def read_progress(data: str | bytes | None) -> Progress | None:
 def read_failure(data: str | bytes | None) -> Failure | None:
     """A stored failure; None if there is none, or none that can be read."""
     return _decoded(_failure, data)  # type: ignore[no-any-return]
+
+
+def read_fair(data: str | bytes | None) -> Fair | None:
+    """Whose turn a stored job takes; None if nobody's, or if that cannot be read."""
+    return _decoded(_fair, data)  # type: ignore[no-any-return]
 
 
 def _decoded(decoder: msgspec.json.Decoder[Any], data: str | bytes | None) -> Any:

@@ -2,7 +2,7 @@
 
 -- name: put_jobs
 INSERT INTO jobs (id, line, queue, task, priority, rank, state, run_at, expires_at, args, options, unique_key, enqueued_at,
-    gates)
+    gates, ahead, fair, fair_key, turn)
 VALUES {rows};
 
 -- name: seize
@@ -44,7 +44,7 @@ UPDATE jobs SET args = ?, options = ?, follow = ? WHERE id = ? AND state IN ('wa
 -- To another time.
 UPDATE jobs SET
     run_at = min(:due, coalesce(enqueued_at + :most, :due)),
-    rank = max(:now, min(:due, coalesce(enqueued_at + :most, :due))),
+    rank = max(:now, min(:due, coalesce(enqueued_at + :most, :due))) - ahead,
     state = CASE WHEN min(:due, coalesce(enqueued_at + :most, :due)) > :now THEN 'scheduled' ELSE 'ready' END
 WHERE id = :id;
 
@@ -79,8 +79,8 @@ UPDATE jobs SET
     attempt = :attempt, lost = :lost, cancelling = 0, reason = :reason,
     line = queue || '/' || task || CASE WHEN :lost > 0 THEN '!' ELSE '' END,
     run_at = CASE WHEN :state = 'scheduled' THEN :run_at ELSE run_at END,
-    rank = CASE WHEN :state = 'scheduled' AND NOT EXISTS (SELECT 1 FROM holds WHERE job = :id AND keep) THEN :run_at
-        ELSE rank END
+    rank = CASE WHEN :state = 'scheduled' AND NOT EXISTS (SELECT 1 FROM holds WHERE job = :id AND keep)
+        THEN :run_at - ahead ELSE rank END
 WHERE id = :id AND fence = :fence AND seq = :seq AND runner = :runner AND state = 'running';
 
 -- name: add_attempt
@@ -203,11 +203,11 @@ WHERE id = :id AND state IN ('waiting', 'scheduled', 'ready', 'running') AND NOT
 -- name: retry_finished
 UPDATE jobs SET
     state = 'ready', attempt = 0, lost = 0, runner = NULL, cancelling = 0, reason = NULL, result = NULL,
-    progress = NULL, finished_at = NULL, expires_at = NULL, run_at = :now, rank = :now, line = queue || '/' || task
+    progress = NULL, finished_at = NULL, expires_at = NULL, run_at = :now, rank = :now - ahead, line = queue || '/' || task
 WHERE id = :id AND finished_at IS NOT NULL;
 
 -- name: retry_scheduled
-UPDATE jobs SET state = 'ready', run_at = :now, rank = :now WHERE id = :id AND state = 'scheduled';
+UPDATE jobs SET state = 'ready', run_at = :now, rank = :now - ahead WHERE id = :id AND state = 'scheduled';
 
 -- name: delete
 DELETE FROM jobs WHERE id = :id AND state <> 'running';

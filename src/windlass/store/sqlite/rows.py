@@ -9,12 +9,23 @@ import msgspec
 
 from windlass.errors import StoreUnavailable
 from windlass.gate import read_needs, write_needs
-from windlass.model import Attempt, Claim, Failure, JobRecord, NewJob, Past
-from windlass.store.rows import MICRO, claimed_at, micros, read_ending, read_failure, read_progress, read_state, seconds
+from windlass.model import TURN, Attempt, Claim, Failure, JobRecord, NewJob, Past
+from windlass.store.rows import (
+    MICRO,
+    claimed_at,
+    micros,
+    read_ending,
+    read_failure,
+    read_fair,
+    read_progress,
+    read_state,
+    seconds,
+)
 
 COLUMNS = (
     "id, task, queue, priority, state, args, options, attempt, lost, fence, runner, enqueued_at, run_at, started_at, "
-    "finished_at, expires_at, cancelling, reason, result, progress, unique_key, follow, gates"
+    "finished_at, expires_at, cancelling, reason, result, progress, unique_key, follow, gates, "
+    "ahead, fair"
 )
 
 
@@ -44,7 +55,7 @@ def new_row(job: NewJob, now: int) -> tuple[Any, ...]:
         job.queue,
         job.task,
         job.priority,
-        due if past else max(now, due),
+        (due if past else max(now, due)) - micros(job.ahead),
         "scheduled" if due > now else "waiting" if job.gates else "ready",
         due,
         None if job.expires_in is None else now + micros(job.expires_in),
@@ -53,6 +64,10 @@ def new_row(job: NewJob, now: int) -> tuple[Any, ...]:
         None if job.unique_for else job.unique,
         micros(past.enqueued_at) if past else now,
         write_needs(job.gates),
+        micros(job.ahead),
+        None if job.fair is None else msgspec.json.encode(job.fair).decode(),
+        None if job.fair is None else job.fair.key,
+        0 if job.fair is None else max(1, round(TURN / job.fair.weight)),
     )
 
 
@@ -126,6 +141,8 @@ def read_job(row: Sequence[Any], tags: tuple[str, ...], attempts: tuple[Attempt,
         attempts=attempts,
         follow=raw(row[21]),
         gates=read_needs(row[22]),
+        ahead=row[23] / MICRO,
+        fair=read_fair(row[24]),
     )
 
 

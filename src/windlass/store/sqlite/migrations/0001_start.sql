@@ -31,7 +31,11 @@ CREATE TABLE jobs (
     started_at  INTEGER,
     finished_at INTEGER,
     follow      TEXT,                       -- the jobs that its end makes; see windlass/follow.py
-    gates       TEXT                        -- what it takes of which gates: [[gate, weight, keep], …], sorted
+    gates       TEXT,                       -- what it takes of which gates: [[gate, weight, keep], …], sorted
+    ahead       INTEGER NOT NULL DEFAULT 0,
+    fair        TEXT,                       -- whose turn it takes: [key, weight]
+    fair_key    TEXT,
+    turn        INTEGER NOT NULL DEFAULT 0  -- how far apart the turns of its key are
 ) STRICT;
 
 CREATE INDEX ready ON jobs (line, priority DESC, rank, id) WHERE state = 'ready';
@@ -42,6 +46,8 @@ CREATE INDEX expiring ON jobs (expires_at)
     WHERE expires_at IS NOT NULL AND started_at IS NULL AND state IN ('waiting', 'scheduled', 'ready');
 CREATE INDEX over ON jobs (state, finished_at) WHERE finished_at IS NOT NULL;
 
+CREATE INDEX turns ON jobs (queue, priority, fair_key, rank) WHERE fair_key IS NOT NULL AND state IN ('waiting', 'ready');
+CREATE INDEX first_turn ON jobs (queue, priority, rank) WHERE fair_key IS NOT NULL AND state IN ('waiting', 'ready');
 CREATE INDEX gated ON jobs (gates, line, priority DESC, rank, id)
     WHERE gates IS NOT NULL AND state IN ('waiting', 'ready');
 
@@ -183,6 +189,32 @@ END;
 CREATE TRIGGER job_started AFTER UPDATE OF state ON jobs WHEN new.brief AND new.state = 'running'
 BEGIN
     DELETE FROM marks WHERE key = new.unique_key AND job = new.id AND until IS NULL;
+END;
+
+-- A fair job takes its turn when it comes to stand in line.
+CREATE TRIGGER job_takes_turn AFTER INSERT ON jobs WHEN new.fair_key IS NOT NULL AND new.state IN ('waiting', 'ready')
+BEGIN
+    UPDATE jobs SET rank = max(
+        coalesce((SELECT min(rank) FROM jobs AS other INDEXED BY first_turn
+            WHERE other.fair_key IS NOT NULL AND other.state IN ('waiting', 'ready') AND other.queue = new.queue
+                AND other.priority = new.priority AND other.id <> new.id), new.rank),
+        coalesce((SELECT max(rank) + new.turn FROM jobs AS other INDEXED BY turns
+            WHERE other.fair_key = new.fair_key AND other.state IN ('waiting', 'ready') AND other.queue = new.queue
+                AND other.priority = new.priority AND other.id <> new.id), new.rank - abs(new.rank)))
+    WHERE id = new.id;
+END;
+
+CREATE TRIGGER job_takes_turn_later AFTER UPDATE OF state ON jobs
+    WHEN new.fair_key IS NOT NULL AND new.state = 'ready' AND old.state NOT IN ('waiting', 'ready', 'running')
+BEGIN
+    UPDATE jobs SET rank = max(
+        coalesce((SELECT min(rank) FROM jobs AS other INDEXED BY first_turn
+            WHERE other.fair_key IS NOT NULL AND other.state IN ('waiting', 'ready') AND other.queue = new.queue
+                AND other.priority = new.priority AND other.id <> new.id), new.rank),
+        coalesce((SELECT max(rank) + new.turn FROM jobs AS other INDEXED BY turns
+            WHERE other.fair_key = new.fair_key AND other.state IN ('waiting', 'ready') AND other.queue = new.queue
+                AND other.priority = new.priority AND other.id <> new.id), new.rank - abs(new.rank)))
+    WHERE id = new.id;
 END;
 
 -- A job behind gates that would become ready waits instead.
