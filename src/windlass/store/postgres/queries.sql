@@ -127,7 +127,7 @@ SELECT 1 FROM {schema}.marks m WHERE m.key = unique_key AND m.job <> id
 
 -- name: stats
 SELECT queue, task, state, count(*), min(rank), {schema}.now_micros() FROM {schema}.live
-WHERE state IN ('ready', 'scheduled', 'running') GROUP BY 1, 2, 3 ORDER BY 1, 2, 3;
+WHERE state IN ('waiting', 'ready', 'scheduled', 'running') GROUP BY 1, 2, 3 ORDER BY 1, 2, 3;
 
 -- name: workers
 SELECT id, host, pid, version, lease, queues, concurrency, started_at, {schema}.steady_micros() - beat_at

@@ -5,12 +5,14 @@ from typing import Any
 
 import msgspec
 
+from windlass.gate import read_needs
 from windlass.model import Attempt, JobRecord
-from windlass.store.rows import MICRO, read_ending, read_failure, read_progress, read_state, seconds
+from windlass.store.rows import MICRO, read_ending, read_failure, read_fair, read_progress, read_state, seconds
 
 COLUMNS = (
     "id, task, queue, priority, state, args, options, attempt, lost, fence, runner, enqueued_at, run_at, started_at, "
-    "finished_at, expires_at, cancelling, reason, result, progress, unique_key, tags, attempts, follow"
+    "finished_at, expires_at, cancelling, reason, result, progress, unique_key, tags, attempts, follow, "
+    "gates, ahead, fair"
 )
 WIDTH = COLUMNS.count(",") + 1
 
@@ -42,6 +44,9 @@ def read_job(row: Sequence[Any]) -> JobRecord:
         tags=tuple(row[21] or ()),
         attempts=tuple(read_attempt(text) for text in row[22] or ()),
         follow=encoded(row[23]),
+        gates=read_needs(row[24]),
+        ahead=row[25] / MICRO,
+        fair=read_fair(row[26]),
     )
 
 

@@ -13,14 +13,19 @@ from msgspec import Struct
 
 from windlass.clock import made_at
 from windlass.errors import UniquePending
+from windlass.gate import write_needs
 from windlass.model import (
+    TURN,
     Attempt,
     Claim,
+    Clash,
     Demand,
     Doc,
     Ending,
     Exchanged,
+    Fair,
     Mark,
+    Need,
     NewJob,
     Outcome,
     Past,
@@ -28,7 +33,7 @@ from windlass.model import (
     Shelf,
     State,
 )
-from windlass.store.contract import BATCH
+from windlass.store.contract import BATCH, Topic
 from windlass.store.postgres.literals import numbers, optional_texts, row, texts
 from windlass.store.queries import load_queries
 from windlass.store.rows import MICRO, claimed_at, micros, seconds
@@ -127,6 +132,10 @@ def shapes_of(jobs: Sequence[NewJob]) -> tuple[list[tuple[Any, ...]], list[int] 
             job.tags,
             job.follow,
             job.past,
+            job.gates,
+            job.ahead,
+            job.fair,
+            None if job.unique is None else (job.unique_for, job.clash, job.max_wait),
         )
         if shape != last:
             number, last = known.setdefault(shape, len(known) + 1), shape
@@ -146,6 +155,10 @@ def as_row(
     tags: tuple[str, ...],
     follow: bytes | None,
     past: Past | None,
+    gates: tuple[Need, ...],
+    ahead: float,
+    fair: Fair | None,
+    held: tuple[float | None, Clash, float | None] | None,
 ) -> str:
     """A shape as the database's type of that name; it fills in the last three fields."""
     return row(
@@ -160,10 +173,23 @@ def as_row(
             texts(sorted(set(tags))) if tags else None,
             None if follow is None else follow.decode(),
             *((None,) * 6 if past is None else as_fields(past)),
+            write_needs(gates),
+            micros(ahead),
+            *((None, None, 0) if fair is None else (to_json(fair), fair.key, max(1, round(TURN / fair.weight)))),
+            *((None,) * 3 if held is None else as_held(*held)),
             None,
             None,
             None,
         )
+    )
+
+
+def as_held(unique_for: float | None, clash: Clash, max_wait: float | None) -> tuple[str | int | None, ...]:
+    """For how long a job holds its unique key, and what becomes of another holder, as fields of its shape."""
+    return (
+        None if unique_for is None else micros(unique_for),
+        None if clash is Clash.KEEP else clash,
+        None if max_wait is None else micros(max_wait),
     )
 
 
@@ -318,29 +344,32 @@ def outcomes_json(outcomes: Sequence[Outcome]) -> str:
     )
 
 
-def read_exchange(rows: Sequence[Sequence[Any]]) -> tuple[Exchanged, bool]:
-    """The rows of an exchange, and whether a job came to its end."""
-    refused, finished, next_run, more, *_ = rows[0]
+def read_exchange(rows: Sequence[Sequence[Any]]) -> tuple[Exchanged, list[Topic]]:
+    """The rows of an exchange, and what others may wait for: that a job came to its end, or became ready."""
+    refused, finished, next_run, more, opened, *_ = rows[0]
+    rings: list[Topic] = ["done"] if finished else []
+    if opened:
+        rings.append("work")
     next_due = None if next_run is None else next_run / MICRO
     claims = tuple([read_claim(row) for row in rows[1:]])
-    return Exchanged(refused=tuple(refused), claimed=claims, next_due=0.0 if more else next_due), finished
+    return Exchanged(refused=tuple(refused), claimed=claims, next_due=0.0 if more else next_due), rings
 
 
 def read_claim(row: Sequence[Any]) -> Claim:
     """A claim in the rows of an exchange."""
     return Claim(
-        id=row[4],
-        fence=row[5],
-        seq=row[6],
-        task=row[7],
-        queue=row[8],
-        args=row[9].encode(),
-        options=None if row[10] is None else row[10].encode(),
-        priority=row[11],
-        attempt=row[12],
-        lost=row[13],
-        enqueued_at=row[14] / MICRO,
-        run_at=row[15] / MICRO,
+        id=row[5],
+        fence=row[6],
+        seq=row[7],
+        task=row[8],
+        queue=row[9],
+        args=row[10].encode(),
+        options=None if row[11] is None else row[11].encode(),
+        priority=row[12],
+        attempt=row[13],
+        lost=row[14],
+        enqueued_at=row[15] / MICRO,
+        run_at=row[16] / MICRO,
     )
 
 

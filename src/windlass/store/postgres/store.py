@@ -184,9 +184,9 @@ class PostgresStore:
 
     async def exchange(self, runner: str, seq: int, outcomes: Sequence[Outcome], demand: Demand) -> Exchanged:
         rows = await self._call(statements.exchange_call(self.schema, runner, seq, outcomes, demand))
-        answer, finished = statements.read_exchange(rows)
-        if finished:
-            self._ring("done")
+        answer, rings = statements.read_exchange(rows)
+        for topic in rings:
+            self._ring(topic)
         return answer
 
     async def settle(self, runner: str, outcome: Outcome) -> bool:

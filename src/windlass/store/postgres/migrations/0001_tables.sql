@@ -40,7 +40,13 @@ CREATE TABLE live (
     attempts    text[],                     -- those that did not succeed: [fence, attempt, ending, runner, start, end, failure]
     enqueued_at bigint NOT NULL,
     started_at  bigint,
-    finished_at bigint
+    finished_at bigint,
+    brief       boolean NOT NULL DEFAULT false, -- whether its first claim frees the unique key
+    gates       text COLLATE "C",           -- what it takes of which gates: [[gate, weight, keep], …], sorted
+    ahead       bigint NOT NULL DEFAULT 0,
+    fair        text,                       -- whose turn it takes: [key, weight]
+    fair_key    text COLLATE "C",
+    spacing     integer NOT NULL DEFAULT 0  -- how far apart the turns of its key are
 ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 2000,
     autovacuum_vacuum_cost_delay = 0, autovacuum_analyze_scale_factor = 0.2);
 ALTER TABLE live ADD PRIMARY KEY (id);
@@ -49,6 +55,9 @@ CREATE INDEX due ON live (run_at, id) WHERE state = 'scheduled';
 CREATE INDEX held ON live (runner, seq) WHERE state = 'running';
 CREATE INDEX cancelling ON live (runner) WHERE cancelling;
 CREATE INDEX expiring ON live (expires_at) WHERE expires_at IS NOT NULL AND started_at IS NULL;
+CREATE INDEX turns ON live (queue, priority, fair_key, rank) WHERE fair_key IS NOT NULL AND state IN ('waiting', 'ready');
+CREATE INDEX first_turn ON live (queue, priority, rank) WHERE fair_key IS NOT NULL AND state IN ('waiting', 'ready');
+CREATE INDEX gated ON live (gates, line, priority DESC, rank, id) WHERE gates IS NOT NULL AND state IN ('waiting', 'ready');
 CREATE INDEX live_tags ON live USING gin (tags) WHERE tags IS NOT NULL;
 
 -- Jobs that are over, by outcome and by day: retention drops whole days.
@@ -76,6 +85,7 @@ CREATE TABLE lines (
 CREATE TABLE bounds (
     due_low     bigint NOT NULL DEFAULT 0,
     expiry_low  bigint NOT NULL DEFAULT 0,
+    call_low    bigint NOT NULL DEFAULT 0,  -- of what is stirred and freed
     surveyed_at bigint NOT NULL DEFAULT 0,
     deep_at     bigint NOT NULL DEFAULT 0,  -- when one last went from the bottom, and how long that took
     survey_took bigint NOT NULL DEFAULT 0
@@ -88,6 +98,47 @@ CREATE TABLE marks (
     until  bigint                           -- NULL: a unique key, held while its job lives
 );
 CREATE INDEX fading ON marks (until) WHERE until IS NOT NULL;
+
+-- Who takes how much of a gate: jobs that run, and those that keep it until their end.
+CREATE TABLE holds (
+    gate   text COLLATE "C" NOT NULL,
+    job    text COLLATE "C" NOT NULL,
+    weight integer NOT NULL,
+    keep   boolean NOT NULL,
+    PRIMARY KEY (gate, job)
+);
+CREATE INDEX holds_of ON holds (job);
+
+-- Jobs of one line behind the same gates wait together: at one gate that has no room, with the place of their best.
+CREATE TABLE blocked (
+    line     text COLLATE "C" NOT NULL,
+    gates    text COLLATE "C" NOT NULL,
+    gate     text COLLATE "C" NOT NULL,
+    weight   integer NOT NULL,              -- of that gate
+    priority smallint NOT NULL,
+    rank     bigint NOT NULL,
+    id       text COLLATE "C" NOT NULL,
+    PRIMARY KEY (gates, line)
+);
+CREATE INDEX blocked_at ON blocked (gate, line, priority DESC, rank, id);
+CREATE INDEX heavy ON blocked (gate) WHERE weight > 1;
+
+-- What a claim looks at, from a moment on: lines to which something came, and gates that may have room. Rows are only
+-- added, so that nobody waits for anybody's transaction; claims take them away. `whole`: all gates of that family.
+CREATE TABLE stirred (
+    at    bigint NOT NULL,
+    line  text COLLATE "C" NOT NULL,
+    gates text COLLATE "C" NOT NULL
+);
+CREATE INDEX stirred_at ON stirred (at);
+CREATE TABLE freed (
+    at    bigint NOT NULL,
+    gate  text COLLATE "C" NOT NULL,
+    whole boolean NOT NULL DEFAULT false,
+    since bigint NOT NULL DEFAULT 0         -- when it was written; a clock that is behind that was set back
+);
+CREATE INDEX freed_at ON freed (at);
+CREATE INDEX freed_gate ON freed (gate, at);
 
 CREATE TABLE docs (
     kind    text COLLATE "C" NOT NULL,

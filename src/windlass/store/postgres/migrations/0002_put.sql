@@ -7,6 +7,10 @@ DECLARE
     doc record;
     stored bigint;
 BEGIN
+    PERFORM call_for(d.kind, d.name) FROM json_to_recordset(given) AS d (kind text, name text)
+    WHERE d.kind IN ('gate', 'pace');
+    PERFORM call_for(d.kind, d.name) FROM json_to_recordset(dropped) AS d (kind text, name text)
+    WHERE d.kind IN ('gate', 'pace');
     FOR doc IN SELECT * FROM json_to_recordset(given) AS d (kind text, name text, version bigint, body text, due bigint,
         gone boolean) ORDER BY 1, 2
     LOOP
@@ -114,7 +118,9 @@ BEGIN
 END $$;
 
 -- Leave out jobs that exist, whose mark was taken before or whose key is held. Takes the keys of the others, sorted.
-CREATE FUNCTION sift(INOUT answer placed, ids text[], keys text[], fresh boolean, since bigint, marks_given json)
+CREATE FUNCTION sift(
+    INOUT answer placed, ids text[], keys text[], fresh boolean, since bigint, marks_given json, special boolean
+)
 LANGUAGE plpgsql SET enable_hashjoin = on AS $$
 DECLARE
     mark record;
@@ -146,7 +152,7 @@ BEGIN
         WHERE NOT j.n = ANY (answer.at);
         answer := stand_in(answer, at, holders, held);
     END IF;
-    IF keys IS NULL THEN
+    IF keys IS NULL OR special THEN
         RETURN;
     ELSIF (SELECT count(DISTINCT u.id) FROM unnest(ids) AS u (id)) < cardinality(ids) THEN
         answer := take_each(answer, ids, keys);
@@ -176,14 +182,15 @@ CREATE TYPE shape AS (
     follow text,
     attempt integer, lost integer, fence bigint, attempts text[], enqueued_at bigint,   -- NULL, but for jobs with a past
     started_at bigint,                                                                  -- the same
+    gates text, ahead bigint, fair text, fair_key text, spacing integer, unique_for bigint, clash text, max_wait bigint,
     line text, rank bigint, state text                                                  -- not sent: what follows from it
 );
 
 CREATE FUNCTION completed(k shape, moment bigint) RETURNS shape LANGUAGE plpgsql AS $$
 BEGIN
     k.run_at := coalesce(k.run_at, moment + k.delay, moment);
-    k.rank := CASE WHEN k.enqueued_at IS NULL THEN greatest(k.run_at, moment) ELSE k.run_at END;
-    k.state := CASE WHEN k.run_at > moment THEN 'scheduled' ELSE 'ready' END;
+    k.rank := CASE WHEN k.enqueued_at IS NULL THEN greatest(k.run_at, moment) ELSE k.run_at END - k.ahead;
+    k.state := CASE WHEN k.run_at > moment THEN 'scheduled' WHEN k.gates IS NOT NULL THEN 'waiting' ELSE 'ready' END;
     k.line := k.queue || '/' || k.task || CASE WHEN k.lost > 0 THEN '!' ELSE '' END;
     RETURN k;
 END $$;
@@ -196,13 +203,17 @@ DECLARE
 BEGIN
     WITH fit AS (
         INSERT INTO live (id, line, queue, task, priority, rank, state, run_at, expires_at, args, options,
-            unique_key, tags, follow, attempt, lost, fence, attempts, enqueued_at, started_at)
+            unique_key, tags, follow, attempt, lost, fence, attempts, enqueued_at, started_at, brief, gates, ahead, fair,
+            fair_key, spacing)
         SELECT j.id, k.line, k.queue, k.task, k.priority, k.rank, k.state, k.run_at, answer.moment + k.expires_in,
-            j.args, k.options, j.key, k.tags, k.follow, coalesce(k.attempt, 0), coalesce(k.lost, 0), coalesce(k.fence, 0),
-            k.attempts, coalesce(k.enqueued_at, answer.moment), k.started_at
+            j.args, k.options, CASE WHEN k.unique_for > 0 THEN NULL ELSE j.key END, k.tags, k.follow,
+            coalesce(k.attempt, 0), coalesce(k.lost, 0), coalesce(k.fence, 0), k.attempts,
+            coalesce(k.enqueued_at, answer.moment), k.started_at, coalesce(k.unique_for = 0, false), k.gates, k.ahead,
+            k.fair, k.fair_key, k.spacing
         FROM unnest(ids, arguments, shapes, keys) WITH ORDINALITY AS j (id, args, shape, key, n)
         JOIN unnest(known) WITH ORDINALITY AS k (queue, task, priority, delay, run_at, expires_in, options, tags,
-            follow, attempt, lost, fence, attempts, enqueued_at, started_at, line, rank, state, n) ON k.n = coalesce(j.shape, 1)
+            follow, attempt, lost, fence, attempts, enqueued_at, started_at, gates, ahead, fair, fair_key, spacing, unique_for,
+            clash, max_wait, line, rank, state, n) ON k.n = coalesce(j.shape, 1)
         WHERE NOT j.n = ANY (answer.at)
         ORDER BY j.n
         ON CONFLICT (id) DO NOTHING
@@ -216,10 +227,10 @@ END $$;
 CREATE FUNCTION place_alike(moment bigint, ids text[], arguments text[], k shape) RETURNS text[] LANGUAGE plpgsql AS $$
 BEGIN
     INSERT INTO live (id, line, queue, task, priority, rank, state, run_at, expires_at, args, options, tags, follow, attempt,
-        lost, fence, attempts, enqueued_at, started_at)
+        lost, fence, attempts, enqueued_at, started_at, gates, ahead, fair, fair_key, spacing)
     SELECT j.id, k.line, k.queue, k.task, k.priority, k.rank, k.state, k.run_at, moment + k.expires_in, j.args, k.options,
         k.tags, k.follow, coalesce(k.attempt, 0), coalesce(k.lost, 0), coalesce(k.fence, 0), k.attempts,
-        coalesce(k.enqueued_at, moment), k.started_at
+        coalesce(k.enqueued_at, moment), k.started_at, k.gates, k.ahead, k.fair, k.fair_key, k.spacing
     FROM unnest(ids, arguments) AS j (id, args);
     RETURN ids;
 EXCEPTION WHEN unique_violation THEN
@@ -232,6 +243,9 @@ CREATE FUNCTION note_line(moment bigint, k shape, asked boolean) RETURNS boolean
 DECLARE
     bound bigint;
 BEGIN
+    IF k.gates IS NOT NULL THEN     -- the claim that lets one through notes the line
+        RETURN k.rank <= moment + 2000000;
+    END IF;
     SELECT l.low INTO bound FROM lines l WHERE l.line = k.line AND l.priority = k.priority;
     IF bound IS NULL OR bound > k.rank THEN
         PERFORM note_lines(ARRAY[k.line], ARRAY[k.priority], ARRAY[k.rank]);
@@ -244,6 +258,72 @@ BEGIN
     RETURN bound IS NULL OR bound >= moment - 50000 OR NOT EXISTS (
         SELECT 1 FROM live r WHERE r.state = 'ready' AND r.line = k.line AND r.priority = k.priority
             AND r.rank >= bound AND r.rank < moment - 50000);
+END $$;
+
+-- Take the unique key of one job, and do to its holder what the job says.
+CREATE FUNCTION take_key(INOUT answer placed, id_ text, key_ text, args_ text, k shape) LANGUAGE plpgsql AS $$
+DECLARE
+    until_ bigint := CASE WHEN k.unique_for > 0 THEN answer.moment + k.unique_for END;
+    holder text;
+    due bigint;
+    old live;
+BEGIN
+    LOOP
+        INSERT INTO marks VALUES (key_, id_, until_) ON CONFLICT (key) DO UPDATE
+        SET job = excluded.job, until = excluded.until WHERE marks.until <= answer.moment;
+        SELECT m.job INTO holder FROM marks m WHERE m.key = key_;
+        EXIT WHEN FOUND;
+    END LOOP;
+    IF holder = id_ THEN
+        RETURN;
+    ELSIF k.clash = 'cancel' THEN
+        PERFORM cancel_one(holder, 'another job has taken its unique key', answer.moment, NULL);
+        INSERT INTO marks VALUES (key_, id_, until_)
+        ON CONFLICT (key) DO UPDATE SET job = excluded.job, until = excluded.until;
+        RETURN;
+    ELSIF k.clash IS NOT NULL THEN
+        UPDATE live SET args = args_, options = k.options, follow = k.follow
+        WHERE id = holder AND state IN ('waiting', 'scheduled', 'ready') RETURNING * INTO old;
+        IF FOUND AND k.clash = 'move' THEN
+            due := least(k.run_at, old.enqueued_at + k.max_wait);
+            UPDATE live SET run_at = due, rank = greatest(due, answer.moment) - ahead,
+                state = CASE WHEN due > answer.moment THEN 'scheduled' ELSE 'ready' END
+            WHERE id = holder RETURNING * INTO old;
+            IF old.state = 'ready' THEN
+                PERFORM note_lines(ARRAY[old.line], ARRAY[old.priority], ARRAY[old.rank]);
+            END IF;
+        END IF;
+    END IF;
+    answer := stand_in(answer, ARRAY[1], ARRAY[holder], ARRAY[state_of(holder)]);
+END $$;
+
+-- A put in which some key is held for a while, or its holder shall be changed: one job after another.
+CREATE FUNCTION put_each(
+    answer placed, ids text[], arguments text[], shapes integer[], keys text[], fresh boolean, since bigint, known shape[],
+    marks_given json, docs_given json, in_tx boolean
+) RETURNS placed LANGUAGE plpgsql AS $$
+DECLARE
+    one placed;
+BEGIN
+    FOR n IN 1..cardinality(ids) LOOP
+        one := put(ARRAY[ids[n]], ARRAY[arguments[n]], NULL, CASE WHEN keys[n] IS NOT NULL THEN ARRAY[keys[n]] END, fresh,
+            since, ARRAY[known[coalesce(shapes[n], 1)]],
+            (SELECT json_agg(m) FROM json_array_elements(marks_given) m WHERE m ->> 'job' = ids[n]), NULL, in_tx);
+        IF one.pending THEN
+            RAISE lock_not_available;
+        END IF;
+        answer.ring := answer.ring OR one.ring;
+        IF cardinality(one.at) > 0 THEN
+            answer := stand_in(answer, ARRAY[n], one.holders, one.held);
+        END IF;
+    END LOOP;
+    IF docs_given IS NOT NULL THEN
+        PERFORM save_docs(docs_given, NULL, in_tx);
+    END IF;
+    RETURN answer;
+EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
+    answer.pending := true;
+    RETURN answer;
 END $$;
 
 CREATE FUNCTION put(
@@ -260,11 +340,17 @@ DECLARE
     holders text[];
     held text[];
     simple boolean := fresh AND keys IS NULL AND marks_given IS NULL;
+    given shape[] := known;
+    special boolean;    -- one job whose key is held for a while, or which does something to the holder
 BEGIN
     FOR i IN 1..cardinality(known) LOOP
         known[i] := completed(known[i], answer.moment);
         answer.states[i] := (known[i]).state;
     END LOOP;
+    IF keys IS NOT NULL AND cardinality(ids) > 1
+        AND EXISTS (SELECT 1 FROM unnest(known) u WHERE u.clash IS NOT NULL OR u.unique_for IS NOT NULL) THEN
+        RETURN put_each(answer, ids, arguments, shapes, keys, fresh, since, given, marks_given, docs_given, in_tx);
+    END IF;
     IF simple AND shapes IS NULL AND NOT in_tx THEN  -- in somebody else's transaction, subtransactions would add up
         inserted := coalesce(place_alike(answer.moment, ids, arguments, known[1]),
             place(answer, ids, arguments, shapes, keys, known));
@@ -272,7 +358,11 @@ BEGIN
         inserted := place(answer, ids, arguments, shapes, keys, known);
     ELSE
         BEGIN
-            answer := sift(answer, ids, keys, fresh, since, marks_given);
+            special := keys IS NOT NULL AND ((known[1]).clash IS NOT NULL OR (known[1]).unique_for IS NOT NULL);
+            answer := sift(answer, ids, keys, fresh, since, marks_given, special);
+            IF special AND cardinality(answer.at) = 0 THEN
+                answer := take_key(answer, ids[1], keys[1], arguments[1], known[1]);
+            END IF;
             inserted := place(answer, ids, arguments, shapes, keys, known);
         EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
             answer.pending := true;
@@ -296,7 +386,15 @@ BEGIN
             answer.held[i] := state_of(answer.holders[i]);
         END IF;
     END LOOP;
+    IF cardinality(inserted) > 0 THEN
+        PERFORM stir(known);
+        PERFORM keep_turns(inserted) WHERE EXISTS (SELECT 1 FROM unnest(known) u WHERE u.fence > 0 AND u.gates IS NOT NULL);
+    END IF;
     IF NOT in_tx AND cardinality(inserted) > 0 THEN
+        IF EXISTS (SELECT 1 FROM unnest(known) u WHERE u.fair_key IS NOT NULL) THEN    -- ranks that shapes do not tell
+            PERFORM note_lines(array_agg(l.line), array_agg(l.priority), array_agg(l.rank)) FROM live l
+            WHERE l.id = ANY (inserted) AND l.state = 'ready' HAVING count(*) > 0;
+        END IF;
         FOREACH k IN ARRAY known LOOP
             answer.ring := note_line(answer.moment, k, NOT answer.ring);
         END LOOP;
@@ -313,14 +411,20 @@ DECLARE
     k shape := completed(given, answer.moment);
 BEGIN
     INSERT INTO live (id, line, queue, task, priority, rank, state, run_at, expires_at, args, options, tags, follow,
-        enqueued_at)
+        enqueued_at, gates, ahead, fair, fair_key, spacing)
     VALUES (id_, k.line, k.queue, k.task, k.priority, k.rank, k.state, k.run_at, answer.moment + k.expires_in, args_,
-        k.options, k.tags, k.follow, answer.moment)
+        k.options, k.tags, k.follow, answer.moment, k.gates, k.ahead, k.fair, k.fair_key, k.spacing)
     ON CONFLICT (id) DO NOTHING;
     IF NOT FOUND THEN
         RETURN put(ARRAY[id_], ARRAY[args_], NULL, NULL, false, 0, ARRAY[given], NULL, NULL, false);
     END IF;
+    IF k.fair_key IS NOT NULL THEN
+        k.rank := (SELECT l.rank FROM live l WHERE l.id = id_);
+    END IF;
     answer.states := ARRAY[k.state];
     answer.ring := note_line(answer.moment, k, true);
+    IF k.gates IS NOT NULL THEN
+        PERFORM stir(known := ARRAY[k]);
+    END IF;
     RETURN answer;
 END $$;

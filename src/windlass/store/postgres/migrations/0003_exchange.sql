@@ -27,6 +27,7 @@ BEGIN
             coalesce((e.value ->> 'priority')::smallint, 0::smallint) AS priority,
             coalesce((e.value ->> 'delay')::bigint, 0) AS delay, (e.value ->> 'expires')::bigint AS expires,
             e.value ->> 'args' AS args, e.value ->> 'options' AS options, e.value ->> 'follow' AS follow,
+            e.value ->> 'gates' AS gates,
             CASE WHEN e.value -> 'tags' IS NOT NULL THEN ARRAY(SELECT json_array_elements_text(e.value -> 'tags')) END
                 AS tags
         FROM json_array_elements(NEW.follow::json) WITH ORDINALITY AS e (value, n)
@@ -39,10 +40,14 @@ BEGIN
         -- any number of times under the same fence.
         CONTINUE WHEN letter = 'c' AND EXISTS (SELECT 1 FROM over(ARRAY[name], NEW.enqueued_at));
         INSERT INTO live (id, line, queue, task, priority, rank, state, run_at, expires_at, args, options, tags, follow,
-            enqueued_at)
-        VALUES (name, line, f.queue, f.task, f.priority, rank, CASE WHEN f.delay > 0 THEN 'scheduled' ELSE 'ready' END,
-            rank, NEW.finished_at + f.expires, f.args, f.options, f.tags, f.follow, NEW.finished_at)
+            enqueued_at, gates)
+        VALUES (name, line, f.queue, f.task, f.priority, rank, CASE WHEN f.delay > 0 THEN 'scheduled'
+            WHEN f.gates IS NOT NULL THEN 'waiting' ELSE 'ready' END,
+            rank, NEW.finished_at + f.expires, f.args, f.options, f.tags, f.follow, NEW.finished_at, f.gates)
         ON CONFLICT (id) DO NOTHING;
+        IF f.gates IS NOT NULL THEN
+            INSERT INTO stirred VALUES (now_micros(), line, f.gates);
+        END IF;
         PERFORM note_lines(ARRAY[line], ARRAY[f.priority], ARRAY[rank]);
     END LOOP;
     RETURN NULL;
@@ -87,7 +92,8 @@ BEGIN
             finished_at = CASE WHEN cancelling OR o.state NOT IN ('ready', 'scheduled') THEN moment END,
             line = queue || '/' || task || CASE WHEN o.lost > 0 THEN '!' ELSE '' END,
             run_at = CASE WHEN o.state = 'scheduled' THEN moment + o.delay ELSE run_at END,
-            rank = CASE WHEN o.state = 'scheduled' THEN moment + o.delay ELSE rank END,
+            rank = CASE WHEN o.state = 'scheduled' AND NOT (gates IS NOT NULL
+                AND EXISTS (SELECT 1 FROM holds h WHERE h.job = o.id AND h.keep)) THEN moment + o.delay - ahead ELSE rank END,
             attempts = CASE WHEN o.ending = 'succeeded' THEN attempts ELSE attempts
                 || as_attempt(fence, o.attempt, o.ending, runner, started_at, moment, o.failure) END
         WHERE id = o.id AND fence = o.fence AND seq = o.seq AND runner = holder AND state = 'running'
@@ -98,7 +104,7 @@ BEGIN
             END IF;
         ELSIF after = 'ready' THEN
             PERFORM note_lines(ARRAY[line], ARRAY[priority], ARRAY[rank]) FROM live WHERE id = o.id;
-        ELSIF after <> 'scheduled' THEN
+        ELSIF after NOT IN ('scheduled', 'waiting') THEN
             PERFORM archive(ARRAY[o.id]);
         END IF;
     END LOOP;
@@ -119,12 +125,15 @@ BEGIN
         WHERE live.id = b.id AND live.fence = b.fence AND coalesce(live.seq, 0) = b.seq
             AND coalesce(live.runner, '') = holder AND coalesce(live.state, '') = 'running'
         RETURNING live.id, line, queue, task, priority, rank, run_at, expires_at, args, options, unique_key, tags,
-            follow, b.attempt, live.fence, live.seq, b.result, progress, attempts, enqueued_at, started_at
+            follow, b.attempt, live.fence, live.seq, b.result, progress, attempts, enqueued_at, started_at, brief, gates,
+            ahead, fair, fair_key, spacing
     ), kept AS (
         INSERT INTO history (id, line, queue, task, priority, rank, state, run_at, expires_at, args, options, unique_key,
-            tags, follow, attempt, fence, runner, seq, ending, result, progress, attempts, enqueued_at, started_at, finished_at)
+            tags, follow, attempt, fence, runner, seq, ending, result, progress, attempts, enqueued_at, started_at, finished_at,
+            brief, gates, ahead, fair, fair_key, spacing)
         SELECT id, line, queue, task, priority, rank, 'succeeded', run_at, expires_at, args, options, unique_key,
-            tags, follow, attempt, fence, holder, seq, 'succeeded', result, progress, attempts, enqueued_at, started_at, moment
+            tags, follow, attempt, fence, holder, seq, 'succeeded', result, progress, attempts, enqueued_at, started_at, moment,
+            brief, gates, ahead, fair, fair_key, spacing
         FROM gone
         RETURNING id, unique_key
     )
@@ -193,7 +202,7 @@ BEGIN
 END $$;
 
 CREATE TYPE exchanged AS (
-    refused text[], finished boolean, next_run bigint, more boolean,  -- the first row
+    refused text[], finished boolean, next_run bigint, more boolean, opened boolean,  -- the first row
     id text, fence bigint, seq bigint, task text, queue text, args text, options text, priority smallint,
     attempt integer, lost integer, enqueued_at bigint, run_at bigint  -- the other rows: claims
 );
@@ -263,7 +272,7 @@ END $$;
 -- each, leaving out those that another claim has locked.
 CREATE FUNCTION choose(
     moment bigint, slots integer, names text[], serves integer[], free integer[], queues text[], shares integer[],
-    OUT chosen tid[], OUT late text[], OUT cut boolean
+    OUT chosen tid[], OUT late text[], OUT cut boolean, OUT gated boolean
 ) LANGUAGE plpgsql AS $$
 DECLARE
     group_lines text[];
@@ -278,10 +287,12 @@ DECLARE
     most integer;
     good tid[];
     bad text[];
+    any_gated boolean;
 BEGIN
     chosen := '{}';
     late := '{}';
     cut := false;
+    gated := false;
     SELECT array_agg(l.line), array_agg(l.priority), array_agg(l.low), array_agg(s.lane),
         array_agg(coalesce(q.n, 1)), count(*)
     INTO group_lines, group_priorities, group_lows, group_lanes, group_ranks, groups
@@ -307,15 +318,17 @@ BEGIN
     FOR g IN 1..groups LOOP
         most := plan[g] + passed[g];
         CONTINUE WHEN most <= 0;
-        SELECT array_agg(r.place) FILTER (WHERE NOT r.is_late), array_agg(r.id) FILTER (WHERE r.is_late)
-        INTO good, bad
+        SELECT array_agg(r.place) FILTER (WHERE NOT r.is_late), array_agg(r.id) FILTER (WHERE r.is_late),
+            bool_or(r.is_gated)
+        INTO good, bad, any_gated
         FROM (
-            SELECT ctid AS place, id, coalesce(expires_at <= moment AND started_at IS NULL, false) AS is_late FROM live
+            SELECT ctid AS place, id, gates IS NOT NULL AS is_gated, coalesce(expires_at <= moment AND started_at IS NULL, false) AS is_late FROM live
             WHERE state = 'ready' AND line = group_lines[g] AND priority = group_priorities[g]
                 AND rank >= group_lows[g]
             ORDER BY rank, id LIMIT most FOR UPDATE SKIP LOCKED) r;
         chosen := chosen || good[1:plan[g]];
         late := late || bad;
+        gated := gated OR coalesce(any_gated, false);
         cut := cut OR bad IS NOT NULL OR (groups > 1 AND coalesce(cardinality(good), 0) < plan[g]);
     END LOOP;
 END $$;
@@ -333,7 +346,6 @@ DECLARE
     head exchanged;
     last bigint;
     taken tid[];                -- where the rows are: they are locked, so they stay there
-    late text[];
     expired integer;
 BEGIN
     PERFORM 1 FROM runners WHERE id = holder FOR NO KEY UPDATE;
@@ -355,7 +367,7 @@ BEGIN
     IF turn <= last THEN
         head.more := true;
         RETURN NEXT head;
-        RETURN QUERY SELECT NULL::text[], NULL::boolean, NULL::bigint, NULL::boolean, l.id, l.fence, l.seq, l.task,
+        RETURN QUERY SELECT NULL::text[], NULL::boolean, NULL::bigint, NULL::boolean, NULL::boolean, l.id, l.fence, l.seq, l.task,
             l.queue, l.args, l.options, l.priority, l.attempt, l.lost, l.enqueued_at, l.run_at
             FROM live l WHERE l.runner = holder AND l.seq = turn AND l.state = 'running'
             ORDER BY l.priority DESC, l.rank, l.id;
@@ -364,18 +376,16 @@ BEGIN
     SELECT * INTO low FROM bounds;
     IF moment < low.surveyed_at AND now_micros() < low.surveyed_at THEN    -- somebody set the clock back: what the bounds tell is of another time
         UPDATE lines SET low = 0;
-        UPDATE bounds SET due_low = 0, expiry_low = 0, surveyed_at = moment RETURNING * INTO low;
+        UPDATE bounds SET due_low = 0, expiry_low = 0, call_low = 0, surveyed_at = moment RETURNING * INTO low;
     END IF;
     expired := expire(moment, low.expiry_low);
     head.finished := head.finished OR expired > 0;
     head.next_run := promote(moment, low.due_low);
     IF slots > 0 AND cardinality(names) > 0 THEN
-        SELECT c.chosen, c.late, c.cut INTO taken, late, head.more
-        FROM choose(moment, slots, names, serves, free, queues, shares) c;
-        IF cardinality(late) > 0 THEN
-            PERFORM cancel_late(late, moment);
-        END IF;
+        SELECT c.chosen, c.opened, c.cut INTO taken, head.opened, head.more
+        FROM claim(moment, low.call_low, slots, names, serves, free, queues, shares) c;
         head.more := head.more OR cardinality(taken) >= slots;
+        head.next_run := least(head.next_run, next_look(moment, low.call_low));
     END IF;
     IF head.next_run IS NOT NULL THEN
         head.next_run := greatest(0, head.next_run - moment);
@@ -388,7 +398,7 @@ BEGIN
             WHERE l.ctid = ANY (taken)
             RETURNING l.id, l.fence, l.seq, l.task, l.queue, l.args, l.options, l.priority, l.attempt, l.lost, l.enqueued_at,
                 l.run_at, l.rank
-        ) SELECT NULL::text[], NULL::boolean, NULL::bigint, NULL::boolean, m.id, m.fence, m.seq, m.task, m.queue,
+        ) SELECT NULL::text[], NULL::boolean, NULL::bigint, NULL::boolean, NULL::boolean, m.id, m.fence, m.seq, m.task, m.queue,
             m.args, m.options, m.priority, m.attempt, m.lost, m.enqueued_at, m.run_at
         FROM mine m ORDER BY m.priority DESC, m.rank, m.id;
     END IF;

@@ -196,6 +196,7 @@ BEGIN
     ELSE
         SELECT greatest(0, run_at - moment) INTO answer.due FROM live
         WHERE state = 'scheduled' AND run_at >= low.due_low ORDER BY run_at LIMIT 1;
+        answer.due := least(answer.due, greatest(0, next_look(moment, low.call_low) - moment));
     END IF;
     answer.fire := least(
         (SELECT due FROM docs WHERE kind = 'schedule' AND due IS NOT NULL ORDER BY due LIMIT 1),
@@ -234,6 +235,7 @@ DECLARE
     present lines[];
     next_due bigint;
     next_expiry bigint;
+    next_call bigint;
 BEGIN
     SELECT * INTO low FROM bounds FOR UPDATE SKIP LOCKED;
     IF NOT FOUND THEN
@@ -245,6 +247,7 @@ BEGIN
     IF deep THEN
         low.due_low := 0;
         low.expiry_low := 0;
+        low.call_low := 0;
         WITH RECURSIVE found AS (
             (SELECT line, priority, rank FROM live WHERE state = 'ready' ORDER BY line, priority DESC, rank LIMIT 1)
             UNION ALL
@@ -279,7 +282,10 @@ BEGIN
     SELECT run_at INTO next_due FROM live WHERE state = 'scheduled' AND run_at >= low.due_low ORDER BY run_at LIMIT 1;
     SELECT expires_at INTO next_expiry FROM live
     WHERE expires_at IS NOT NULL AND started_at IS NULL AND expires_at >= low.expiry_low ORDER BY expires_at LIMIT 1;
+    SELECT least((SELECT at FROM stirred WHERE at >= low.call_low ORDER BY at LIMIT 1),
+        (SELECT at FROM freed WHERE at >= low.call_low ORDER BY at LIMIT 1)) INTO next_call;
     UPDATE bounds SET surveyed_at = moment,
+        call_low = least(coalesce(next_call, moment), moment) - lag,
         due_low = least(coalesce(next_due, moment), moment) - lag,
         expiry_low = least(coalesce(next_expiry, moment), moment) - lag,
         deep_at = CASE WHEN deep THEN moment ELSE deep_at END,

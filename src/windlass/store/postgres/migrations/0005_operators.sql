@@ -17,12 +17,32 @@ BEGIN
     END IF;
     EXECUTE 'DELETE FROM history WHERE id = $1' USING wanted;
     INSERT INTO live (id, line, queue, task, priority, rank, state, run_at, args, options, unique_key, tags, follow,
-        fence, seq, ending, attempts, enqueued_at, started_at)
-    VALUES (past.id, past.queue || '/' || past.task, past.queue, past.task, past.priority, moment, 'ready', moment,
+        fence, seq, ending, attempts, enqueued_at, started_at, brief, gates, ahead, fair, fair_key, spacing)
+    VALUES (past.id, past.queue || '/' || past.task, past.queue, past.task, past.priority, moment - past.ahead,
+        CASE WHEN past.gates IS NULL THEN 'ready' ELSE 'waiting' END, moment,
         past.args, past.options, past.unique_key, past.tags, past.follow, past.fence, past.seq, past.ending, past.attempts,
-        past.enqueued_at, past.started_at);
-    PERFORM note_lines(ARRAY[past.queue || '/' || past.task], ARRAY[past.priority], ARRAY[moment]);
+        past.enqueued_at, past.started_at, past.brief, past.gates, past.ahead, past.fair, past.fair_key, past.spacing);
+    IF past.gates IS NULL THEN
+        PERFORM note_lines(ARRAY[line], ARRAY[priority], ARRAY[rank]) FROM live WHERE id = past.id;
+    ELSE
+        INSERT INTO stirred VALUES (moment, past.queue || '/' || past.task, past.gates);
+    END IF;
     RETURN true;
+END $$;
+
+-- Cancel a job that is not over; whether there was one. With `only_in`, only in that state.
+CREATE FUNCTION cancel_one(wanted text, why text, moment bigint, only_in text) RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE
+    after text;
+BEGIN
+    UPDATE live SET cancelling = (state = 'running'), reason = why,
+        finished_at = CASE WHEN state <> 'running' THEN moment END,
+        state = CASE WHEN state = 'running' THEN state ELSE 'cancelled' END
+    WHERE id = wanted AND NOT cancelling AND (only_in IS NULL OR state = only_in) RETURNING state INTO after;
+    IF after = 'cancelled' THEN
+        PERFORM archive(ARRAY[wanted]);
+    END IF;
+    RETURN after IS NOT NULL;
 END $$;
 
 -- With `only_in`, a job that is in another state by now is left alone.
@@ -35,14 +55,7 @@ DECLARE
 BEGIN
     FOR wanted IN SELECT DISTINCT unnest(ids) ORDER BY 1 LOOP
         IF verb = 'cancel' THEN
-            UPDATE live SET cancelling = (state = 'running'), reason = 'cancelled by an operator',
-                finished_at = CASE WHEN state <> 'running' THEN moment END,
-                state = CASE WHEN state = 'running' THEN state ELSE 'cancelled' END
-            WHERE id = wanted AND NOT cancelling AND (only_in IS NULL OR state = only_in) RETURNING state INTO after;
-            CONTINUE WHEN NOT FOUND;
-            IF after = 'cancelled' THEN
-                PERFORM archive(ARRAY[wanted]);
-            END IF;
+            CONTINUE WHEN NOT cancel_one(wanted, 'cancelled by an operator', moment, only_in);
         ELSIF verb = 'delete' THEN
             UPDATE live SET state = 'cancelled', finished_at = moment, follow = NULL
             WHERE id = wanted AND state <> 'running' AND (only_in IS NULL OR state = only_in);
@@ -55,10 +68,10 @@ BEGIN
             GET DIAGNOSTICS after = ROW_COUNT;
             CONTINUE WHEN after = '0';
         ELSE
-            UPDATE live SET state = 'ready', run_at = moment, rank = moment WHERE id = wanted AND state = 'scheduled'
+            UPDATE live SET state = 'ready', run_at = moment, rank = moment - ahead WHERE id = wanted AND state = 'scheduled'
                 AND (only_in IS NULL OR state = only_in);
             IF FOUND THEN
-                PERFORM note_lines(ARRAY[line], ARRAY[priority], ARRAY[rank]) FROM live WHERE id = wanted;
+                PERFORM note_lines(ARRAY[line], ARRAY[priority], ARRAY[rank]) FROM live WHERE id = wanted AND state = 'ready';
             ELSE
                 CONTINUE WHEN NOT retry_over(wanted, only_in, moment);
             END IF;
@@ -102,6 +115,8 @@ BEGIN
     END LOOP;
     DELETE FROM marks WHERE key IN (SELECT key FROM marks WHERE until <= moment ORDER BY until LIMIT left_);
     GET DIAGNOSTICS n = ROW_COUNT;
+    DELETE FROM docs WHERE kind = 'pace' AND name IN (
+        SELECT name FROM docs WHERE kind = 'pace' AND due <= moment ORDER BY due LIMIT most);
     DELETE FROM departed WHERE left_at <= moment - 7 * day;
     DELETE FROM exchanges e WHERE NOT EXISTS (SELECT 1 FROM runners r WHERE r.id = e.runner);
     RETURN most - left_ + n;
