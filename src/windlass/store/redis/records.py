@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct, msgpack
 
+from windlass.gate import read_needs, write_needs
 from windlass.model import (
     Attempt,
     Claim,
@@ -102,6 +103,7 @@ class Hot(Struct, array_like=True, gc=False):
     result: str | None = None
     progress: str | None = None
     renewed: int | None = None
+    rank: int | None = None
 
 
 class Ended(Struct, array_like=True):
@@ -170,9 +172,9 @@ def put_arguments(jobs: Sequence[NewJob]) -> tuple[list[bytes], list[bytes]]:
 
 
 def more_of(job: NewJob) -> Any:
-    """What a job has beyond the plain: delay, moment, time to live, key, tags, past, followers, or None."""
+    """What a job has beyond the plain: delay, moment, time to live, key, tags, past, followers, gates, or None."""
     plain = job.run_at is None and job.delay <= 0 and job.expires_in is None and job.past is None
-    if plain and not (job.unique or job.tags or job.follow):
+    if plain and not (job.unique or job.tags or job.follow or job.gates):
         return None
     return (
         micros(max(0.0, job.delay)),
@@ -182,6 +184,7 @@ def more_of(job: NewJob) -> Any:
         sorted(set(job.tags)) or False,
         past_of(job.past) if job.past else False,
         job.follow.decode() if job.follow else False,
+        write_needs(job.gates) or False,
     )
 
 
@@ -291,28 +294,34 @@ def in_order(flat: Sequence[Any]) -> list[Any]:
 def place(row: tuple[bytes, bytes, bytes]) -> tuple[int, int, bytes]:
     """Where a job stands among others that are ready."""
     cold, hot = read_cold(row[1]), read_hot(row[2])
-    return -cold.priority, cold.rank if hot.due is None else hot.due, row[0]
+    moments = (hot.rank, hot.due, cold.rank)
+    return -cold.priority, next(at for at in moments if at is not None), row[0]
 
 
 def read_jobs(flat: Sequence[Any]) -> dict[str, JobRecord]:
     """The answer of get.lua."""
-    rows = (flat[at : at + 6] for at in range(0, len(flat), 6))
+    rows = (flat[at : at + 7] for at in range(0, len(flat), 7))
     return {text(row[0]): read_job(*row) for row in rows}
 
 
 def read_job(
-    id: bytes, cold: bytes, hot: bytes | None, scheduled: int, ended: Sequence[bytes], follow: bytes | None
+    id: bytes,
+    cold: bytes,
+    hot: bytes | None,
+    letter: bytes,
+    ended: Sequence[bytes],
+    follow: bytes | None,
+    gates: bytes | None,
 ) -> JobRecord:
     """One job, attempts included."""
     job, now = read_cold(cold), read_hot(hot)
     queue, _, task = job.line.partition("/")
-    letter = ("d" if scheduled else "q") if now.state == "i" else now.state
     return JobRecord(
         id=text(id),
         task=task,
         queue=queue,
         priority=job.priority,
-        state=STATES.get(letter, State.FAILED),
+        state=STATES.get(text(letter), State.FAILED),
         args=job.args,
         options=job.options,
         attempt=now.attempt,
@@ -332,6 +341,7 @@ def read_job(
         tags=job.tags or (),
         attempts=tuple(read_attempt(data) for data in ended),
         follow=follow,
+        gates=read_needs(gates),
     )
 
 

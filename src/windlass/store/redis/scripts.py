@@ -16,12 +16,12 @@ local steady = now
 """The one place where time is read, in microseconds: `now` for moments, `steady` for leases. Redis has no clock but
 its wall clock. Lua's numbers hold whole microseconds exactly for 285 years."""
 
-MOVES = ("moves",)
+MOVES = ("stand", "moves")
 NEEDS = {
     "put": ("docs", *MOVES),
     "save": ("docs",),
     "load": (),
-    "exchange": (*MOVES, "due", "claim"),
+    "exchange": (*MOVES, "due", "claim", "gates"),
     "settle": MOVES,
     "release": MOVES,
     "retire": MOVES,
@@ -30,7 +30,7 @@ NEEDS = {
     "enlist": (),
     "note": (),
     "act": (*MOVES, "filter"),
-    "prune": MOVES,
+    "prune": ("docs", *MOVES),
     "get": (),
     "walk": ("filter",),
     "ready": (),

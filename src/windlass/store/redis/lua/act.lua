@@ -25,6 +25,9 @@ local function delete(job)
   end
   if job.state == 'i' then
     leave(job)
+    if has(job.flags, 64) then
+      left(job.id, job.stood, true)
+    end
   else
     later('ZREM', P .. 'over:' .. job.state, job.id)
   end
