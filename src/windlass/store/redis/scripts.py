@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from hashlib import sha1
 from importlib import resources
 
+from windlass.policy import BY_CLASH, BY_OPERATOR
 from windlass.store.contract import BATCH
 
 CLOCK = """
@@ -18,7 +19,7 @@ its wall clock. Lua's numbers hold whole microseconds exactly for 285 years."""
 
 MOVES = ("stand", "moves")
 NEEDS = {
-    "put": ("docs", *MOVES),
+    "put": ("docs", *MOVES, "clash"),
     "save": ("docs",),
     "load": (),
     "exchange": (*MOVES, "due", "claim", "gates"),
@@ -53,7 +54,8 @@ class Script:
 
 def make_scripts(history: int, clock: str = CLOCK) -> dict[str, Script]:
     """All scripts by name, for a history of that many jobs."""
-    constants = f"local BATCH, HISTORY = {BATCH}, {history}\n{clock}"
+    reasons = f"BY_OPERATOR, BY_CLASH = '{BY_OPERATOR}', '{BY_CLASH}'"
+    constants = f"local BATCH, HISTORY = {BATCH}, {history}\nlocal {reasons}\n{clock}"
     return {name: make_script(name, constants) for name in NEEDS}
 
 

@@ -9,14 +9,15 @@
 -- c cancelled.
 -- Flags: 1 has a unique key, 2 has tags, 4 expires, 8 has attempts (in `news`), 16 its args and options are in `big`,
 -- 32 jobs follow it: they are in `follow`, as windlass/follow.py writes them, 64 it passes gates: what it takes of them is
--- in `gates`, as windlass/gate.py writes it.
+-- in `gates`, as windlass/gate.py writes it, 128 its first claim frees its key, 256 it stands ahead of others or takes
+-- turns: `turns` has (ahead, key, microseconds from one turn to the next, weight).
 local P = KEYS[1]
 local call, pack, unpack_limit = redis.call, cmsgpack.pack, cmsgpack.unpack_limit
 local sub, byte, format, floor, min, max = string.sub, string.byte, string.format, math.floor, math.min, math.max
 local JOBS, NEWS, BIG, ALL, DUE = P .. 'jobs', P .. 'news', P .. 'big', P .. 'all', P .. 'due'
 local EXPIRING, LINES, FOLLOW = P .. 'expiring', P .. 'lines', P .. 'follow'
 local GATES, WAITS, STIRRED, FREED, SINCE = P .. 'gates', P .. 'waits', P .. 'stirred', P .. 'freed', P .. 'since'
-local BLOCKED, BARRED = P .. 'blocked', P .. 'barred'
+local BLOCKED, BARRED, TURNS = P .. 'blocked', P .. 'barred', P .. 'turns'
 local CHUNK = 4000 -- arguments of one command; Lua's stack holds 8000
 local INLINE = 512 -- bytes of args and options up to which they stand in `jobs`: scripts read many of those at once
 
@@ -229,12 +230,8 @@ local function holder_of(key, t)
   return job, limit
 end
 
--- Take a key for a job unless it is held; who holds it now, and whether it was taken before.
-local function take(key, id, limit, t)
-  local holder = holder_of(key, t)
-  if holder then
-    return holder, true
-  end
+-- Give a key to a job, for as long as that lives or until a moment.
+local function give(key, id, limit)
   if limit then
     call('SET', P .. 'm:' .. key, id .. ' ' .. format('%.0f', limit))
     call('ZADD', P .. 'fading', limit, key)
@@ -242,10 +239,19 @@ local function take(key, id, limit, t)
     call('SET', P .. 'm:' .. key, id)
     call('ZREM', P .. 'fading', key)
   end
+end
+
+-- Take a key for a job unless it is held; who holds it now, and whether it was taken before.
+local function take(key, id, limit, t)
+  local holder = holder_of(key, t)
+  if holder then
+    return holder, true
+  end
+  give(key, id, limit)
   return id, false
 end
 
--- Free the unique key of a job that is over or gone.
+-- Free the unique key of a job that is over or gone, or has no use for it any more.
 local function free(id)
   local unique = unique_and_tags(id)
   if unique and call('GET', P .. 'm:' .. unique) == id then

@@ -113,6 +113,19 @@ local function draw(may_be_expired, able)
   end
 end
 
+-- What a start means for a job that has more than a place in its line.
+local function step_up(id, flags, cold)
+  if has(flags, 128) then
+    free(id)
+  end
+  if has(flags, 256) then
+    local _, _, _, _, _, priority, line = read(cold, 7)
+    if numbers(priority) and type(line) == 'string' then
+      drop_out({id = id, flags = flags, priority = priority, line = line})
+    end
+  end
+end
+
 local function claim(may_be_expired, able)
   local ids, colds, more = draw(may_be_expired, able)
   local raws, expiring = hmget(NEWS, ids), call('EXISTS', EXPIRING) == 1
@@ -127,6 +140,9 @@ local function claim(may_be_expired, able)
       claims[at + 1], claims[at + 2], claims[at + 3] = id, flags >= 16 and whole(id, cold) or cold, raw
       if expiring and has(flags, 4) then
         later('ZREM', EXPIRING, id)
+      end
+      if flags >= 128 then
+        step_up(id, flags, cold)
       end
     end
   end

@@ -3,7 +3,7 @@ local AFTER = {succeeded = 's', failed = 'f', cancelled = 'c', retry = 'd', snoo
 local FINAL = {s = true, f = true, c = true}
 local OUTCOME = 10 -- values of one outcome: id, fence, seq, ending, attempt, lost, delay, result, failure, reason
 
-local NOTHING_MORE = {0, false, false, false, false, false, false, false}
+local NOTHING_MORE = {0, false, false, false, false, false, false, false, false, false, false, false}
 
 -- The text of a job as `jobs` has it: without what is big.
 local function keep(id, head, text)
@@ -33,17 +33,25 @@ local function restore(job, past)
   end
 end
 
--- Put in a job. `more`: delay, moment, time to live, key, tags, past, what follows it, its gates; false for none. Answers
--- its letter and when it is due.
+-- Put in a job. `more`: delay, moment, time to live, key, tags, past, what follows it, its gates, its turns (as in `turns`),
+-- for how long it has the key, what becomes of another that has it, how long that is put off at most; false for none.
+-- Answers its letter and when it is due.
 local function insert(id, line, priority, more, text, t)
-  local delay, run_at, expires_in, unique, tags, past, follow, gated = unpack(more)
+  local delay, run_at, expires_in, unique, tags, past, follow, gated, turns, unique_for = unpack(more)
+  unique = not (unique_for and unique_for > 0) and unique -- a key that is held for a time is no business of the job's
   local due = run_at or t + delay
   local enqueued = past and past[1] or t
   local expires = expires_in and t + expires_in or nil
   local flags = (unique and 1 or 0) + (tags and 2 or 0) + (expires and 4 or 0) + (#text > INLINE and 16 or 0)
-    + (follow and 32 or 0) + (gated and 64 or 0)
+    + (follow and 32 or 0) + (gated and 64 or 0) + (unique and unique_for and 128 or 0) + (turns and 256 or 0)
   local job = {id = id, state = 'i', fence = 0, attempt = 0, lost = 0, flags = flags, line = line, priority = priority,
-    due = due, rank = past and due or max(t, due)}
+    due = due, rank = (past and due or max(t, due)) - (turns and turns[1] or 0), turns = turns or nil}
+  if turns then
+    call('HSET', TURNS, id, pack(turns[1], turns[2] or nil, turns[3], turns[4]))
+    if due <= t then
+      take_turn(job)
+    end
+  end
   job.first_rank = job.rank
   local head = pack(flags, enqueued, due, job.rank, expires, priority, line, unique or nil, tags or nil)
   later('HSET', JOBS, id, keep(id, head, text))
@@ -123,6 +131,23 @@ local function finish(job, state, t)
   end
 end
 
+-- End a job, or mark it if it runs; whether it could be.
+local function cancel(job, reason, t)
+  if FINAL[job.state] or job.cancelling then
+    return false
+  end
+  job.reason = reason
+  if job.state == 'r' then
+    job.cancelling = 1
+    later('SADD', P .. 'cancel:' .. (job.runner or ''), job.id)
+  else
+    leave(job)
+    finish(job, 'c', t)
+  end
+  save(job)
+  return true
+end
+
 local function let_go(job)
   later('SREM', P .. 'held:' .. job.runner, job.id)
   if job.cancelling then
@@ -155,7 +180,7 @@ local function apply(job, ending, delay, failure, t)
   job.ending = ending
   if state == 'd' then
     job.due = t + delay
-    job.rank = keeps(job) and job.rank or job.due
+    job.rank = keeps(job) and job.rank or job.due - turns_of(job)
   end
   if FINAL[state] or job.cancelling then
     finish(job, FINAL[state] and state or 'c', t)
@@ -354,6 +379,9 @@ local function drop(id, flags)
   end
   if has(flags, 64) then
     later('HDEL', GATES, id)
+  end
+  if has(flags, 256) then
+    later('HDEL', TURNS, id)
   end
   later('HDEL', JOBS, id)
   later('HDEL', NEWS, id)

@@ -87,9 +87,59 @@ local function wait(job, line, member)
   return true
 end
 
+-- By how much a job stands ahead of others; whose turn it takes, if anybody's, and how far apart those are.
+local function turns_of(job)
+  if has(job.flags, 256) and not job.turns then
+    job.turns = {read(call('HGET', TURNS, job.id), 3)}
+  end
+  local ahead, key, turn = unpack(job.turns or {}, 1, 3)
+  if type(ahead) ~= 'number' then
+    return 0
+  end
+  return ahead, type(key) == 'string' and type(turn) == 'number' and key, turn
+end
+
+-- The fair jobs of a queue and priority that are ready or wait, by rank, and those of one key.
+local function fair_sets(line, priority, key)
+  local all = P .. 'f:' .. string.match(line, '^[^/]*') .. '\n' .. format('%.0f', priority)
+  return all, all .. '\n' .. key
+end
+
+-- Give a fair job that comes to stand in line the rank of its turn.
+local function take_turn(job)
+  local _, key, turn = turns_of(job)
+  if not key then
+    return false
+  end
+  local all, own = fair_sets(job.line, job.priority, key)
+  local first = tonumber(call('ZRANGE', all, 0, 0, 'WITHSCORES')[2] or nil)
+  local last = tonumber(call('ZRANGE', own, -1, -1, 'WITHSCORES')[2] or nil)
+  job.rank = max(first or job.rank, last and last + turn or 0)
+  return true
+end
+
+-- Let a fair job stand among those that others look at.
+local function queue_up(job)
+  local _, key = turns_of(job)
+  for _, set in ipairs(key and {fair_sets(job.line, job.priority, key)} or {}) do
+    call('ZADD', set, job.rank, job.id)
+  end
+end
+
+-- The way back.
+local function drop_out(job)
+  local _, key = turns_of(job)
+  for _, set in ipairs(key and {fair_sets(job.line, job.priority, key)} or {}) do
+    call('ZREM', set, job.id)
+  end
+end
+
 -- Let a job be ready, or wait if it passes gates; whether it waits.
 local function ready(job)
   local line, member = line_of(job), order(job.priority, job.rank) .. job.id
+  if has(job.flags, 256) then
+    queue_up(job)
+  end
   if has(job.flags, 64) and wait(job, line, member) then
     return true
   end
@@ -120,15 +170,24 @@ local function step_out(job, line, member)
     later('ZREM', P .. 'x:' .. line, member)
     waited[line] = true
   end
+  if has(job.flags, 256) then
+    drop_out(job)
+  end
 end
 
--- Take an idle job from where it waits.
-local function leave(job)
+-- Take an idle job from where it is; whether it was scheduled.
+local function step_away(job)
   if call('ZREM', DUE, job.id) == 1 then
     count_planned(job.line, -1)
-  else
-    step_out(job, line_of(job), order(job.priority, job.rank) .. job.id)
+    return true
   end
+  step_out(job, line_of(job), order(job.priority, job.rank) .. job.id)
+  return false
+end
+
+-- The same of one that will not come back as it is.
+local function leave(job)
+  step_away(job)
   if has(job.flags, 4) then
     later('ZREM', EXPIRING, job.id)
   end
