@@ -193,8 +193,8 @@ def put_arguments(jobs: Sequence[NewJob]) -> tuple[list[bytes], list[bytes]]:
 
 
 def more_of(job: NewJob) -> Any:
-    """What a job has beyond the plain: delay, moment, time to live, key, tags, past, followers, gates, turns, for how long
-    the key is held, what becomes of another that has it, how long that is put off at most; or None."""
+    """What a job has beyond the plain: delay, moment, time to live, key, tags, past, followers, gates, turns, for how
+    long the key is held, what becomes of another that has it, how long that is put off at most; or None."""
     plain = job.run_at is None and job.delay <= 0 and job.expires_in is None and job.past is None
     if plain and not (job.unique or job.tags or job.follow or job.gates or job.ahead or job.fair):
         return None
