@@ -15,7 +15,10 @@ Place = tuple[str, str]
 """Where a job stands in an index: score and id."""
 
 FINISHED = (State.SUCCEEDED, State.FAILED, State.CANCELLED)
-LIVE = (State.READY, State.SCHEDULED, State.RUNNING)
+LIVE = (State.READY, State.SCHEDULED, State.RUNNING, State.WAITING)
+STANDING = {State.READY: "l", State.WAITING: "x"}
+"""The indexes by line, of jobs that stand in the order of claiming."""
+
 ORDER = 21
 """Characters in front of the id in a line's member; as in common.lua."""
 
@@ -58,16 +61,11 @@ class Reads:
 
     def _stretches(self, filter: Filter, cursor: Place | None, wanted: int) -> AsyncIterator[list[Place]]:
         """Jobs that match, in order, some at a time."""
-        if filter.state is State.READY:
-            return self._ready(filter, cursor, wanted)
+        if filter.state in STANDING:
+            return self._standing(STANDING[filter.state], filter, cursor, wanted)
         if filter.state is State.RUNNING:
             return self._running(filter, cursor)
-        if filter.state is State.WAITING:
-            return self._none()
         return self._walk(filter, cursor, wanted)
-
-    async def _none(self) -> AsyncIterator[list[Place]]:
-        yield []
 
     async def _walk(self, filter: Filter, cursor: Place | None, wanted: int) -> AsyncIterator[list[Place]]:
         index, way = index_of(filter)
@@ -81,11 +79,13 @@ class Reads:
             cursor = (text(score), text(id))
             yield places(flat)
 
-    async def _ready(self, filter: Filter, cursor: Place | None, wanted: int) -> AsyncIterator[list[Place]]:
+    async def _standing(
+        self, index: str, filter: Filter, cursor: Place | None, wanted: int
+    ) -> AsyncIterator[list[Place]]:
         count = BATCH if filter.tag else min(wanted, BATCH)
         member = "".join(cursor) if cursor else None
         while True:
-            flat = await self._run("ready", count, filter_arguments(filter), *((raw(member),) if member else ()))
+            flat = await self._run("ready", count, filter_arguments(filter), index, *((raw(member),) if member else ()))
             heads = sorted(zip(flat[::2], flat[1::2], strict=True))[:count]
             members = [text(head) for head, fits in heads if fits]
             yield [(one[:ORDER], one[ORDER:]) for one in members]
@@ -106,7 +106,7 @@ class Reads:
         if filter.state is None and (filter.task or filter.queue) and not filter.tag:
             each = [Filter(state=state, task=filter.task, queue=filter.queue) for state in (*LIVE, *FINISHED)]
             return sum([await self.count(one) for one in each])
-        if filter.state in (State.READY, State.SCHEDULED) and not filter.tag:
+        if filter.state in (*STANDING, State.SCHEDULED) and not filter.tag:
             return sum(line.count for line in await self.stats() if matches(line, filter))
         if filter in (Filter(), Filter(tag=filter.tag), *(Filter(state=state) for state in FINISHED)):
             return int(await self._run("size", index_of(filter)[0]))

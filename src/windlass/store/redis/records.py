@@ -7,12 +7,16 @@ from typing import Any
 import msgspec
 from msgspec import Struct, msgpack
 
+from windlass.gate import read_needs, write_needs
 from windlass.model import (
+    TURN,
     Attempt,
     Claim,
+    Clash,
     Demand,
     Doc,
     Ending,
+    Fair,
     Filter,
     Held,
     JobRecord,
@@ -102,6 +106,16 @@ class Hot(Struct, array_like=True, gc=False):
     result: str | None = None
     progress: str | None = None
     renewed: int | None = None
+    rank: int | None = None
+
+
+class Turns(Struct, array_like=True):
+    """By how much a job stands ahead, whose turn it takes, how far apart those are, and the weight that makes it so."""
+
+    ahead: int = 0
+    key: str | None = None
+    turn: int = 0
+    weight: float = 1.0
 
 
 class Ended(Struct, array_like=True):
@@ -121,10 +135,11 @@ def array(count: int) -> bytes:
     return b"\xdc" + count.to_bytes(2, "big")
 
 
-COLD, HOT, ENDED = (array(len(kind.__struct_fields__)) for kind in (Cold, Hot, Ended))
+COLD, HOT, TURNS, ENDED = (array(len(kind.__struct_fields__)) for kind in (Cold, Hot, Turns, Ended))
 NEW = Hot()
 _cold = msgpack.Decoder(Cold).decode
 _hot = msgpack.Decoder(Hot).decode
+_turns = msgpack.Decoder(Turns).decode
 _ended = msgpack.Decoder(Ended).decode
 
 
@@ -146,6 +161,14 @@ def read_hot(data: bytes | None) -> Hot:
         return NEW if data is None else _hot(HOT + data)
     except (msgspec.MsgspecError, UnicodeError):
         return NEW
+
+
+def read_turns(data: bytes | None) -> Turns:
+    """What `turns` has of it, if anything."""
+    try:
+        return Turns() if data is None else _turns(TURNS + data)
+    except (msgspec.MsgspecError, UnicodeError):
+        return Turns()
 
 
 # Arguments
@@ -170,9 +193,10 @@ def put_arguments(jobs: Sequence[NewJob]) -> tuple[list[bytes], list[bytes]]:
 
 
 def more_of(job: NewJob) -> Any:
-    """What a job has beyond the plain: delay, moment, time to live, key, tags, past, followers, or None."""
+    """What a job has beyond the plain: delay, moment, time to live, key, tags, past, followers, gates, turns, for how
+    long the key is held, what becomes of another that has it, how long that is put off at most; or None."""
     plain = job.run_at is None and job.delay <= 0 and job.expires_in is None and job.past is None
-    if plain and not (job.unique or job.tags or job.follow):
+    if plain and not (job.unique or job.tags or job.follow or job.gates or job.ahead or job.fair):
         return None
     return (
         micros(max(0.0, job.delay)),
@@ -182,7 +206,19 @@ def more_of(job: NewJob) -> Any:
         sorted(set(job.tags)) or False,
         past_of(job.past) if job.past else False,
         job.follow.decode() if job.follow else False,
+        write_needs(job.gates) or False,
+        turns_of(job),
+        False if job.unique_for is None else micros(job.unique_for),
+        False if job.clash is Clash.KEEP else job.clash,
+        False if job.max_wait is None else micros(job.max_wait),
     )
+
+
+def turns_of(job: NewJob) -> Any:
+    """By how much a job stands ahead, and whose turns it takes, as `Turns`; False for one that does neither."""
+    if job.fair is None:
+        return (micros(job.ahead), False, 0, 0) if job.ahead else False
+    return micros(job.ahead), job.fair.key, max(1, round(TURN / job.fair.weight)), job.fair.weight
 
 
 def past_of(past: Past) -> list[Any]:
@@ -291,28 +327,35 @@ def in_order(flat: Sequence[Any]) -> list[Any]:
 def place(row: tuple[bytes, bytes, bytes]) -> tuple[int, int, bytes]:
     """Where a job stands among others that are ready."""
     cold, hot = read_cold(row[1]), read_hot(row[2])
-    return -cold.priority, cold.rank if hot.due is None else hot.due, row[0]
+    moments = (hot.rank, hot.due, cold.rank)
+    return -cold.priority, next(at for at in moments if at is not None), row[0]
 
 
 def read_jobs(flat: Sequence[Any]) -> dict[str, JobRecord]:
     """The answer of get.lua."""
-    rows = (flat[at : at + 6] for at in range(0, len(flat), 6))
+    rows = (flat[at : at + 8] for at in range(0, len(flat), 8))
     return {text(row[0]): read_job(*row) for row in rows}
 
 
 def read_job(
-    id: bytes, cold: bytes, hot: bytes | None, scheduled: int, ended: Sequence[bytes], follow: bytes | None
+    id: bytes,
+    cold: bytes,
+    hot: bytes | None,
+    letter: bytes,
+    ended: Sequence[bytes],
+    follow: bytes | None,
+    gates: bytes | None,
+    turns: bytes | None,
 ) -> JobRecord:
     """One job, attempts included."""
-    job, now = read_cold(cold), read_hot(hot)
+    job, now, turn = read_cold(cold), read_hot(hot), read_turns(turns)
     queue, _, task = job.line.partition("/")
-    letter = ("d" if scheduled else "q") if now.state == "i" else now.state
     return JobRecord(
         id=text(id),
         task=task,
         queue=queue,
         priority=job.priority,
-        state=STATES.get(letter, State.FAILED),
+        state=STATES.get(text(letter), State.FAILED),
         args=job.args,
         options=job.options,
         attempt=now.attempt,
@@ -332,6 +375,9 @@ def read_job(
         tags=job.tags or (),
         attempts=tuple(read_attempt(data) for data in ended),
         follow=follow,
+        gates=read_needs(gates),
+        ahead=turn.ahead / MICRO,
+        fair=None if turn.key is None else Fair(turn.key, turn.weight),
     )
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from hashlib import sha1
 from importlib import resources
 
+from windlass.policy import BY_CLASH, BY_OPERATOR
 from windlass.store.contract import BATCH
 
 CLOCK = """
@@ -16,12 +17,12 @@ local steady = now
 """The one place where time is read, in microseconds: `now` for moments, `steady` for leases. Redis has no clock but
 its wall clock. Lua's numbers hold whole microseconds exactly for 285 years."""
 
-MOVES = ("moves",)
+MOVES = ("stand", "moves")
 NEEDS = {
-    "put": ("docs", *MOVES),
+    "put": ("docs", *MOVES, "clash"),
     "save": ("docs",),
     "load": (),
-    "exchange": (*MOVES, "due", "claim"),
+    "exchange": (*MOVES, "due", "claim", "gates"),
     "settle": MOVES,
     "release": MOVES,
     "retire": MOVES,
@@ -30,7 +31,7 @@ NEEDS = {
     "enlist": (),
     "note": (),
     "act": (*MOVES, "filter"),
-    "prune": MOVES,
+    "prune": ("docs", *MOVES),
     "get": (),
     "walk": ("filter",),
     "ready": (),
@@ -53,7 +54,8 @@ class Script:
 
 def make_scripts(history: int, clock: str = CLOCK) -> dict[str, Script]:
     """All scripts by name, for a history of that many jobs."""
-    constants = f"local BATCH, HISTORY = {BATCH}, {history}\n{clock}"
+    reasons = f"BY_OPERATOR, BY_CLASH = '{BY_OPERATOR}', '{BY_CLASH}'"
+    constants = f"local BATCH, HISTORY = {BATCH}, {history}\nlocal {reasons}\n{clock}"
     return {name: make_script(name, constants) for name in NEEDS}
 
 

@@ -3,28 +3,15 @@
 local verb, filter, ids, t = ARGV[1], cmsgpack.unpack(ARGV[2]), cmsgpack.unpack(ARGV[3]), now()
 local done = {}
 
-local function cancel(job)
-  if FINAL[job.state] or job.cancelling then
-    return false
-  end
-  job.reason = 'cancelled by an operator'
-  if job.state == 'r' then
-    job.cancelling = 1
-    later('SADD', P .. 'cancel:' .. (job.runner or ''), job.id)
-  else
-    leave(job)
-    finish(job, 'c', t)
-  end
-  save(job)
-  return true
-end
-
 local function delete(job)
   if job.state == 'r' then
     return false
   end
   if job.state == 'i' then
     leave(job)
+    if has(job.flags, 64) then
+      left(job.id, job.stood, true)
+    end
   else
     later('ZREM', P .. 'over:' .. job.state, job.id)
   end
@@ -50,13 +37,14 @@ local function retry(job)
     job.state, job.attempt, job.lost, job.runner, job.cancelling, job.renewed = 'i', 0, 0, nil, nil, 1
     job.reason, job.result, job.progress, job.finished = nil, nil, nil, nil
   end
-  job.due, job.rank = t, t
+  job.due, job.rank = t, t - turns_of(job)
+  take_turn(job)
   ready(job)
   save(job)
   return true
 end
 
-local verbs = {cancel = cancel, delete = delete, retry = retry}
+local verbs = {cancel = function(job) return cancel(job, BY_OPERATOR, t) end, delete = delete, retry = retry}
 local seen = {}
 for _, id in ipairs(ids) do
   local job = not seen[id] and load(id)

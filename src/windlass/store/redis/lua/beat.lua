@@ -22,8 +22,10 @@ for _, runner in ipairs(call('SMEMBERS', P .. 'crew:' .. worker)) do
 end
 local due = 0
 if call('EXISTS', LINES) == 0 then
-  local first = call('ZRANGE', DUE, 0, 0, 'WITHSCORES')
-  due = first[2] and max(0, tonumber(first[2]) - t) or -1
+  local first = tonumber(call('ZRANGE', DUE, 0, 0, 'WITHSCORES')[2] or nil)
+  local look = next_look(t) or first
+  first = look and min(look, first or look)
+  due = first and max(0, first - t) or -1
 end
 local fire = -1
 for _, kind in ipairs({'schedule', 'pending'}) do

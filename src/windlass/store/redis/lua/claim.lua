@@ -75,14 +75,29 @@ local function best_of(streams, free, slots)
   return best, choice
 end
 
--- The jobs that a demand takes, in order; those found expired on the way; and how many entries of each line that is.
+-- Whether a demand takes jobs of a line, as far as it has slots for them.
+local function serves_of(demand)
+  local plain, suspects = lanes_by_task(demand[2])
+  local queues = {}
+  for _, quota in ipairs(demand[3] or {}) do
+    queues[quota[1]] = true
+  end
+  return function(line)
+    local queue, task, mark = string.match(line, '^([^/]*)/([^!]*)(!?)$')
+    return (not demand[3] or queues[queue]) and (mark == '!' and suspects or plain)[task] ~= nil
+  end
+end
+
+-- The jobs that a demand takes, in order; those found expired on the way; how many entries of each line that is; and the
+-- member and the line of each.
 local function choose(demand, t, may_be_expired)
   local plain, suspects, free = lanes_by_task(demand[2])
   local slots, quotas = min(demand[1], BATCH), demand[3]
-  local taken, expired, depths = {}, {}, {}
+  local taken, expired, depths, members, lines = {}, {}, {}, {}, {}
   local served = streams_of(demand, plain, suspects)
 
-  local function take_head(id, stream)
+  local function take_head(head, stream)
+    local id = sub(head, ORDER + 1)
     stream.at = stream.at + 1
     depths[stream.line] = (depths[stream.line] or 0) + 1
     local limit = may_be_expired and call('ZSCORE', EXPIRING, id)
@@ -91,7 +106,8 @@ local function choose(demand, t, may_be_expired)
       return 0
     end
     free[stream.lane] = free[stream.lane] - 1
-    taken[#taken + 1] = id
+    local n = #taken + 1
+    taken[n], members[n], lines[n] = id, head, stream.line
     return 1
   end
 
@@ -102,13 +118,13 @@ local function choose(demand, t, may_be_expired)
       if not head then
         return
       end
-      most = most - take_head(sub(head, ORDER + 1), stream)
+      most = most - take_head(head, stream)
     end
   end
 
   if not quotas then
     draw(served[''] or {}, slots)
-    return taken, expired, depths
+    return taken, expired, depths, members, lines
   end
   for _, quota in ipairs(quotas) do
     draw(served[quota[1]] or {}, quota[2])
@@ -116,5 +132,5 @@ local function choose(demand, t, may_be_expired)
   for _, quota in ipairs(quotas) do
     draw(served[quota[1]] or {}, slots)
   end
-  return taken, expired, depths
+  return taken, expired, depths, members, lines
 end

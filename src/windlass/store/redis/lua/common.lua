@@ -1,23 +1,29 @@
 -- What all scripts share: keys, records, buffered writes. KEYS[1] is the app's prefix; every key begins with it.
 --
--- A job is two texts of MessagePack values, in two hashes by id. `jobs` has what was put, and never changes:
+-- A job is two texts of MessagePack values, in two hashes by id. `jobs` has what was put:
 --   flags, enqueued, run_at, rank, expires, priority, line, unique, tags, args, options
 -- `news` has what became of it, once anything did:
 --   state, fence, seq, runner, flags, attempt, lost, started, finished, ending, cancelling, due, reason, result,
---   progress, renewed
--- States: i idle (scheduled if it is in `due`, else ready), r running, s succeeded, f failed, c cancelled.
+--   progress, renewed, rank
+-- States: i idle (scheduled if it is in `due`, waiting if it is in `x:<line>`, else ready), r running, s succeeded, f failed,
+-- c cancelled.
 -- Flags: 1 has a unique key, 2 has tags, 4 expires, 8 has attempts (in `news`), 16 its args and options are in `big`,
--- 32 jobs follow it: they are in `follow`, as windlass/follow.py writes them.
+-- 32 jobs follow it: they are in `follow`, as windlass/follow.py writes them, 64 it passes gates: what it takes of them is
+-- in `gates`, as windlass/gate.py writes it, 128 its first claim frees its key, 256 it stands ahead of others or takes
+-- turns: `turns` has (ahead, key, microseconds from one turn to the next, weight).
 local P = KEYS[1]
 local call, pack, unpack_limit = redis.call, cmsgpack.pack, cmsgpack.unpack_limit
 local sub, byte, format, floor, min, max = string.sub, string.byte, string.format, math.floor, math.min, math.max
 local JOBS, NEWS, BIG, ALL, DUE = P .. 'jobs', P .. 'news', P .. 'big', P .. 'all', P .. 'due'
 local EXPIRING, LINES, FOLLOW = P .. 'expiring', P .. 'lines', P .. 'follow'
+local GATES, WAITS, STIRRED, FREED, SINCE = P .. 'gates', P .. 'waits', P .. 'stirred', P .. 'freed', P .. 'since'
+local BLOCKED, BARRED, TURNS = P .. 'blocked', P .. 'barred', P .. 'turns'
 local CHUNK = 4000 -- arguments of one command; Lua's stack holds 8000
 local INLINE = 512 -- bytes of args and options up to which they stand in `jobs`: scripts read many of those at once
 
 -- Writes are collected and sent as few commands with many arguments.
-local buffers, pending, touched, counts = {}, {}, {}, {}
+local buffers, pending, counts = {}, {}, {}
+local touched, waited = {}, {} -- lines to which a ready job, or one that waits, came, or from which it went
 
 local function later(command, key, a, b)
   local lists = buffers[command]
@@ -53,12 +59,15 @@ local function flush()
   for line in pairs(touched) do
     call(call('EXISTS', P .. 'l:' .. line) == 1 and 'SADD' or 'SREM', LINES, line)
   end
+  for line in pairs(waited) do
+    call(call('EXISTS', P .. 'x:' .. line) == 1 and 'SADD' or 'SREM', WAITS, line)
+  end
   for line, change in pairs(counts) do
     if change ~= 0 and call('HINCRBY', P .. 'planned', line, change) <= 0 then
       call('HDEL', P .. 'planned', line)
     end
   end
-  buffers, pending, touched, counts = {}, {}, {}, {}
+  buffers, pending, counts, touched, waited = {}, {}, {}, {}, {}
 end
 
 -- The values of many fields of a hash, in order; false where there is none.
@@ -97,9 +106,20 @@ local function has(flags, bit)
   return flags % (2 * bit) >= bit
 end
 
+-- The flags in front of a record of `jobs`.
+local function flags_of(text)
+  local first, second, third = byte(text, 1, 3)
+  if first == 204 then
+    return second or 0
+  elseif first == 205 then
+    return 256 * (second or 0) + (third or 0)
+  end
+  return first or 0
+end
+
 -- The whole text of a job, of which `jobs` has the head if it is big.
 local function whole(id, text)
-  return has(byte(text) or 0, 16) and text .. (call('HGET', BIG, id) or '') or text
+  return has(flags_of(text), 16) and text .. (call('HGET', BIG, id) or '') or text
 end
 
 local function numbers(...)
@@ -137,36 +157,30 @@ local function load(id, raw, text)
   end
   if raw then
     local fine, state, fence, seq, runner, bits, attempt, lost, started, finished, ending, cancelling, due, reason, result,
-      progress, renewed = pcall(cmsgpack.unpack, raw)
+      progress, renewed, place = pcall(cmsgpack.unpack, raw)
     if fine and type(state) == 'string' and numbers(fence, bits, attempt, lost) then -- else it counts as nothing
       job.state, job.fence, job.seq, job.runner, job.flags, job.attempt, job.lost = state, fence, seq, runner, bits, attempt,
         lost
       job.started, job.finished, job.ending, job.cancelling, job.due = started, finished, ending, cancelling, due
-      job.reason, job.result, job.progress, job.renewed = reason, result, progress, renewed
+      job.reason, job.result, job.progress, job.renewed, job.rank = reason, result, progress, renewed, place
     end
   end
   job.enqueued, job.expires, job.priority, job.line = enqueued, expires, priority, line
-  job.run_at, job.rank = job.due or run_at, job.due or rank
+  job.run_at, job.first_rank, job.rank = job.due or run_at, rank, tonumber(job.rank) or job.due or rank
+  job.stood = job.lost > 0 and line .. '!' or line
   return job
 end
 
 local function save(job)
+  local rank = job.rank ~= (job.due or job.first_rank) and job.rank or nil
   later('HSET', NEWS, job.id, pack(job.state, job.fence, job.seq, job.runner, job.flags, job.attempt, job.lost,
-    job.started, job.finished, job.ending, job.cancelling, job.due, job.reason, job.result, job.progress, job.renewed))
+    job.started, job.finished, job.ending, job.cancelling, job.due, job.reason, job.result, job.progress, job.renewed,
+    rank))
 end
 
 local function unique_and_tags(id)
   local _, _, _, _, _, _, _, unique, tags = read(call('HGET', JOBS, id), 9)
   return unique, tags
-end
-
--- One letter for the state of a job that exists: as in `news`, but q ready and d scheduled.
-local function state_of(id, raw)
-  local state = read(raw or call('HGET', NEWS, id), 1)
-  if type(state) == 'string' and state ~= 'i' then
-    return state
-  end
-  return call('ZSCORE', DUE, id) and 'd' or 'q'
 end
 
 -- A ready job is a member of its line, all scores 0, in the order of claiming: priority, rank, id.
@@ -184,34 +198,23 @@ local function line_of(job)
   return job.lost > 0 and job.line .. '!' or job.line
 end
 
-local function ready(job)
-  local line = line_of(job)
-  later('ZADD', P .. 'l:' .. line, 0, order(job.priority, job.rank) .. job.id)
-  touched[line] = true
-end
-
--- Scheduled jobs are counted by line, for `stats`.
-local function count_planned(line, change)
-  counts[line] = (counts[line] or 0) + change
-end
-
-local function plan(job)
-  later('ZADD', DUE, job.due, job.id)
-  count_planned(job.line, 1)
-end
-
--- Take an idle job from where it waits.
-local function leave(job)
-  if call('ZREM', DUE, job.id) == 1 then
-    count_planned(job.line, -1)
-  else
-    local line = line_of(job)
-    later('ZREM', P .. 'l:' .. line, order(job.priority, job.rank) .. job.id)
-    touched[line] = true
+-- One letter for the state of a job that is idle: d scheduled, w waiting, q ready.
+local function idle(job)
+  if call('ZSCORE', DUE, job.id) then
+    return 'd'
   end
-  if has(job.flags, 4) then
-    later('ZREM', EXPIRING, job.id)
+  local waits = has(job.flags, 64) and call('ZSCORE', P .. 'x:' .. line_of(job), order(job.priority, job.rank) .. job.id)
+  return waits and 'w' or 'q'
+end
+
+-- The same of a job that exists; others as in `news`.
+local function state_of(id, raw)
+  local state = read(raw or call('HGET', NEWS, id), 1)
+  if type(state) == 'string' and state ~= 'i' then
+    return state
   end
+  local job = load(id)
+  return job and idle(job) or 'q'
 end
 
 -- Marks: m:<key> is the job that holds the key, and until when if the mark fades by itself.
@@ -227,12 +230,8 @@ local function holder_of(key, t)
   return job, limit
 end
 
--- Take a key for a job unless it is held; who holds it now, and whether it was taken before.
-local function take(key, id, limit, t)
-  local holder = holder_of(key, t)
-  if holder then
-    return holder, true
-  end
+-- Give a key to a job, for as long as that lives or until a moment.
+local function give(key, id, limit)
   if limit then
     call('SET', P .. 'm:' .. key, id .. ' ' .. format('%.0f', limit))
     call('ZADD', P .. 'fading', limit, key)
@@ -240,10 +239,19 @@ local function take(key, id, limit, t)
     call('SET', P .. 'm:' .. key, id)
     call('ZREM', P .. 'fading', key)
   end
+end
+
+-- Take a key for a job unless it is held; who holds it now, and whether it was taken before.
+local function take(key, id, limit, t)
+  local holder = holder_of(key, t)
+  if holder then
+    return holder, true
+  end
+  give(key, id, limit)
   return id, false
 end
 
--- Free the unique key of a job that is over or gone.
+-- Free the unique key of a job that is over or gone, or has no use for it any more.
 local function free(id)
   local unique = unique_and_tags(id)
   if unique and call('GET', P .. 'm:' .. unique) == id then

@@ -28,6 +28,19 @@ local function check_docs(docs, texts, repeated)
   end
 end
 
+-- Look again at the gates of which a document tells that is written.
+local function call_for(kind, name)
+  if kind == 'pace' then
+    call('ZADD', FREED, 0, name)
+  elseif kind == 'gate' then
+    for _, range in ipairs({{'[' .. name, '[' .. name}, {'[' .. name .. '/', '(' .. name .. '0'}}) do
+      for _, gate in ipairs(call('ZRANGE', BARRED, range[1], range[2], 'BYLEX')) do
+        call('ZADD', FREED, 0, gate)
+      end
+    end
+  end
+end
+
 local function drop_doc(kind, name)
   call('HDEL', P .. 'd:' .. kind, name)
   call('ZREM', P .. 'dn:' .. kind, name)
@@ -39,6 +52,7 @@ local function save_docs(docs, texts, moment)
   for n = 1, #docs / DOC do
     local at = (n - 1) * DOC
     local kind, name, version, due = docs[at + 1], docs[at + 2], docs[at + 3], docs[at + 4]
+    call_for(kind, name)
     if due == true then
       drop_doc(kind, name)
     else

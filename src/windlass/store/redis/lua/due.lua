@@ -34,6 +34,9 @@ local function promote(t)
   for n, id in ipairs(ids) do
     local job = load(id, raws[n], texts[n])
     if job then
+      if has(job.flags, 256) and take_turn(job) then
+        save(job)
+      end
       ready(job)
       count_planned(job.line, -1)
     end

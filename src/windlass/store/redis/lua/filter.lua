@@ -1,6 +1,6 @@
 -- Whether a job matches a filter (state, queue, task, tag; false for any).
 local function matches(job, filter)
-  if filter[1] and state_of(job.id, job.state ~= 'i' and pack(job.state) or nil) ~= filter[1] then
+  if filter[1] and (job.state == 'i' and idle(job) or job.state) ~= filter[1] then
     return false
   end
   if filter[2] or filter[3] then

@@ -3,7 +3,7 @@ local AFTER = {succeeded = 's', failed = 'f', cancelled = 'c', retry = 'd', snoo
 local FINAL = {s = true, f = true, c = true}
 local OUTCOME = 10 -- values of one outcome: id, fence, seq, ending, attempt, lost, delay, result, failure, reason
 
-local NOTHING_MORE = {0, false, false, false, false, false, false}
+local NOTHING_MORE = {0, false, false, false, false, false, false, false, false, false, false, false}
 
 -- The text of a job as `jobs` has it: without what is big.
 local function keep(id, head, text)
@@ -19,6 +19,11 @@ local function restore(job, past)
   if #past > 5 then
     job.flags = job.flags + 8
   end
+  for _, need in ipairs(job.fence > 0 and has(job.flags, 64) and gates_of(job.id, job.line) or {}) do
+    if need.keep then
+      later('HSET', P .. 'holds:' .. need.gate, job.id, -need.weight)
+    end
+  end
   for n = 6, #past do
     local a = past[n]
     call('RPUSH', P .. 'a:' .. job.id, pack(a[1], a[2], a[3], a[4] or nil, a[5] or nil, a[6], a[7] or nil))
@@ -28,17 +33,26 @@ local function restore(job, past)
   end
 end
 
--- Put in a job. `more`: delay, moment, time to live, key, tags, past, what follows it; false for none. Answers its letter
--- and when it is due.
+-- Put in a job. `more`: delay, moment, time to live, key, tags, past, what follows it, its gates, its turns (as in `turns`),
+-- for how long it has the key, what becomes of another that has it, how long that is put off at most; false for none.
+-- Answers its letter and when it is due.
 local function insert(id, line, priority, more, text, t)
-  local delay, run_at, expires_in, unique, tags, past, follow = unpack(more)
+  local delay, run_at, expires_in, unique, tags, past, follow, gated, turns, unique_for = unpack(more)
+  unique = not (unique_for and unique_for > 0) and unique -- a key that is held for a time is no business of the job's
   local due = run_at or t + delay
   local enqueued = past and past[1] or t
   local expires = expires_in and t + expires_in or nil
   local flags = (unique and 1 or 0) + (tags and 2 or 0) + (expires and 4 or 0) + (#text > INLINE and 16 or 0)
-    + (follow and 32 or 0)
+    + (follow and 32 or 0) + (gated and 64 or 0) + (unique and unique_for and 128 or 0) + (turns and 256 or 0)
   local job = {id = id, state = 'i', fence = 0, attempt = 0, lost = 0, flags = flags, line = line, priority = priority,
-    due = due, rank = past and due or max(t, due)}
+    due = due, rank = (past and due or max(t, due)) - (turns and turns[1] or 0), turns = turns or nil}
+  if turns then
+    call('HSET', TURNS, id, pack(turns[1], turns[2] or nil, turns[3], turns[4]))
+    if due <= t then
+      take_turn(job)
+    end
+  end
+  job.first_rank = job.rank
   local head = pack(flags, enqueued, due, job.rank, expires, priority, line, unique or nil, tags or nil)
   later('HSET', JOBS, id, keep(id, head, text))
   later('ZADD', ALL, enqueued, id)
@@ -47,6 +61,9 @@ local function insert(id, line, priority, more, text, t)
   end
   if follow then
     later('HSET', FOLLOW, id, follow)
+  end
+  if gated then
+    call('HSET', GATES, id, gated)
   end
   if past then
     job.due = nil
@@ -60,8 +77,7 @@ local function insert(id, line, priority, more, text, t)
     plan(job)
     return 'D', due
   end
-  ready(job)
-  return 'Q', due
+  return ready(job) and 'W' or 'Q', due
 end
 
 -- Bytes as MessagePack has them; `pack` makes texts.
@@ -92,7 +108,7 @@ local function follow(id, fence, state, t)
       local options = type(one.options) == 'string' and binary(one.options) or pack(nil)
       insert(name, one.queue .. '/' .. one.task, tonumber(one.priority) or 0,
         {tonumber(one.delay) or 0, false, tonumber(one.expires) or false, false, tags, false,
-          type(one.follow) == 'string' and one.follow}, binary(one.args) .. options, t)
+          type(one.follow) == 'string' and one.follow, type(one.gates) == 'string' and one.gates}, binary(one.args) .. options, t)
       if not rung then
         ring('work')
         rung = true
@@ -102,6 +118,9 @@ local function follow(id, fence, state, t)
 end
 
 local function finish(job, state, t)
+  if has(job.flags, 64) then
+    left(job.id, job.stood, true)
+  end
   job.state, job.finished, job.cancelling = state, t, nil
   later('ZADD', P .. 'over:' .. state, t, job.id)
   if has(job.flags, 1) then
@@ -110,6 +129,23 @@ local function finish(job, state, t)
   if has(job.flags, 32) then
     follow(job.id, job.fence, state, t)
   end
+end
+
+-- End a job, or mark it if it runs; whether it could be.
+local function cancel(job, reason, t)
+  if FINAL[job.state] or job.cancelling then
+    return false
+  end
+  job.reason = reason
+  if job.state == 'r' then
+    job.cancelling = 1
+    later('SADD', P .. 'cancel:' .. (job.runner or ''), job.id)
+  else
+    leave(job)
+    finish(job, 'c', t)
+  end
+  save(job)
+  return true
 end
 
 local function let_go(job)
@@ -127,6 +163,16 @@ local function add_attempt(job, ending, t, failure)
     pack(job.fence, job.attempt, ending, job.runner, job.started, t, failure or nil))
 end
 
+-- Whether a job has kept a gate: so it keeps its rank as well.
+local function keeps(job)
+  for _, need in ipairs(has(job.flags, 64) and gates_of(job.id, job.line) or {}) do
+    if need.keep and call('HEXISTS', P .. 'holds:' .. need.gate, job.id) == 1 then
+      return true
+    end
+  end
+  return false
+end
+
 local function apply(job, ending, delay, failure, t)
   local state = AFTER[ending]
   add_attempt(job, ending, t, failure)
@@ -134,12 +180,15 @@ local function apply(job, ending, delay, failure, t)
   job.ending = ending
   if state == 'd' then
     job.due = t + delay
-    job.rank = job.due
+    job.rank = keeps(job) and job.rank or job.due - turns_of(job)
   end
   if FINAL[state] or job.cancelling then
     finish(job, FINAL[state] and state or 'c', t)
   else
     job.state = 'i'
+    if has(job.flags, 64) then
+      left(job.id, job.stood, false)
+    end
     if state == 'd' then
       plan(job)
     else
@@ -153,16 +202,16 @@ end
 -- between which its result stands. Claims of one exchange mostly have the very same record.
 local function common_record(raw, t)
   local one = {}
-  local fine, state, fence, seq, runner, flags, _, _, started, _, ending, cancelling, due, _, _, progress, renewed =
+  local fine, state, fence, seq, runner, flags, _, lost, started, _, ending, cancelling, due, _, _, progress, renewed, rank =
     pcall(cmsgpack.unpack, raw)
   if not (fine and numbers(fence, flags)) then
     return one
   end
   one.running, one.fence, one.seq, one.runner, one.ending = state == 'r', fence, seq, runner, ending
-  one.special = cancelling or has(flags, 1) or has(flags, 32)
-  one.follows = has(flags, 32)
+  one.special = cancelling or has(flags, 1) or has(flags, 32) or has(flags, 64)
+  one.follows, one.gated, one.lost = has(flags, 32), has(flags, 64), type(lost) == 'number' and lost > 0
   one.cancelling = cancelling
-  one.tail = pack(progress, renewed)
+  one.tail = pack(progress, renewed, rank)
   one.head = function(attempt)
     if one.attempt ~= attempt then
       one.attempt = attempt
@@ -195,6 +244,10 @@ local function settle(runner, outcomes, t)
         later('SREM', P .. 'cancel:' .. runner, id)
       end
       free(id)
+      if one.gated then
+        local _, _, _, _, _, _, line = read(call('HGET', JOBS, id), 7)
+        left(id, tostring(line) .. (one.lost and '!' or ''), true)
+      end
       if one.follows then
         follow(id, one.fence, 's', t)
       end
@@ -254,6 +307,9 @@ local function hand_back(runner, ending, t, keep)
         finish(job, 'c', t)
       else
         job.state, job.reason = 'i', nil
+        if has(job.flags, 64) then
+          left(job.id, job.stood, false)
+        end
         ready(job)
       end
       save(job)
@@ -320,6 +376,12 @@ local function drop(id, flags)
   end
   if has(flags, 32) then
     later('HDEL', FOLLOW, id)
+  end
+  if has(flags, 64) then
+    later('HDEL', GATES, id)
+  end
+  if has(flags, 256) then
+    later('HDEL', TURNS, id)
   end
   later('HDEL', JOBS, id)
   later('HDEL', NEWS, id)

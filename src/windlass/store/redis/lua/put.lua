@@ -13,7 +13,7 @@ if conflict then
 end
 local t = now()
 local moment = format('%.0f', t)
-local stands_in, more_of, seen, hint = {}, {}, {}, false
+local stands_in, more_of, seen, hint, ended = {}, {}, {}, false, false
 save_docs(docs, texts + count, t)
 
 for n = 1, #marks, 3 do
@@ -34,6 +34,29 @@ local function answer(n, letter, other)
   others[#others + 1] = other
 end
 
+-- Take the unique key of a job; the job that stands for it, if another has the key and does not lose it.
+local function take_key(id, more, text)
+  local limit = more[10] and more[10] > 0 and t + more[10] or nil
+  local holder = take(more[4], id, limit, t)
+  if holder == id or not more[11] then
+    return holder ~= id and holder or nil
+  end
+  flush()
+  local job = load(holder)
+  if more[11] == 'cancel' then
+    ended = job and cancel(job, BY_CLASH, t) or ended
+    give(more[4], id, limit)
+  elseif job and job.state == 'i' then
+    replace(job, more[7], text)
+    if more[11] == 'move' then
+      hint = move(job, more[2] or t + more[1], more[12], t) <= t + SOON or hint
+    end
+  end
+  flush()
+  seen[holder] = seen[holder] and state_of(holder)
+  return more[11] ~= 'cancel' and holder or nil
+end
+
 local function put_one(n, id, line, priority, known)
   if seen[id] or known then
     return answer(n, seen[id] or state_of(id), id)
@@ -41,8 +64,7 @@ local function put_one(n, id, line, priority, known)
   local more = more_of[n] or NOTHING_MORE
   local other = stands_in[id]
   if not other and more[4] then
-    local holder = take(more[4], id, nil, t)
-    other = holder ~= id and holder or nil
+    other = take_key(id, more, ARGV[texts + n])
   end
   if other then
     return answer(n, seen[other] or (call('HEXISTS', JOBS, other) == 1 and state_of(other)) or '-', other)
@@ -87,5 +109,8 @@ end
 flush()
 if hint then
   ring('work')
+end
+if ended then
+  ring('done')
 end
 return {table.concat(letters), others}

@@ -8,6 +8,7 @@ if conflict then
 end
 save_docs(docs, 3, now())
 for n = 1, #drops, 2 do
+  call_for(drops[n], drops[n + 1])
   drop_doc(drops[n], drops[n + 1])
 end
 return 'saved'

@@ -24,6 +24,9 @@ end
 for _, line in ipairs(call('SMEMBERS', LINES)) do
   add(line, 'ready', call('ZCARD', P .. 'l:' .. line), first_of(P .. 'l:' .. line))
 end
+for _, line in ipairs(call('SMEMBERS', WAITS)) do
+  add(line, 'waiting', call('ZCARD', P .. 'x:' .. line), first_of(P .. 'x:' .. line))
+end
 
 local overdue = {}
 for _, id in ipairs(call('ZRANGE', DUE, '-inf', t, 'BYSCORE', 'LIMIT', 0, BATCH)) do
