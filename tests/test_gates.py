@@ -2,8 +2,9 @@
 
 import asyncio
 import threading
+from collections.abc import Coroutine, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -12,6 +13,8 @@ from windlass import App, ConfigError, Retry, current, limit, rate
 from windlass.limits import JITTER, MICRO
 from windlass.model import Need, State
 from windlass.vault import make_key
+
+T = TypeVar("T")
 
 
 class Crowd:
@@ -44,8 +47,22 @@ def app(request: pytest.FixtureRequest, tmp_path: Path) -> App:
 
 
 @pytest.fixture
-def plain(tmp_path: Path) -> App:
-    return App(f"sqlite:///{tmp_path}/windlass.db")
+def plain(tmp_path: Path) -> Iterator[App]:
+    app = App(f"sqlite:///{tmp_path}/windlass.db")
+    yield app
+    app.close()
+
+
+def closing(app: App, work: Coroutine[Any, Any, T]) -> T:
+    """The result of work on an app, which is closed then."""
+
+    async def main() -> T:
+        try:
+            return await work
+        finally:
+            await app.aclose()
+
+    return asyncio.run(main())
 
 
 async def done(app: App, jobs: list[Any], concurrency: int = 8) -> list[Any]:
@@ -69,7 +86,7 @@ def test_never_more_at_once_than_the_limit_of_a_key(app: App) -> None:
         assert {job.state for job in jobs} == {State.WAITING}
         return await done(app, jobs)
 
-    assert asyncio.run(main()) == list(range(30))
+    assert closing(app, main()) == list(range(30))
     assert crowd.most["all"] == 3
     assert crowd.most["a"] == 2
 
@@ -91,7 +108,7 @@ def test_a_limit_of_a_queue_counts_for_all_its_tasks(app: App) -> None:
     async def main() -> None:
         await done(app, await app.aenqueue_many([one.bind(), two.bind(), one.bind(), two.bind()]))
 
-    asyncio.run(main())
+    closing(app, main())
     assert crowd.most == {"mail": 1}
 
 
@@ -107,7 +124,7 @@ def test_strictly_in_order_by_key(app: App) -> None:
     async def main() -> None:
         await done(app, await app.aenqueue_many(book.bind(account, n) for n in range(4) for account in "ab"))
 
-    asyncio.run(main())
+    closing(app, main())
     for account in "ab":
         mine = [(n, attempt) for who, n, attempt in crowd.order if who == account]
         assert mine == [(0, 1), (1, 1), (1, 2), (1, 3), (2, 1), (3, 1)]
@@ -126,7 +143,7 @@ def test_starts_at_a_rate(app: App) -> None:
         found = [await app.jobs.aget(job.id) for job in jobs]
         return sorted(job.started_at.timestamp() for job in found if job.started_at)
 
-    starts = asyncio.run(main())
+    starts = closing(app, main())
     assert len(starts) == 8
     for first, last in zip(starts, starts[2:], strict=False):
         assert last - first >= 0.05 - 0.0005
@@ -138,11 +155,11 @@ def test_what_a_task_takes_while_it_runs(app: App) -> None:
     @app.task(name="soft")
     async def soft() -> None:
         await current().take("stripe", 2)
-        await current().slow("stripe", 0.2)
+        await current().slow("stripe", 300)
 
     @app.task(name="hard")
     def hard() -> None:
-        current().take("stripe")
+        current().take("stripe", key="another")
 
     async def main() -> None:
         await done(app, [await soft.aenqueue()])
@@ -153,7 +170,7 @@ def test_what_a_task_takes_while_it_runs(app: App) -> None:
         (gate,) = await app.gates.alist()
         assert (gate.name, gate.limit, gate.burst, gate.waiting) == ("stripe", None, 5, 0)
 
-    asyncio.run(main())
+    closing(app, main())
 
 
 def test_settings_that_somebody_changed_stay_until_the_code_changes(app: App) -> None:
@@ -171,7 +188,7 @@ def test_settings_that_somebody_changed_stay_until_the_code_changes(app: App) ->
             seen += [gate.limit for gate in await app.gates.alist()]
         return seen
 
-    assert asyncio.run(main()) == [7, 3]
+    assert closing(app, main()) == [7, 3]
 
 
 def test_who_holds_a_gate_and_who_waits(app: App) -> None:
@@ -191,7 +208,7 @@ def test_who_holds_a_gate_and_who_waits(app: App) -> None:
             for job in jobs:
                 await job.acancel()
 
-    asyncio.run(main())
+    closing(app, main())
 
 
 # What a call needs

@@ -24,6 +24,7 @@ LAYERS = [
         "outward",
         "schedule",
         "timing",
+        "unique",
         "vault",
     },
     {"store.contract", "store.queries"},

@@ -13,6 +13,7 @@ from windlass.errors import (
     JobCancelled,
     JobFailed,
     JobNotFound,
+    NotUnique,
     PayloadTooLarge,
     ResultTimeout,
     ScheduleNotFound,
@@ -30,6 +31,7 @@ from windlass.schedules import Schedule
 from windlass.secret import Secret
 from windlass.task import Task
 from windlass.timing import at, cron, every, rrule
+from windlass.unique import Unique, debounce
 from windlass.worker.pipeline import Hook
 
 __all__ = [
@@ -46,6 +48,7 @@ __all__ = [
     "JobCancelled",
     "JobFailed",
     "JobNotFound",
+    "NotUnique",
     "Outbox",
     "PayloadTooLarge",
     "ResultTimeout",
@@ -58,10 +61,12 @@ __all__ = [
     "StoreError",
     "StoreUnavailable",
     "Task",
+    "Unique",
     "WindlassError",
     "at",
     "cron",
     "current",
+    "debounce",
     "every",
     "limit",
     "rate",

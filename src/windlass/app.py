@@ -6,7 +6,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import MappingProxyType
-from typing import Any, ParamSpec, Protocol, TypeVar, Unpack, overload
+from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar, Unpack, overload
 
 from msgspec.structs import replace
 
@@ -36,6 +36,7 @@ from windlass.store.contract import Store
 from windlass.task import AsyncTask, Bound, Followers, SyncTask, Task, Tx, is_coroutine
 from windlass.task import Gates as GatesGiven
 from windlass.timing import Rule
+from windlass.unique import AGAIN, Uniqueness, Weigh
 from windlass.vault import Vault
 from windlass.worker.embedded import embedded
 from windlass.worker.pipeline import Hook
@@ -48,6 +49,16 @@ ScheduledT = TypeVar("ScheduledT", bound=Scheduled)
 TaskT = TypeVar("TaskT", bound=Task[..., Any])
 
 Lifespan = Callable[["App"], AbstractAsyncContextManager[Any]]
+
+
+class Described(NamedTuple):
+    """What all jobs of a queue have in common."""
+
+    gates: tuple[Gate, ...] = ()
+    aging: float | None = None
+
+
+PLAIN = Described()
 
 
 class Decorator(Protocol):
@@ -88,8 +99,8 @@ class App:
         self.outward = Outward(self.config.callback_secrets, self.config.callback_hosts)
         self._access = Access(self.config)
         self._tasks: dict[str, Task[..., Any]] = {}
-        self._queues: dict[str, tuple[Gate, ...]] = {}
-        self.limits: dict[str, Settings] = {}
+        self._queues: dict[str, Described] = {}
+        self.limits: dict[str, Settings] = {AGAIN: Settings(limit=1)}
         self.gates = Gates(self._access, self.vault, self.limits)
         self.outboxes: list[Relayed] = []
         self.sources: list[Source] = []
@@ -128,6 +139,9 @@ class App:
         retry: Retry | int | None = None,
         gates: GatesGiven = (),
         ordered_by: Key | None = None,
+        unique: Uniqueness | None = None,
+        fair_key: Key | None = None,
+        fair_weight: Weigh = 1.0,
         on_success: Followers | None = None,
         on_failure: Followers | None = None,
         on_final: Followers | None = None,
@@ -140,7 +154,9 @@ class App:
         `executor` is "auto" (coroutines on the event loop, functions in threads), "process", or says which. `gates` are
         limits and rates that its jobs pass (`windlass.limit`, `windlass.rate`). With `ordered_by` (a template such as
         `"{account_id}"`, or a function of the arguments) the jobs of each key run strictly one after another, in the
-        order in which they came; one that is tried again holds up those behind it.
+        order in which they came; one that is tried again holds up those behind it. `unique` is a `Unique(…)` or a
+        `debounce(…)`. With `fair_key` the jobs of each key of a queue take turns, whoever came first with how many;
+        `fair_weight` (a number, or a function of the arguments) gives a key more turns or fewer.
         """
         return self._add(fn, options) if fn is not None else lambda fn: self._add(fn, options)
 
@@ -158,16 +174,21 @@ class App:
         self._tasks.update(dict.fromkeys(names, task))
         return task
 
-    def queue(self, name: str, *, gates: GatesGiven = ()) -> None:
+    def queue(self, name: str, *, gates: GatesGiven = (), aging: Seconds | None = None) -> None:
         """Say what all jobs of a queue have in common: `app.queue("mail", gates=limit(10))`. Raises `ConfigError`.
 
-        It counts for jobs that this app enqueues, whatever their task.
+        It counts for jobs that this app enqueues, whatever their task. With `aging`, waiting makes up for priority: a
+        job of the lowest priority passes new ones of the highest after so many seconds, and one of a priority in
+        between after its part of them. Jobs that take turns (`fair_key=`) keep their priority.
         """
         title = options.name("a queue", name)
-        found = gates_of(gates, f"queue:{title}", None)
+        found = Described(
+            gates=gates_of(gates, f"queue:{title}", None),
+            aging=None if aging is None else options.seconds("aging", aging, above_zero=True),
+        )
         if self._queues.get(title, found) != found:
             raise ConfigError(f"queue {title} was described before, and differently: say it once")
-        self._declare(found)
+        self._declare(found.gates)
         self._queues[title] = found
 
     def gate(self, name: str, gate: Gate) -> None:
@@ -180,7 +201,11 @@ class App:
 
     def gates_of(self, queue: str) -> tuple[Gate, ...]:
         """The gates that all jobs of a queue pass."""
-        return self._queues.get(queue, ())
+        return self._queues.get(queue, PLAIN).gates
+
+    def aging_of(self, queue: str) -> float | None:
+        """The seconds after which the lowest priority of a queue passes a new one of the highest; None: never."""
+        return self._queues.get(queue, PLAIN).aging
 
     def _declare(self, gates: Iterable[Gate], *, again: bool = False) -> None:
         """Know the settings of gates. Raises `ConfigError` where two of one name differ, unless said `again`."""

@@ -47,6 +47,14 @@ class StoreUnavailable(StoreError):
     """The store cannot be reached or opened, or did not answer in time; nothing was written."""
 
 
+class NotUnique(WindlassError):
+    """Another job holds the unique key (`on_conflict="raise"`); nothing was stored. `job` is the id of that one."""
+
+    def __init__(self, message: str, job: str) -> None:
+        super().__init__(message)
+        self.job = job
+
+
 class EnqueueUnknown(StoreError):
     """The store did not answer in time: the job `id` may exist. Repeating with `using(id=…)` is safe."""
 

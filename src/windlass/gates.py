@@ -30,6 +30,9 @@ from windlass.store.documents import Load, Save, Work, all_docs
 from windlass.vault import Vault
 
 MICRO = 1_000_000
+OURS = "windlass."
+"""What the names of gates begin with that Windlass makes for itself."""
+
 LOOKED_AT = 1_000
 """The most running jobs, and waiting ones, that a list of gates looks at."""
 
@@ -107,10 +110,14 @@ class Gates:
             need.gate for job in (await store.find(Filter(state=State.WAITING), LOOKED_AT)).jobs for need in job.gates
         )
         met = held.keys() | waits.keys()
-        names = met | (stored.keys() - {family_of(name) for name in met})
+        names = {name for name in met | (stored.keys() - set(map(family_of, met))) if not name.startswith(OURS)}
         return [info(name, stored.get(family_of(name)), held.get(name, {}), waits[name]) for name in sorted(names)]
 
     list = twin(alist)
+
+    def _known(self) -> str:
+        """The names of the gates that users have declared."""
+        return ", ".join(sorted(name for name in self._declared if not name.startswith(OURS))) or "none"
 
     # Work on documents
 
@@ -124,9 +131,8 @@ class Gates:
         found = yield Load(GATE, [family])
         settings = read_settings(found.docs[0].body) if found.docs else self._declared.get(family)
         if settings is None:
-            known = ", ".join(sorted(self._declared)) or "none"
             raise ConfigError(
-                f"expected a gate that is declared, of {known}; {options.short(family)} came. "
+                f"expected a gate that is declared, of {self._known()}; {options.short(family)} came. "
                 'Declare it: app.gate("name", rate("100/minute"))'
             )
         shelf = yield Load(PACE, [gate])
@@ -154,8 +160,7 @@ class Gates:
     def _set(self, name: str, settings: Settings) -> Work[None]:
         shelf = yield Load(GATE, [name])
         if not shelf.docs and name not in self._declared:
-            known = ", ".join(sorted(self._declared)) or "none"
-            raise ConfigError(f"expected the name of a gate, of {known}; {options.short(name)} came")
+            raise ConfigError(f"expected the name of a gate, of {self._known()}; {options.short(name)} came")
         version = shelf.docs[0].version if shelf.docs else 0
         yield Save([Doc(kind=GATE, name=name, version=version, body=write_settings(settings))])
 

@@ -92,7 +92,8 @@ class Job(Struct, Generic[R_co], eq=False):
     @property
     def priority(self) -> int:
         """-100 to 100, higher first."""
-        return (self._made or self.record).priority
+        asked = self._options.priority
+        return (self._made or self.record).priority if asked is None else asked
 
     @property
     def args(self) -> dict[str, Any]:

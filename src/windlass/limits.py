@@ -31,6 +31,10 @@ the claim of a job and the first line of its code passes some time, now more, no
 into a window by that."""
 
 LONGEST_KEY = 128
+"""Bytes of a key up to which it is stored as it is."""
+
+MOST = 4
+"""The most gates of a task, and of a queue: indexes hold their names, which must fit into a page of them together."""
 
 
 class Gate(Struct, frozen=True, kw_only=True):
@@ -121,6 +125,8 @@ def gates_of(given: object, owner: str, shape: Shape | None) -> tuple[Gate, ...]
     several = (given,) if isinstance(given, Gate) else tuple(given) if isinstance(given, Iterable) else (given,)
     if not all(isinstance(one, Gate) for one in several):
         raise ConfigError(f"expected limit(…), rate(…), or a list of them, for gates; {options.short(given)} came")
+    if len(several) > MOST:
+        raise ConfigError(f"expected at most {MOST} gates for {owner}; {len(several)} came")
     named: dict[str, Gate] = {}
     for place, gate in enumerate(several, 1):
         name = gate.name or (owner if place == 1 else f"{owner}:{place}")
@@ -174,7 +180,7 @@ def text_of(key: Key, given: inspect.BoundArguments) -> str:
 
 def plain(key: str) -> str:
     """A key as it is stored where nothing is hidden: itself, or its hash where it is long or no plain text."""
-    if key and len(key) <= LONGEST_KEY and key.isprintable():
+    if key and len(key.encode("utf-8", "replace")) <= LONGEST_KEY and key.isprintable():
         return key
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
 

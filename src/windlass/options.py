@@ -19,6 +19,9 @@ Lane = Literal["async", "thread", "process"]
 Seconds = float | timedelta
 
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
+MOST_KEY = 1 << 20
+"""The most bytes of arguments that a unique key is made of."""
+
 LONGEST = 100 * 366 * 86_400.0
 """Seconds in a hundred years: longer waits are mistakes in the unit."""
 
@@ -35,7 +38,8 @@ class Override(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 class Options(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What one call changes of its task, kept with the job. `timeout` None means none; unset, the task's. `secret`
-    names the arguments that are not shown. `schedule` and `tick` say which schedule made the job, for which moment."""
+    names the arguments that are not shown. `schedule` and `tick` say which schedule made the job, for which moment.
+    `priority` is what was asked for where the queue ages."""
 
     retry: Override | None = None
     timeout: float | UnsetType | None = UNSET
@@ -43,6 +47,7 @@ class Options(Struct, frozen=True, kw_only=True, omit_defaults=True):
     secret: tuple[str, ...] = ()
     schedule: str = ""
     tick: float | None = None
+    priority: int | None = None
 
     @property
     def due_tick(self) -> datetime | None:

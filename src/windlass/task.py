@@ -13,12 +13,13 @@ from uuid_utils import uuid7
 
 from windlass import follow, options
 from windlass.codec import Shape
-from windlass.errors import CallError, ConfigError
+from windlass.errors import CallError, ConfigError, DecodeError, NotUnique
 from windlass.jobs import Job
 from windlass.limits import Gate, Key, gates_of, needs_of, ordered
-from windlass.model import Claim, NewJob
+from windlass.model import PRIORITIES, Claim, Clash, Fair, Need, NewJob
 from windlass.options import Executor, Options, Seconds
 from windlass.policy import Retry
+from windlass.unique import AGAIN, Uniqueness, Weigh, fitting, turns
 from windlass.vault import Vault
 
 P = ParamSpec("P")
@@ -39,6 +40,7 @@ class Call(Struct, frozen=True, kw_only=True):
     run_at: float | None = None
     expires_in: float | None = None
     unique: str | None = None
+    rule: Uniqueness | None = None
     tags: tuple[str, ...] = ()
     id: str | None = None
     tx: Tx = None
@@ -72,6 +74,9 @@ class Enqueuer(Protocol):
     def gates_of(self, queue: str) -> tuple[Gate, ...]:
         """The gates that all jobs of a queue pass."""
 
+    def aging_of(self, queue: str) -> float | None:
+        """The seconds after which the lowest priority of a queue passes a new one of the highest; None: never."""
+
     def caller(self, url: str) -> "Bound[Any]":
         """The call that posts to `url` how the job that it follows has ended. Raises `ConfigError`."""
 
@@ -103,6 +108,9 @@ class Task(Generic[P, R_co]):
         retry: Retry | int | None = None,
         gates: Gates = (),
         ordered_by: Key | None = None,
+        unique: Uniqueness | None = None,
+        fair_key: Key | None = None,
+        fair_weight: Weigh = 1.0,
         on_success: Followers | None = None,
         on_failure: Followers | None = None,
         on_final: Followers | None = None,
@@ -115,10 +123,12 @@ class Task(Generic[P, R_co]):
         self.timeout = options.timeout(timeout)
         self.retry = Retry() if retry is None else options.retry(retry)
         self.shape = Shape(fn, self.name)
-        turns = () if ordered_by is None else gates_of(ordered(ordered_by), f"order:{self.name}", self.shape)
-        self.gates = (*gates_of(gates, f"task:{self.name}", self.shape), *turns)
+        in_order = () if ordered_by is None else gates_of(ordered(ordered_by), f"order:{self.name}", self.shape)
+        self.gates = (*gates_of(gates, f"task:{self.name}", self.shape), *in_order)
+        self.turns = turns(fair_key, fair_weight, self.shape) if fair_key is not None or fair_weight != 1.0 else None
         self.app = app
         self._call = Call(
+            rule=None if unique is None else self._rule(unique),
             queue=options.name("a queue", queue),
             priority=options.priority(priority),
             followers=followers(app, {"on_success": on_success, "on_failure": on_failure, "on_final": on_final}),
@@ -150,14 +160,27 @@ class Task(Generic[P, R_co]):
         Raises `CallError` or `EncodeError` for arguments that do not fit, `StoreUnavailable` when nothing was stored,
         `EnqueueUnknown` when that cannot be told. Inside an event loop, `await aenqueue(…)`.
         """
-        return self.app.place((self._new(args, kwargs),), self._call.tx)[0]
+        new = self._new(args, kwargs)
+        return self._first(new, self.app.place((new,), self._call.tx)[0])
 
     async def aenqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> Job[R_co]:
         """`enqueue`, without blocking the event loop."""
-        return (await self.app.aplace((self._new(args, kwargs),), self._call.tx))[0]
+        new = self._new(args, kwargs)
+        return self._first(new, (await self.app.aplace((new,), self._call.tx))[0])
+
+    def _first(self, new: NewJob, job: Job[R_co]) -> Job[R_co]:
+        """The job that was put, or stands for it. Raises `NotUnique` where the task says so."""
+        rule = self._call.rule
+        if rule is not None and rule.conflict == "raise" and job.id != new.id:
+            raise NotUnique(f"job {job.id} of {self.name} has this unique key already; nothing was stored", job.id)
+        return job
 
     def bind(self, /, *args: P.args, **kwargs: P.kwargs) -> Bound[R_co]:
         """The call as a value, for `App.enqueue_many`. Raises as `enqueue`."""
+        if self._call.rule is not None and self._call.rule.conflict == "raise":
+            raise ConfigError(
+                'a bound call raises nothing when it is stored: use on_conflict="return", and look at job.new'
+            )
         if self._call.tx is not None:
             raise ConfigError("a bound call takes no tx=: give it to enqueue_many(calls, tx=…), or use enqueue()")
         return Bound(self._new(args, kwargs), self)
@@ -171,7 +194,7 @@ class Task(Generic[P, R_co]):
         run_at: datetime | timedelta | None = None,
         run_after: datetime | timedelta | None = None,
         expires_in: Seconds | None = None,
-        unique: str | None = None,
+        unique: str | Uniqueness | None = None,
         retry: Retry | int | None = None,
         timeout: Seconds | UnsetType | None = UNSET,
         tags: Iterable[str] | None = None,
@@ -186,7 +209,8 @@ class Task(Generic[P, R_co]):
         """This task with options for its next calls; those not given stay. Raises `ConfigError` for wrong ones.
 
         `delay`, `expires_in` and `timeout` are seconds or timedeltas; `run_at` (or `run_after`) is a datetime with a
-        time zone. `unique` admits one live job of this task per key; while it lives, enqueueing again returns it.
+        time zone. `unique` admits one live job of this task per key; while it lives, enqueueing again returns it; a
+        `Unique(…)` or `debounce(…)` says more.
         `timeout=None` means no timeout. `retry=3` changes the attempts alone, a `Retry` replaces the task's; its
         backoff is seconds here. `meta` is free data for hooks and for people. `id` makes repeating the call safe:
         however often, it stores one job. `on_success`, `on_failure` and `on_final` are tasks, or bound calls, that run
@@ -203,7 +227,8 @@ class Task(Generic[P, R_co]):
             "queue": None if queue is None else options.name("a queue", queue),
             "priority": None if priority is None else options.priority(priority),
             "expires_in": None if expires_in is None else options.seconds("expires_in", expires_in, above_zero=True),
-            "unique": None if unique is None else self.app.vault.unique(self.name, options.unique(unique)),
+            "unique": self.app.vault.unique(self.name, options.unique(unique)) if isinstance(unique, str) else None,
+            "rule": None if unique is None or isinstance(unique, str) else self._rule(unique),
             "tags": None if tags is None else options.names("tags", tags),
             "id": None if id is None else options.name("a job id", id),
             "tx": tx,
@@ -243,8 +268,7 @@ class Task(Generic[P, R_co]):
         """The job of a call that is encoded already, which nobody has checked: one that does not fit fails."""
         call = self._call
         id, own, vault = call.id or str(uuid7()), self._stored_options(), self.app.vault
-        gates = (*self.gates, *self.app.gates_of(call.queue))
-        needs = needs_of(gates, stored, self.shape, vault.key) if gates else ()
+        more = self._more(stored)
         if vault.seals:
             stored = vault.seal(stored, id, self.name, "args")
             own = None if own is None else vault.seal(own, id, self.name, "options")
@@ -253,24 +277,58 @@ class Task(Generic[P, R_co]):
             task=self.name,
             args=stored,
             queue=call.queue,
-            priority=call.priority,
-            delay=call.delay,
             run_at=call.run_at,
             expires_in=call.expires_in,
-            unique=call.unique,
             tags=call.tags,
             options=own,
             fresh=call.id is None,
             follow=follow.write(call.followers, id, vault, self.app.max_payload) if call.followers else None,
-            gates=needs,
+            **more,
         )
+
+    def _more(self, stored: bytes) -> dict[str, Any]:
+        """What a job has of its arguments and its queue, as fields: priority, unique key, gates, turns."""
+        call, vault = self._call, self.app.vault
+        more: dict[str, Any] = {"priority": call.priority, "unique": call.unique, "delay": call.delay}
+        if gates := (*self.gates, *self.app.gates_of(call.queue)):
+            more["gates"] = needs_of(gates, stored, self.shape, vault.key)
+        try:
+            if call.rule is not None and call.unique is None:
+                more |= self._held(call.rule, stored, more.get("gates", ()))
+            if self.turns is not None:
+                key, weight = self.turns.of(stored, self.shape)
+                more["fair"] = Fair(vault.key(self.name, key), weight)
+        except DecodeError:
+            pass  # the job will fail, alone
+        if self.turns is None and (aging := self.app.aging_of(call.queue)):
+            more |= {"priority": 0, "ahead": aging * call.priority / (PRIORITIES[-1] - PRIORITIES[0])}
+        return more
+
+    def _held(self, rule: Uniqueness, stored: bytes, gates: tuple[Need, ...]) -> dict[str, Any]:
+        """The unique key of a call, as fields of its job."""
+        key = self.app.vault.unique(self.name, rule.text(stored, self.shape))
+        more: dict[str, Any] = {"unique": key, "unique_for": rule.held, "clash": rule.clash, "max_wait": rule.max_wait}
+        if rule.delay is not None:
+            more["delay"] = rule.delay
+        if rule.conflict == "again":
+            more["gates"] = tuple(sorted((*gates, Need(f"{AGAIN}/{key}")), key=lambda need: need.gate))
+        return more
+
+    def _rule(self, unique: object) -> Uniqueness:
+        rule = fitting(unique, self.shape)
+        if rule.clash in (Clash.REPLACE, Clash.MOVE) and self.app.vault.seals:
+            raise ConfigError(
+                f"{self} would replace the arguments of a stored job: what is encrypted for one job opens for no other"
+            )
+        return rule
 
     def _stored_options(self) -> bytes | None:
         """The options of a job of this call, with the names of the task's secret arguments."""
         call, secrets = self._call, self.shape.secrets
-        if not secrets:
+        asked = call.priority if self.turns is None and call.priority and self.app.aging_of(call.queue) else None
+        if not secrets and asked is None:
             return call.stored_options
-        return options.store_options(replace(call.options, secret=secrets), self.app.max_payload)
+        return options.store_options(replace(call.options, secret=secrets, priority=asked), self.app.max_payload)
 
 
 class SyncTask(Task[P, R_co]):
