@@ -17,6 +17,7 @@ LAYERS = [
     {"access", "blocking", "move", "task", "jobs", "schedules", "events"},
     {"callback", "poster", "worker", "source"},
     {"app", "outbox"},
+    {"view"},
     {"loader"},
     {"worker.process", "worker.child", "worker.beater", "worker.watcher"},
     {"cli", "contrib", "testing", "__main__"},
