@@ -6,7 +6,8 @@ wrong         whatever else the history checker found
 charged       jobs whose attempts are not those that raised; failed: jobs that ended otherwise than they should
 restarted     workers that ended by themselves
 restart       seconds from the fault to the next start of each job that it interrupted
-ready, again  the same where a supervisor sees a process of its own die: until the job may be claimed; until it starts
+ready, again  the same where a supervisor sees a process of its own die, or, from the end of the grace on, is told to
+              end itself: until the job may be claimed; until it starts
 orphans       processes that still ran two seconds after they, or who started them, had been killed
 back          seconds from its end until a job that is put then is done
 enqueue       seconds that one enqueue took, at most
@@ -38,7 +39,7 @@ BARS: Mapping[str, Mapping[str, float]] = {
     "kill-tree": {"restart": LEASE + 2, "back": 2},
     "freeze": {"restart": LEASE + 2, "back": 2},
     "pause": {"restarts": 0, "back": 2},
-    "term": {"restart": 2, "exit": 3, "code": 0, "back": 2},
+    "term": {"ready": 2, "again": 2, "exit": 3, "code": 0, "back": 2},
     "poison": {"runs": 3, "silent": 0, "back": 2},
     "memory": {"runs": 3, "silent": 0, "back": 2},
     "no-memory": {"runs": 1, "silent": 0, "back": 2},
@@ -65,7 +66,7 @@ BARS: Mapping[str, Mapping[str, float]] = {
     "backlog": {"start": 0.1, "back": 2},
     "kill": {"restart": LEASE + 2, "ready": 1, "again": LEASE + 2},
     "zombie": {"restart": LEASE + 2, "back": 2},
-    "rolling": {"restart": 2, "exit": 3, "code": 0, "back": 2},
+    "rolling": {"ready": 2, "exit": 3, "code": 0, "back": 2},
     "poisons": {"runs": 3, "silent": 0, "back": 4},
 }
 

@@ -121,7 +121,7 @@ def term(field: Field) -> Figures:
     pids, began = tree.pids(), time.monotonic()
     tree.process.terminate()
     time.sleep(GRACE - 0.05)
-    field.mark(pids)
+    field.mark(pids, seen=True)
     code = tree.process.wait(GRACE + 15)
     took = time.monotonic() - began
     tree.start()

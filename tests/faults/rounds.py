@@ -22,6 +22,10 @@ SHIM = f"{ROOT / 'src'}:{ROOT}:{Path(__file__).parent / 'shim'}"
 Round = Callable[[Field], Figures]
 USUAL = Mix()
 
+ROLLING = Mix(rate=200, seconds=(0.01, 0.01), long=20.0, longs=0.2)
+"""A worker lives for two rounds on average, and a job of 20 s needs four, so it is begun some ten times. With more of
+these, all slots come to hold such jobs, and nothing else starts."""
+
 
 @dataclass(frozen=True)
 class Fault:
@@ -80,7 +84,7 @@ FAULTS = {
         Fault("backlog", deploys.backlog),
         Fault("kill", deaths.kill_any, trees=4, processes=2, mix=Mix(rate=20), calm=False, at_a_time=125),
         Fault("zombie", deaths.freeze_long),
-        Fault("rolling", deaths.term, slots=40, mix=Mix(rate=200, seconds=(0.01, 0.01), long=20.0, longs=0.5)),
+        Fault("rolling", deaths.term, slots=40, mix=ROLLING),
         Fault("poisons", misdeeds.poisons),
     )
 }
