@@ -92,12 +92,20 @@ def kill_any(field: Field) -> Figures:
 
 
 def freeze(field: Field, leases: float = 1.5) -> Figures:
-    """A whole worker stands still past its lease and goes on: others have its jobs, and what it says is refused."""
+    """A whole worker stands still past its lease and goes on: others have its jobs, and what it says is refused.
+
+    Should it hold the lock of SQLite's file just then, nobody can do anything until it goes on: counted as `stood`, and
+    the jobs' time counts from there.
+    """
     tree, _ = a_busy(field, "runner")
+    began = time.monotonic()
     with field.frozen(tree) as pids:
         field.mark(pids)
         time.sleep(LEASE * leases)
-    return {}
+        stood = not field.took_any(since=began + LEASE / 2)
+    if stood:
+        field.mark(pids)
+    return {"stood": stood}
 
 
 def freeze_long(field: Field) -> Figures:

@@ -335,6 +335,11 @@ class Field:
                         self._follow.over.add(job.id)
         return [id for id in left if id not in self._follow.over]
 
+    def took_any(self, since: float) -> bool:
+        """Whether the store took a job after that moment."""
+        self._follow.look()
+        return any(at > since for at in self._follow.put.values())
+
     def busy(self, tree: Tree, kind: str) -> list[int]:
         """Pids of that kind in which a job runs now."""
         self._follow.look()

@@ -37,7 +37,8 @@ class Fault:
     needs: str = ""
     trees: int = 2
     processes: int = 1
-    slots: int = 8
+    slots: int = 16
+    """Of each runner: so many that one worker can carry the usual load, which fills eight, while the other is away."""
     mix: Mix = USUAL
     calm: bool = True
     """Whether the next round waits until nothing is left of this one; otherwise only the last does."""

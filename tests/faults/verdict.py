@@ -31,6 +31,7 @@ SUMS = (
     "stale",
     "forgotten",
     "orphans",
+    "stood",
     "left",
     "silent",
     "early",
