@@ -18,6 +18,18 @@ def a_busy(field: Field, kind: str) -> tuple[Tree, int]:
     return field.dice.choice(found)
 
 
+def where(field: Field, id: str) -> Tree:
+    """The worker in which that job runs."""
+    found: list[Tree] = []
+
+    def look() -> bool:
+        found[:] = [tree for tree in field.trees if field.runs(tree, id)]
+        return bool(found)
+
+    field.wait(look, f"job {id} to run")
+    return found[0]
+
+
 def kill_child(field: Field) -> Figures:
     """One process child, in the midst of a job."""
     _, pid = a_busy(field, "child")
@@ -124,8 +136,8 @@ def pause(field: Field) -> Figures:
 
 
 def term(field: Field) -> Figures:
-    """SIGTERM while jobs run, some of them longer than the grace; another worker takes its place."""
-    tree, _ = a_busy(field, "runner")
+    """SIGTERM while jobs run, one of them at least longer than the grace; another worker takes its place."""
+    tree = where(field, field.ask("nap", GRACE + 2).id)
     pids, began = tree.pids(), time.monotonic()
     tree.process.terminate()
     time.sleep(GRACE - 0.05)

@@ -348,6 +348,11 @@ class Field:
             return [pid for pid in members["runner"] if self._follow.running.get(pid)]
         return [pid for pid in members[kind] if self._follow.running.get(pid)]
 
+    def runs(self, tree: Tree, id: str) -> bool:
+        """Whether that job runs in one of a worker's runners now."""
+        self._follow.look()
+        return any(id in self._follow.running.get(pid, ()) for pid in tree.members()["runner"])
+
     def forget(self, before: Iterable[str]) -> list[float]:
         """Take off the list what the store does not know any more of these jobs, put before a failover; when they had
         been put. Only a store may forget that says so."""
