@@ -16,7 +16,7 @@ from windlass.policy import Retry
 from windlass.store.contract import Store
 from windlass.task import Task
 from windlass.vault import Vault
-from windlass.worker.board import Board
+from windlass.worker.board import Board, Deadline
 from windlass.worker.children import Children
 from windlass.worker.completion import Transactions
 from windlass.worker.lanes import Threads
@@ -332,7 +332,7 @@ class Runner:
         self._reports.pop(run.claim.id, None)
         self._finished.append(self._vault.seal_outcome(run.claim, outcome))
         self._log(run.claim, outcome)
-        if (self._deadlines and self._deadlines[0][2].over) or (self._overdue and self._overdue[0][1].over):
+        if (self._deadlines and self._deadlines[0][2].over) or any(late.over for _, late in self._overdue):
             self._show_deadline()
         self._turn.set()
 
@@ -369,19 +369,12 @@ class Runner:
             self._show_deadline()
 
     def _show_deadline(self) -> None:
-        """Show the supervisor the running attempt whose deadline comes, or was, first; have the alarm ring for it."""
-        while self._overdue and self._overdue[0][1].over:
-            self._overdue.pop(0)
+        """Show the supervisor the attempts whose deadline was, or else the first one; have the alarm ring for that."""
+        self._overdue = [entry for entry in self._overdue if not entry[1].over]
         while self._deadlines and self._deadlines[0][2].over:
             heapq.heappop(self._deadlines)
-        if self._overdue:
-            deadline, run = self._overdue[0]
-        elif self._deadlines:
-            deadline, _, run = self._deadlines[0]
-        else:
-            self._board.unwatch()
-            return
-        self._board.watch(deadline, run.timeout or 0.0, run.claim, run.retry)
+        shown = self._overdue or [(deadline, run) for deadline, _, run in self._deadlines[:1]]
+        self._board.watch([Deadline(at, run.timeout or 0.0, run.claim, run.retry) for at, run in shown])
         if self._deadlines and self._deadlines[0][0] < self._alarm_at:
             self._set_alarm(self._deadlines[0][0])
 

@@ -19,8 +19,8 @@ from typing import IO
 
 from windlass import policy
 from windlass.machine import oom_kills
-from windlass.model import Claim, Held, Outcome
-from windlass.worker.board import Board
+from windlass.model import Held, Outcome
+from windlass.worker.board import Board, Deadline
 from windlass.worker.death import RSS_UNIT, Death, collect, wait_in_thread
 from windlass.worker.hosting import reap_group
 from windlass.worker.messages import Child, FromRunner, FromSupervisor, Holding
@@ -80,7 +80,7 @@ class Seat:
         self.held: Held | None = None
         self.held_at = 0.0
         self.last_call = 0.0
-        self.late: Claim | None = None
+        self.is_late = False
         self._process = process
         self._channel = channel
         self._dump = dump
@@ -150,17 +150,13 @@ class Seat:
         logger.error("processes of runner %s do not die; its jobs go back anyway", self.id[:8])
         return death
 
-    @property
-    def is_overdue(self) -> bool:
-        """Whether the attempt for whose sake this runner takes no more jobs still runs."""
-        return self.late is not None and self.board.deadline > 0 and self.board.overdue()[0] == self.late
+    def overdue(self, before: float) -> list[Deadline]:
+        """The attempts that still run after a deadline before that moment, once this runner is to end for one."""
+        return [one for one in self.board.deadlines() if one.at < before] if self.is_late else []
 
-    def overdue_outcomes(self) -> list[Outcome]:
-        """The outcome of the attempt for whose sake this runner was ended, if that was the reason."""
-        if not self.is_overdue:
-            return []
-        claim, retry, timeout = self.board.overdue()
-        return [policy.timed_out(claim, retry, timeout)]
+    def overdue_outcomes(self, before: float) -> list[Outcome]:
+        """Their outcomes, if they were the reason why this runner was ended."""
+        return [policy.timed_out(one.claim, one.retry, one.timeout) for one in self.overdue(before)]
 
     def report_blocked(self, now: float) -> None:
         """Log, once per occasion, what keeps the event loop of this runner from turning."""

@@ -18,6 +18,7 @@ from windlass.model import Ending, Held, Orders, State
 from windlass.store.contract import Store
 from windlass.store.dispatch import make_store
 from windlass.vault import Vault
+from windlass.worker.board import Deadline
 from windlass.worker.duties import Duties
 from windlass.worker.fires import Fires
 from windlass.worker.health import Health, Vitals
@@ -272,7 +273,7 @@ class Supervisor:
         if store is None or not seat.ready:
             seat.close()
             return
-        outcomes = seat.overdue_outcomes()
+        outcomes = seat.overdue_outcomes(self._clock.boot() - OVERTIME)
         back = 0
         while True:
             try:
@@ -347,11 +348,11 @@ class Supervisor:
     def _watch(self, seat: Seat, now: float) -> None:
         seat.report_blocked(now)
         self._bound(seat)
-        deadline = seat.board.deadline
-        if seat.late is None:
-            if deadline and now > deadline + OVERTIME:
-                self._call_last(seat, now)
-        elif now > seat.last_call + LAST_CALL and seat.is_overdue:
+        if not seat.is_late:
+            first = next(iter(seat.board.deadlines()), None)
+            if first and now > first.at + OVERTIME:
+                self._call_last(seat, first, now)
+        elif now > seat.last_call + LAST_CALL and seat.overdue(now - OVERTIME):
             seat.kill_now()
 
     def _bound(self, seat: Seat) -> None:
@@ -366,14 +367,13 @@ class Supervisor:
             )
             seat.kill_now()
 
-    def _call_last(self, seat: Seat, now: float) -> None:
-        claim, _, timeout = seat.board.overdue()
-        seat.late = claim
+    def _call_last(self, seat: Seat, first: Deadline, now: float) -> None:
+        seat.is_late = True
         seat.expected = True
         logger.error(
             "job %s runs over its timeout of %g s and cannot be stopped; runner %s will be replaced",
-            claim.id,
-            timeout,
+            first.claim.id,
+            first.timeout,
             seat.id[:8],
         )
         seat.last_call = now
