@@ -22,6 +22,9 @@ SHIM = f"{ROOT / 'src'}:{ROOT}:{Path(__file__).parent / 'shim'}"
 Round = Callable[[Field], Figures]
 USUAL = Mix()
 
+HALF = Mix(rate=15)
+"""Fills four slots: one worker can carry it while the other is away, else the figures would tell of the backlog."""
+
 ROLLING = Mix(rate=200, seconds=(0.01, 0.01), long=20.0, longs=0.2)
 """A worker lives for two rounds on average, and a job of 20 s needs four, so it is begun some ten times. With more of
 these, all slots come to hold such jobs, and nothing else starts."""
@@ -37,8 +40,7 @@ class Fault:
     needs: str = ""
     trees: int = 2
     processes: int = 1
-    slots: int = 16
-    """Of each runner: so many that one worker can carry the usual load, which fills eight, while the other is away."""
+    slots: int = 8
     mix: Mix = USUAL
     calm: bool = True
     """Whether the next round waits until nothing is left of this one; otherwise only the last does."""
@@ -54,9 +56,9 @@ FAULTS = {
     for one in (
         Fault("kill-child", deaths.kill_child),
         Fault("kill-runner", deaths.kill_runner),
-        Fault("kill-supervisor", deaths.kill_supervisor),
-        Fault("kill-tree", deaths.kill_tree),
-        Fault("freeze", deaths.freeze),
+        Fault("kill-supervisor", deaths.kill_supervisor, mix=HALF),
+        Fault("kill-tree", deaths.kill_tree, mix=HALF),
+        Fault("freeze", deaths.freeze, mix=HALF),
         Fault("pause", deaths.pause),
         Fault("term", deaths.term, mix=Mix(long=5.0), slots=40),
         Fault("poison", misdeeds.die),
@@ -84,7 +86,7 @@ FAULTS = {
         Fault("versions", deploys.versions),
         Fault("backlog", deploys.backlog),
         Fault("kill", deaths.kill_any, trees=4, processes=2, mix=Mix(rate=20), calm=False, at_a_time=125),
-        Fault("zombie", deaths.freeze_long),
+        Fault("zombie", deaths.freeze_long, mix=HALF),
         Fault("rolling", deaths.term, slots=40, mix=ROLLING),
         Fault("poisons", misdeeds.poisons),
     )
