@@ -27,6 +27,7 @@ SUMS = (
     "charged",
     "failed",
     "restarted",
+    "restarts",
     "extra",
     "stale",
     "forgotten",
