@@ -10,7 +10,7 @@ from typing import Any, ParamSpec, Protocol, TypeVar, Unpack, overload
 
 from windlass import callback, options
 from windlass.access import Access
-from windlass.config import Settings, make_config
+from windlass.config import Concurrency, Settings, make_config
 from windlass.errors import CallError, ConfigError
 from windlass.event import Subscription
 from windlass.events import DEBOUNCE, Events, SubscriptionOptions
@@ -319,7 +319,9 @@ class App:
     # A worker here
 
     @contextlib.asynccontextmanager
-    async def worker(self, *, concurrency: int | None = None, queues: str | None = None) -> AsyncIterator[Runner]:
+    async def worker(
+        self, *, concurrency: Concurrency | None = None, queues: str | None = None
+    ) -> AsyncIterator[Runner]:
         """Run jobs in this process, beside the body of the `async with`.
 
         A helper process renews the lease. It cannot end this process: a timeout that a thread ignores is not

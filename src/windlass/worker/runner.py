@@ -20,6 +20,7 @@ from windlass.worker.board import Board, Deadline
 from windlass.worker.children import Children
 from windlass.worker.completion import Transactions
 from windlass.worker.lanes import Threads
+from windlass.worker.meter import Meter
 from windlass.worker.pipeline import MAX_RESULT, Hook, Running, Stop, perform, perform_blocking, stopped
 from windlass.worker.queues import Queues
 
@@ -49,7 +50,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
 class Run:
     """One running attempt. `ask` tells whatever runs it to stop, as far as that is possible."""
 
-    __slots__ = ("ask", "claim", "context", "over", "retry", "timeout")
+    __slots__ = ("ask", "began", "claim", "context", "over", "retry", "timeout")
 
     def __init__(self, claim: Claim, context: Running, retry: Retry, timeout: float | None) -> None:
         self.claim = claim
@@ -57,6 +58,7 @@ class Run:
         self.retry = retry
         self.timeout = timeout
         self.over = False
+        self.began = 0.0
         self.ask: Callable[[Stop], object] = lambda why: None
 
     def stop(self, why: Stop) -> None:
@@ -69,7 +71,7 @@ class Run:
 class Runner:
     """Runs jobs of `tasks` in at most `slots` slots, in the name of a runner id that is registered already.
 
-    `jobs` counts those that this very process began.
+    `jobs` counts those that this very process began. What they take goes to `meter`, if there is one.
     """
 
     def __init__(
@@ -89,6 +91,7 @@ class Runner:
         limit: int = MAX_RESULT,
         vault: Vault = NO_KEYS,
         transactions: Transactions | None = None,
+        meter: Meter | None = None,
     ) -> None:
         self.id = id
         self.jobs = 0
@@ -107,6 +110,7 @@ class Runner:
         self._limit = limit
         self._vault = vault
         self._transactions = transactions
+        self._meter = meter
         self._seq = 0
         self._running: dict[str, Run] = {}
         self._finished: list[Outcome] = []
@@ -156,6 +160,8 @@ class Runner:
         self._handing_in = []
         for id in answer.refused:
             logger.warning("job %s: this attempt had been settled, or taken from us, so this outcome was dropped", id)
+        if self._meter:
+            self._meter.asked(self._clock.boot(), is_full=len(answer.claimed) >= demand.slots)
         late = self._is_late() or not self._claiming
         for claim in answer.claimed:
             if late:
@@ -280,6 +286,9 @@ class Runner:
             transactions=self._transactions,
         )
         run = self._running[claim.id] = Run(claim, context, DEFAULT_RETRY, None)
+        if self._meter:
+            run.began = self._clock.boot()
+            self._meter.began(run.began)
         try:
             run.retry, run.timeout = task.options_for(claim)
         except Exception as error:
@@ -330,6 +339,9 @@ class Runner:
         del self._running[run.claim.id]
         run.over = True
         self._reports.pop(run.claim.id, None)
+        if self._meter:
+            now = self._clock.boot()
+            self._meter.ended(now, run.claim.task, now - run.began, good=outcome.failure is None)
         self._finished.append(self._vault.seal_outcome(run.claim, outcome))
         self._log(run.claim, outcome)
         if (self._deadlines and self._deadlines[0][2].over) or any(late.over for _, late in self._overdue):

@@ -23,7 +23,7 @@ from windlass.model import Held, Outcome
 from windlass.worker.board import Board, Deadline
 from windlass.worker.death import RSS_UNIT, Death, collect, wait_in_thread
 from windlass.worker.hosting import reap_group
-from windlass.worker.messages import Child, FromRunner, FromSupervisor, Holding
+from windlass.worker.messages import Child, Chosen, FromRunner, FromSupervisor, Holding
 from windlass.worker.start import command
 from windlass.worker.wire import Channel
 
@@ -43,10 +43,14 @@ _FRAME = re.compile(r'^  File "(.+)", line (\d+) in (.+)$', re.MULTILINE)
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """What every runner of a worker is started with. Limits that are None are those of the app."""
+    """What every runner of a worker is started with. Limits that are None are those of the app.
+
+    `adaptive`: each runner finds itself how many of its `concurrency` slots it uses.
+    """
 
     app: str
     concurrency: int
+    adaptive: bool = False
     processes: int = 1
     queues: str = ""
     reload: bool = False
@@ -60,7 +64,7 @@ class Seat:
     """One runner process, from its start to the moment when nothing of it runs any more.
 
     `line`: the runners that follow one another here, of which the older ones only end what they run; `slots`: how many
-    jobs it may have now.
+    jobs it may have now; `limit`: of which it uses so many by its own choice, 0 if it has made none.
     """
 
     def __init__(
@@ -76,6 +80,7 @@ class Seat:
         self.spent = asyncio.Event()
         self.line: list[Seat] = []
         self.slots = 0
+        self.limit = 0
         self.kills = oom_kills()
         self.held: Held | None = None
         self.held_at = 0.0
@@ -111,6 +116,11 @@ class Seat:
             opened.pop_all()
             return seat
 
+    @property
+    def used(self) -> int:
+        """How many jobs at a time it takes now."""
+        return min(self.slots, self.limit or self.slots)
+
     def send(self, message: FromSupervisor) -> None:
         """Say something to the runner; nothing happens if it is gone."""
         self._channel.send(message)
@@ -124,6 +134,8 @@ class Seat:
         """Keep what a runner tells of itself."""
         if isinstance(message, Child):
             (self._children.add if message.alive else self._children.discard)(message.pid)
+        elif isinstance(message, Chosen):
+            self.limit = message.limit
         elif isinstance(message, Holding):
             self.held, self.held_at = message.held, now
 

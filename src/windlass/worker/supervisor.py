@@ -122,7 +122,7 @@ class Supervisor:
         return Vitals(
             worker=pulse.id if pulse else "",
             ready=len(ready),
-            slots=sum(seat.slots for seat in ready),
+            slots=sum(seat.used for seat in ready),
             stopping=self._stopping.is_set(),
             lease=self._hello.lease if self._hello else 0.0,
             beat=now - pulse.last if pulse and pulse.id else None,
@@ -205,8 +205,10 @@ class Supervisor:
         assert self._pulse
         seat.board.beat = self._pulse.last
         seat.ready = True
-        seat.send(Welcome(worker=self._pulse.id))
-        for older in seat.line[: seat.line.index(seat)]:
+        older_ones = seat.line[: seat.line.index(seat)]
+        seat.limit = older_ones[-1].limit if older_ones else 0
+        seat.send(Welcome(worker=self._pulse.id, limit=seat.limit))
+        for older in older_ones:
             older.retired = True
             older.send(Pause())
         self._share(seat.line)
