@@ -95,7 +95,7 @@ def test_what_it_found_and_why_it_went_down_is_told(caplog: pytest.LogCaptureFix
             adaptive.take(full(adaptive.limit))
         assert adaptive.limit >= 34
         assert len(caplog.records) == 1, "once, and not at each step"
-        assert f"({START} before)" in caplog.text
+        assert f"after {START}:" in caplog.text
         caplog.clear()
         adaptive.take(full(adaptive.limit, pressed=True))
         assert "memory is short" in caplog.text

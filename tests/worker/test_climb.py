@@ -34,7 +34,7 @@ def calls(room: int, seconds: float = 0.1) -> Takes:
 def sample(limit: int, tasks: list[Takes], noise: random.Random, *, cpu: float = 0.0) -> Sample:
     """One second of a full queue in which as many jobs of each task stand; what one takes varies exponentially."""
     slots = [limit / len(tasks)] * len(tasks)
-    for _ in range(50):  # a task holds slots in proportion to what its jobs take
+    for _ in range(12):  # a task holds slots in proportion to what its jobs take
         times = [takes(round(held)) for takes, held in zip(tasks, slots, strict=True)]
         slots = [(held + limit * time / sum(times)) / 2 for held, time in zip(slots, times, strict=True)]
     ended = {}
@@ -58,7 +58,7 @@ def mean(limits: list[int]) -> float:
     return sum(limits) / len(limits)
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(3))
 def test_jobs_that_wait_get_the_ceiling(seed: int) -> None:
     _, limits = run(State(), 300, waits, seed=seed)
     assert limits.index(CEILING) < 20, "it doubles while that is good"
@@ -66,7 +66,7 @@ def test_jobs_that_wait_get_the_ceiling(seed: int) -> None:
     assert max(limits) == CEILING
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("cores", [1, 4, 16])
 def test_jobs_that_compute_get_about_the_cores(cores: int, seed: int) -> None:
     _, limits = run(State(), 300, computes(cores), seed=seed, cpu=1.0)
@@ -74,21 +74,21 @@ def test_jobs_that_compute_get_about_the_cores(cores: int, seed: int) -> None:
     assert max(limits) <= 2 * cores + 8, "a busy process tries small steps"
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("room", [8, 30])
 def test_a_service_that_slows_down_beyond_k_in_parallel_gets_about_k(room: int, seed: int) -> None:
     _, limits = run(State(), 500, calls(room), seed=seed)
     assert 0.7 * room <= mean(limits[100:]) <= 1.5 * room
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(3))
 def test_of_mixed_jobs_the_slow_service_decides(seed: int) -> None:
     """20 calls of 0.3 s at once are 67 a second; as many jobs that wait for 0.1 s need 7 slots more."""
     _, limits = run(State(), 500, waits, calls(20, 0.3), seed=seed)
     assert 17 <= mean(limits[100:]) <= 45
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(3))
 def test_it_does_not_matter_which_tasks_happen_to_come(seed: int) -> None:
     """Short jobs and long ones in bursts: the time that a job takes varies by fifty, and yet says nothing."""
     noise = random.Random(seed)

@@ -41,10 +41,9 @@ class Adaptive:
         """How many slots the runner should use now."""
         return self._state.limit
 
-    async def run(self, use: Callable[[int], None], *, start: int = 0) -> None:
-        """Adapt until cancelled; `use` is told of each limit, the first of which is `start` if it is given."""
-        if start:
-            self._state = State(limit=min(start, self._ceiling))
+    async def run(self, use: Callable[[int], None], start: int = START) -> None:
+        """Adapt until cancelled; `use` is told of each limit, the first of which is `start`."""
+        self._state = State(limit=min(start, self._ceiling))
         use(self.limit)
         while True:
             before, sample = self.limit, await self._sample()
@@ -63,11 +62,8 @@ class Adaptive:
             self._tell(logging.INFO, "neither more nor fewer did better")
 
     def _tell(self, level: int, why: str) -> None:
-        logger.log(level, "%d jobs at a time from here on in process %d (%d before): %s", *self._news(), why)
-        self._told = self.limit
-
-    def _news(self) -> tuple[int, int, int]:
-        return self.limit, os.getpid(), self._told
+        told, self._told = self._told, self.limit
+        logger.log(level, "process %d takes %d jobs at a time now, after %d: %s", os.getpid(), self.limit, told, why)
 
     async def _sample(self) -> Sample:
         cpu, late = time.process_time(), 0.0

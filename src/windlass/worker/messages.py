@@ -30,7 +30,7 @@ class Broken(Struct, frozen=True, tag=True):
 class Welcome(Struct, frozen=True, tag=True):
     """Supervisor: the worker is registered; join it and begin, as soon as there are slots.
 
-    `limit`: how many of them the predecessor found good, with adaptive concurrency; 0 if there is none.
+    `limit`: how many of them to use at first, with adaptive concurrency: what the predecessor found good.
     """
 
     worker: str

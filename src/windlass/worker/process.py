@@ -203,7 +203,7 @@ class Process:
 
     async def _adapt(self, start: int) -> None:
         if self._adaptive:
-            await self._adaptive.run(self._choose, start=start)
+            await self._adaptive.run(self._choose, start)
 
     def _choose(self, limit: int) -> None:
         self._channel.send(Chosen(limit=limit))

@@ -21,6 +21,7 @@ from windlass import policy
 from windlass.machine import oom_kills
 from windlass.model import Held, Outcome
 from windlass.worker.board import Board, Deadline
+from windlass.worker.climb import START
 from windlass.worker.death import RSS_UNIT, Death, collect, wait_in_thread
 from windlass.worker.hosting import reap_group
 from windlass.worker.messages import Child, Chosen, FromRunner, FromSupervisor, Holding
@@ -64,11 +65,11 @@ class Seat:
     """One runner process, from its start to the moment when nothing of it runs any more.
 
     `line`: the runners that follow one another here, of which the older ones only end what they run; `slots`: how many
-    jobs it may have now; `limit`: of which it uses so many by its own choice, 0 if it has made none.
+    jobs it may have now; `limit`: of which it uses at most so many, by its own choice if concurrency is adaptive.
     """
 
     def __init__(
-        self, id: str, process: subprocess.Popen[bytes], channel: Channel, board: Board, dump: IO[bytes]
+        self, id: str, spec: Spec, process: subprocess.Popen[bytes], channel: Channel, board: Board, dump: IO[bytes]
     ) -> None:
         self.id = id
         self.pid = process.pid
@@ -80,7 +81,7 @@ class Seat:
         self.spent = asyncio.Event()
         self.line: list[Seat] = []
         self.slots = 0
-        self.limit = 0
+        self.limit = START if spec.adaptive else spec.concurrency
         self.kills = oom_kills()
         self.held: Held | None = None
         self.held_at = 0.0
@@ -112,14 +113,14 @@ class Seat:
                     start_new_session=True,
                     stdin=subprocess.DEVNULL,
                 )
-            seat = cls(id, process, channel, board, dump)
+            seat = cls(id, spec, process, channel, board, dump)
             opened.pop_all()
             return seat
 
     @property
     def used(self) -> int:
         """How many jobs at a time it takes now."""
-        return min(self.slots, self.limit or self.slots)
+        return min(self.slots, self.limit)
 
     def send(self, message: FromSupervisor) -> None:
         """Say something to the runner; nothing happens if it is gone."""
