@@ -14,7 +14,7 @@ LAYERS = [
     {"call", "codec", "policy", "context", "follow", "event", "options", "outward", "schedule", "timing", "vault"},
     {"store.contract", "store.queries"},
     {"store", "config"},
-    {"access", "blocking", "move", "task", "jobs", "schedules", "events"},
+    {"access", "blocking", "move", "task", "jobs", "schedules", "events", "hook"},
     {"callback", "poster", "worker", "source"},
     {"app", "outbox"},
     {"view"},

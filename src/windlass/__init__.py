@@ -21,6 +21,7 @@ from windlass.errors import (
     StoreUnavailable,
     WindlassError,
 )
+from windlass.hook import Hook
 from windlass.jobs import Job
 from windlass.model import State
 from windlass.outbox import Outbox
@@ -29,7 +30,6 @@ from windlass.schedules import Schedule
 from windlass.secret import Secret
 from windlass.task import Task
 from windlass.timing import at, cron, every, rrule
-from windlass.worker.pipeline import Hook
 
 __all__ = [
     "App",

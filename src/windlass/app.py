@@ -5,6 +5,7 @@ import inspect
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from types import MappingProxyType
 from typing import Any, ParamSpec, Protocol, TypeVar, Unpack, overload
 
@@ -14,6 +15,7 @@ from windlass.config import Concurrency, Settings, make_config
 from windlass.errors import CallError, ConfigError
 from windlass.event import Subscription
 from windlass.events import DEBOUNCE, Events, SubscriptionOptions
+from windlass.hook import Hook, tell_caller, who_hear
 from windlass.jobs import Job, Jobs
 from windlass.model import Mark, NewJob
 from windlass.options import Executor, Seconds, short
@@ -31,7 +33,6 @@ from windlass.task import AsyncTask, Bound, Followers, SyncTask, Task, Tx, is_co
 from windlass.timing import Rule
 from windlass.vault import Vault
 from windlass.worker.embedded import embedded
-from windlass.worker.pipeline import Hook
 from windlass.worker.relay import Relayed, relaying
 from windlass.worker.runner import Runner
 
@@ -57,7 +58,7 @@ class App:
 
     `url` names the store (else WINDLASS_URL, `[tool.windlass] url`, or windlass.db beside the nearest
     pyproject.toml). `lifespan(app)` is an async context manager, opened once per runner and process child; what it
-    yields is `current().state`. `hooks` see every attempt. Other settings are those of `Config`.
+    yields is `current().state`. `hooks` see jobs come, run and end. Other settings are those of `Config`.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class App:
         self.config = make_config(url=url, **settings)
         self.lifespan = lifespan
         self.hooks = tuple(hooks)
+        hear = who_hear(self.hooks, "enqueued")
         self.max_payload = self.config.max_payload
         self.vault = Vault(self.config.keys)
         self.outward = Outward(self.config.callback_secrets, self.config.callback_hosts)
@@ -83,7 +85,7 @@ class App:
         self._tasks: dict[str, Task[..., Any]] = {}
         self.outboxes: list[Relayed] = []
         self.sources: list[Source] = []
-        self.jobs = Jobs(self.connect, self._results, self.vault)
+        self.jobs = Jobs(self.connect, self._results, self.vault, partial(tell_caller, hear) if hear else None)
         self.schedules = Schedules(self._access, self.vault, self.jobs)
         self.plans: dict[str, Plan] = {}
         self.events = Events(self._access, self.vault, self.jobs, self.max_payload)

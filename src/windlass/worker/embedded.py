@@ -15,6 +15,7 @@ from typing import Any
 from windlass.clock import SystemClock, boot_time
 from windlass.config import Concurrency, Config, slots_of
 from windlass.errors import StoreError
+from windlass.hook import Hook
 from windlass.machine import usable_cpus
 from windlass.model import Orders, RunnerInfo
 from windlass.store.contract import Store
@@ -28,7 +29,6 @@ from windlass.worker.duties import Duties
 from windlass.worker.fires import Fires
 from windlass.worker.limits import Limits
 from windlass.worker.messages import Bye, Cancel, FromSupervisor, Holding, Wake, Welcome
-from windlass.worker.pipeline import Hook
 from windlass.worker.pulse import Pulse
 from windlass.worker.queues import Queues
 from windlass.worker.runner import AnyTask, Runner

@@ -10,6 +10,7 @@ from typing import Any
 from windlass import policy
 from windlass.clock import Clock
 from windlass.errors import DecodeError, Evicted, StoreError
+from windlass.hook import Hook
 from windlass.model import Claim, Demand, Ending, Exchanged, Held, Lane, Outcome, Patch, Progress
 from windlass.options import NAME
 from windlass.policy import Retry
@@ -21,7 +22,8 @@ from windlass.worker.children import Children
 from windlass.worker.completion import Transactions
 from windlass.worker.lanes import Threads
 from windlass.worker.meter import Meter
-from windlass.worker.pipeline import MAX_RESULT, Hook, Running, Stop, perform, perform_blocking, stopped
+from windlass.worker.news import Settled
+from windlass.worker.pipeline import MAX_RESULT, Running, Stop, perform, perform_blocking, stopped
 from windlass.worker.queues import Queues
 
 logger = logging.getLogger("windlass.worker")
@@ -107,6 +109,7 @@ class Runner:
         self._lease = lease
         self._state = state
         self._hooks = hooks
+        self._settled = Settled(hooks)
         self._limit = limit
         self._vault = vault
         self._transactions = transactions
@@ -149,6 +152,7 @@ class Runner:
                 if timer:
                     timer.cancel()
             self._threads.close()
+            await self._settled.close()
 
     async def _exchange(self) -> None:
         outcomes, self._finished = self._finished, []
@@ -158,6 +162,7 @@ class Runner:
         demand = self._demand()
         answer = await self._ask(outcomes, demand)
         self._handing_in = []
+        self._settled.answered(outcomes, answer.refused)
         for id in answer.refused:
             logger.warning("job %s: this attempt had been settled, or taken from us, so this outcome was dropped", id)
         if self._meter:
@@ -313,6 +318,7 @@ class Runner:
         """A job that cannot even be looked at fails; why is for the operator, and holds nothing of it."""
         outcome = policy.raised(claim, error, DEFAULT_RETRY)
         self._finished.append(outcome)
+        self._settled.ended(claim, outcome)
         self._log(claim, outcome)
         self._turn.set()
 
@@ -343,6 +349,7 @@ class Runner:
             now = self._clock.boot()
             self._meter.ended(now, run.claim.task, now - run.began, good=outcome.failure is None)
         self._finished.append(self._vault.seal_outcome(run.claim, outcome))
+        self._settled.ended(run.claim, outcome)
         self._log(run.claim, outcome)
         if (self._deadlines and self._deadlines[0][2].over) or any(late.over for _, late in self._overdue):
             self._show_deadline()
