@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from windlass import follow
 from windlass.model import FINAL, Attempt, Ending, Filter, JobRecord, Line, State, Verb, WorkerInfo
 from windlass.schedules import Schedule
 from windlass.secret import HIDDEN, RESULT, hide
@@ -99,6 +100,11 @@ def options_of(job: JobRecord) -> Mapping[str, Any]:
     return found if isinstance(found, dict) else {"options": found} if found else {}
 
 
+def followers_of(job: JobRecord) -> list[tuple[str, str]]:
+    """The tasks that its end makes jobs of, each with on_success, on_failure or on_final."""
+    return [(one.task, follow.named(one.on)) for one in follow.read(job.follow)]
+
+
 def job_data(job: JobRecord) -> dict[str, Any]:
     """A job that was revealed, as JSON."""
     return {
@@ -112,6 +118,7 @@ def job_data(job: JobRecord) -> dict[str, Any]:
         "args": arguments_of(job),
         "options": readable(job.options),
         "tags": list(job.tags),
+        "then": [{"task": task, "on": on} for task, on in followers_of(job)],
         "unique": job.unique,
         "runner": job.runner,
         "cancelling": job.cancelling,

@@ -9,7 +9,7 @@ import click
 
 from windlass.cli.output import cell, clean, clock_time, coloured, vault
 from windlass.model import Attempt, JobRecord, State
-from windlass.view import ENDINGS, arguments_of, duration, options_of, pretty, result_of
+from windlass.view import ENDINGS, arguments_of, duration, followers_of, options_of, pretty, result_of
 
 BAR = 30
 
@@ -40,6 +40,8 @@ def facts(job: JobRecord) -> Iterator[tuple[str, str]]:
         yield "tags", cell(", ".join(job.tags))
     for name, value in options_of(job).items():
         yield name, clean(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+    if then := followers_of(job):
+        yield "then", cell(", ".join(f"{task} ({on})" for task, on in then))
     yield from times(job)
     yield "tries", f"{job.attempt}" + (f", and {job.lost} lost" if job.lost else "")
     if job.progress:
