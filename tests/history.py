@@ -365,15 +365,21 @@ def _fences(tale: Tale, *whats: str) -> set[int]:
 
 
 def alone(tale: Tale) -> Iterator[str]:
-    """I5: an attempt shows no sign of life after a later one began, unless its process stood still or was killed."""
+    """I5: an attempt shows no sign of life after a later one began, unless its process stood still or was killed.
+
+    That may be between the claim and the start: what was on its way into a process starts when it wakes up.
+    """
     began: list[Event] = []
+    begins: dict[int, float] = {}
     for event in tale.events:
+        if event.what in ("claimed", "started"):
+            begins.setdefault(event.fence, event.at)
         if event.what == "started":
             began.append(event)
         if event.what not in ("started", "effect", "wrote", "ended"):
             continue
         for later in began:
-            own = next((start.at for start in began if start.fence == event.fence), event.at)
+            own = begins.get(event.fence, event.at)
             if later.fence > event.fence and not tale.excused(event.process, own, event.at):
                 yield (
                     f"fence {event.fence} still ran ({event.what}) in {event.process} at {event.at:.3f}, after fence "

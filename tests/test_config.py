@@ -48,6 +48,14 @@ def test_argument_over_environment_over_project_over_default(project: Path, monk
     assert make_config(concurrency=None, lease=timedelta(minutes=1)).lease == 60.0
 
 
+def test_concurrency_may_be_auto(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert make_config(concurrency="auto").concurrency == "auto"
+    monkeypatch.setenv("WINDLASS_CONCURRENCY", "7")
+    assert make_config().concurrency == 7
+    monkeypatch.setenv("WINDLASS_CONCURRENCY", "auto")
+    assert make_config().concurrency == "auto"
+
+
 def test_relative_paths(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(project, 'url = "sqlite:///jobs.db?synchronous=normal"')
     (project / "deep").mkdir()
@@ -91,6 +99,7 @@ def test_how_long_finished_jobs_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ({"concurrency": 0}, "whole number from 1 on for concurrency=; 0 came"),
         ({"concurrency": 2.5}, "2.5 came"),
+        ({"concurrency": "many"}, "whole number from 1 on, or auto, for concurrency=; 'many' came"),
         ({"max_memory": "lots"}, "a size such as 512M or 2G, or whole bytes from 0 on, for max_memory=; 'lots' came"),
         ({"max_memory": -1}, "for max_memory=; -1 came"),
         ({"max_memory": 1.5}, "for max_memory=; 1.5 came"),

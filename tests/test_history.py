@@ -126,6 +126,14 @@ def test_an_operator_may_bring_a_job_back() -> None:
     assert [violation.text for violation in check(after)] == []
 
 
+def test_what_was_on_its_way_into_a_process_that_stood_still_may_start_when_it_wakes_up() -> None:
+    late = GOOD.replace("3 r1   started j 1\n    4 r1   effect  j 1", "").replace(
+        "10 r1   thawed", "10 r1   thawed\n   10.5 r1 started j 1"
+    )
+    assert check(events(late)) == []
+    assert "still ran (started)" in str(check(events(late.replace("5 r1   frozen", "5 r9   frozen")))[0])
+
+
 def test_the_shortest_story_comes_first_and_is_about_one_job() -> None:
     bad = GOOD.replace("5 r1   frozen", "5 r9   frozen") + "\n 17 web put other\n 18 r9 claimed third 1"
     first, *_, last = check(events(bad))

@@ -65,3 +65,35 @@ def test_where_nobody_tells(kernel: Path) -> None:
     assert machine.memory_limit() == machine.free_memory() == float("inf")
     assert machine.default_processes() == 16
     assert (machine.resident(1), machine.oom_kills()) == (0, None)
+    assert not machine.memory_is_short()
+
+
+def test_slots_by_memory(kernel: Path) -> None:
+    assert (machine.most_slots(1), machine.most_slots(4)) == (500, 500)
+    write(kernel, "proc/self/cgroup", "0::/")
+    write(kernel, "cgroup/memory.max", GB // 2)
+    assert (machine.most_slots(1), machine.most_slots(2), machine.most_slots(1000)) == (128, 64, 1)
+
+
+def test_memory_is_short_when_little_is_free(kernel: Path) -> None:
+    write(kernel, "proc/self/cgroup", "0::/")
+    write(kernel, "cgroup/memory.max", GB)
+    write(kernel, "cgroup/memory.current", int(GB * 0.85))
+    assert not machine.memory_is_short()
+    write(kernel, "cgroup/memory.current", int(GB * 0.95))
+    assert machine.memory_is_short()
+    write(kernel, "cgroup/memory.stat", f"inactive_file {GB // 4}")
+    assert not machine.memory_is_short(), "cached files are given back when asked"
+
+
+def test_memory_is_short_when_something_here_waits_for_it(kernel: Path) -> None:
+    told = "some avg10={} avg60=0.00 avg300=0.00 total=1\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=1"
+    write(kernel, "proc/pressure/memory", told.format("9.99"))
+    assert not machine.memory_is_short()
+    write(kernel, "proc/pressure/memory", told.format("10.00"))
+    assert machine.memory_is_short()
+    write(kernel, "proc/self/cgroup", "0::/shop")
+    write(kernel, "cgroup/shop/memory.pressure", told.format("0.00"))
+    assert not machine.memory_is_short(), "it is the neighbours that wait"
+    write(kernel, "cgroup/shop/memory.pressure", told.format("35.20"))
+    assert machine.memory_is_short()

@@ -22,6 +22,7 @@ from windlass.errors import (
     StoreUnavailable,
     WindlassError,
 )
+from windlass.hook import Hook
 from windlass.jobs import Job
 from windlass.limits import limit, rate
 from windlass.model import State
@@ -32,7 +33,6 @@ from windlass.secret import Secret
 from windlass.task import Task
 from windlass.timing import at, cron, every, rrule
 from windlass.unique import Unique, debounce
-from windlass.worker.pipeline import Hook
 
 __all__ = [
     "App",

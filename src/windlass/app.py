@@ -5,6 +5,7 @@ import inspect
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar, Unpack, overload
 
@@ -12,13 +13,14 @@ from msgspec.structs import replace
 
 from windlass import callback, options
 from windlass.access import Access
+from windlass.config import Concurrency, make_config
 from windlass.config import Settings as Configured
-from windlass.config import make_config
 from windlass.errors import CallError, ConfigError
 from windlass.event import Subscription
 from windlass.events import DEBOUNCE, Events, SubscriptionOptions
 from windlass.gate import Settings
 from windlass.gates import Gates
+from windlass.hook import Hook, tell_caller, who_hear
 from windlass.jobs import Job, Jobs
 from windlass.limits import Gate, Key, declared, gates_of
 from windlass.model import Mark, NewJob
@@ -39,7 +41,6 @@ from windlass.timing import Rule
 from windlass.unique import AGAIN, Uniqueness, Weigh
 from windlass.vault import Vault
 from windlass.worker.embedded import embedded
-from windlass.worker.pipeline import Hook
 from windlass.worker.relay import Relayed, relaying
 from windlass.worker.runner import Runner
 
@@ -75,7 +76,7 @@ class App:
 
     `url` names the store (else WINDLASS_URL, `[tool.windlass] url`, or windlass.db beside the nearest
     pyproject.toml). `lifespan(app)` is an async context manager, opened once per runner and process child; what it
-    yields is `current().state`. `hooks` see every attempt. Other settings are those of `Config`.
+    yields is `current().state`. `hooks` see jobs come, run and end. Other settings are those of `Config`.
     """
 
     def __init__(
@@ -94,6 +95,7 @@ class App:
         self.config = make_config(url=url, **settings)
         self.lifespan = lifespan
         self.hooks = tuple(hooks)
+        hear = who_hear(self.hooks, "enqueued")
         self.max_payload = self.config.max_payload
         self.vault = Vault(self.config.keys)
         self.outward = Outward(self.config.callback_secrets, self.config.callback_hosts)
@@ -104,7 +106,7 @@ class App:
         self.gates = Gates(self._access, self.vault, self.limits)
         self.outboxes: list[Relayed] = []
         self.sources: list[Source] = []
-        self.jobs = Jobs(self.connect, self._results, self.vault)
+        self.jobs = Jobs(self.connect, self._results, self.vault, partial(tell_caller, hear) if hear else None)
         self.schedules = Schedules(self._access, self.vault, self.jobs)
         self.plans: dict[str, Plan] = {}
         self.events = Events(self._access, self.vault, self.jobs, self.max_payload)
@@ -391,7 +393,9 @@ class App:
     # A worker here
 
     @contextlib.asynccontextmanager
-    async def worker(self, *, concurrency: int | None = None, queues: str | None = None) -> AsyncIterator[Runner]:
+    async def worker(
+        self, *, concurrency: Concurrency | None = None, queues: str | None = None
+    ) -> AsyncIterator[Runner]:
         """Run jobs in this process, beside the body of the `async with`.
 
         A helper process renews the lease. It cannot end this process: a timeout that a thread ignores is not

@@ -9,17 +9,20 @@ from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any, Literal, TypedDict, Unpack
 from urllib.parse import SplitResult, urlsplit
 
 from windlass.errors import ConfigError
-from windlass.machine import default_processes
+from windlass.machine import default_processes, most_slots
 from windlass.model import FINAL, State
 from windlass.outward import Outward
 from windlass.vault import parse_keys
 
 DAY = 86_400.0
 PREFIX = "WINDLASS_"
+
+
+Concurrency = int | Literal["auto"]
 
 
 def default_keep() -> dict[State, float]:
@@ -31,7 +34,8 @@ def default_keep() -> dict[State, float]:
 class Config:
     """Seconds for all times, bytes for `max_payload` and `max_memory`. `queues` as after `windlass worker -q`.
 
-    `concurrency` is per runner, `processes` the runners of a worker. These two and `queues`, given to `App()`, are for
+    `concurrency` is per runner, `processes` the runners of a worker; "auto": each runner finds out what is best
+    (docs/design/concurrency.md). These two and `queues`, given to `App()`, are for
     `app.worker()`: `windlass worker` imports no app before it starts runners, and takes its own options, else the
     environment, else pyproject.toml. `lease` is how long a dead machine keeps its
     jobs, `grace` how long a stopping worker waits for running ones. `keep` says, by outcome, how long finished jobs
@@ -43,7 +47,7 @@ class Config:
     """
 
     url: str
-    concurrency: int = 25
+    concurrency: Concurrency = 25
     processes: int = field(default_factory=default_processes)
     queues: str = ""
     lease: float = 15.0
@@ -65,7 +69,7 @@ class Config:
 class Settings(TypedDict, total=False):
     """What `App()` takes besides `url` and `lifespan`: the fields of `Config`; None means not given."""
 
-    concurrency: int | None
+    concurrency: Concurrency | None
     processes: int | None
     queues: str | None
     lease: float | timedelta | None
@@ -167,6 +171,8 @@ def check(name: str, value: Any, where: str) -> Any:
         return check_keys(value, where)
     if name in ("callback_secrets", "callback_hosts"):
         return check_list(name, value, where)
+    if name == "concurrency" and not isinstance(value, int):
+        return check_concurrency(value, where)
     if name in LEAST:
         return check_number(LEAST[name], value, where)
     if name == "health":
@@ -176,6 +182,21 @@ def check(name: str, value: Any, where: str) -> Any:
     if name == "url" and "://" not in value:
         raise ConfigError(f"expected a URL such as sqlite:///windlass.db for {where}; {masked(value)!r} came")
     return value
+
+
+def check_concurrency(value: Any, where: str) -> Concurrency:
+    """A whole number from 1 on, or "auto". Raises `ConfigError`."""
+    if value == "auto":
+        return "auto"
+    try:
+        return int(check_number(1, value, where))
+    except ConfigError:
+        raise ConfigError(f"expected a whole number from 1 on, or auto, for {where}; {value!r} came") from None
+
+
+def slots_of(concurrency: Concurrency, processes: int) -> int:
+    """How many slots each runner has at most."""
+    return most_slots(processes) if concurrency == "auto" else concurrency
 
 
 def check_number(least: float, value: Any, where: str) -> float:

@@ -109,6 +109,19 @@ def change_one(one: Follower, id: str, change: Callable[[bytes, str, str, str], 
     )
 
 
+def read(text: bytes | None) -> list[Follower]:
+    """What follows a job, as it is stored; nothing where that cannot be read."""
+    try:
+        return _decode(text) if text else []
+    except msgspec.MsgspecError:
+        return []
+
+
+def named(on: str) -> str:
+    """The name under which those ends are given."""
+    return next((name for name, letters in ENDS.items() if letters == on), on)
+
+
 def depth(text: bytes | None) -> int:
     """How many generations follow."""
     if text is None:

@@ -259,11 +259,16 @@ class Jobs:
     """The jobs of an app's store. A filter names a state, a task, a queue, a tag, or several of them."""
 
     def __init__(
-        self, connect: Callable[[], Awaitable[Store]], results: Callable[[str], Results | None], vault: Vault
+        self,
+        connect: Callable[[], Awaitable[Store]],
+        results: Callable[[str], Results | None],
+        vault: Vault,
+        enqueued: "Callable[[Job[Any]], None] | None" = None,
     ) -> None:
         self._connect = connect
         self._results = results
         self._vault = vault
+        self._enqueued = enqueued
 
     async def aget(self, id: str) -> Job[Any]:
         """The job of that id. Raises `JobNotFound`."""
@@ -380,7 +385,10 @@ class Jobs:
 
     def placed(self, placed: Placed, job: NewJob) -> Job[Any]:
         """The handle of a job that was just put, or of the one that stands for it."""
-        return Job(self, placed.id, placed.new, None, placed.state, job if placed.new else None)
+        handle: Job[Any] = Job(self, placed.id, placed.new, None, placed.state, job if placed.new else None)
+        if placed.new and self._enqueued:
+            self._enqueued(handle)
+        return handle
 
     def _handle(self, record: JobRecord) -> Job[Any]:
         return Job(self, record.id, False, self._vault.reveal(record))

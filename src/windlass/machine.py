@@ -15,9 +15,27 @@ PER_RUNNER = 256 * 2**20
 """Bytes of memory for each runner that is started by default; an app of a usual framework takes 100 to 200 MB."""
 
 
+PER_SLOT = 4 * 2**20
+"""Bytes of memory for each slot that `-c auto` may find good at most: a job's own, and its thread's."""
+
+MOST_SLOTS = 500
+"""The most slots of a runner that `-c auto` may find good: a process may open 1,024 files by default, jobs a few."""
+
+SHORT_STALL = 10.0
+"""Percent of the last ten seconds in which something here waited for memory, from which on it is short."""
+
+SHORT_FREE = 0.1
+"""The part of the memory that is free below which it is short."""
+
+
 def default_processes() -> int:
     """How many runners a worker has by default: one per processor, as far as the memory is enough."""
     return int(max(1, min(usable_cpus(), memory_limit() / PER_RUNNER)))
+
+
+def most_slots(processes: int) -> int:
+    """How many slots each of so many runners may have at most where nobody says: by memory."""
+    return int(max(1, min(MOST_SLOTS, memory_limit() / processes / PER_SLOT)))
 
 
 def usable_cpus() -> int:
@@ -52,6 +70,20 @@ def free_memory() -> float:
     """Bytes of memory that can still be taken before somebody is killed; infinite where nobody says."""
     left = [limit - used_in(folder) for folder in cgroups("memory") if (limit := limit_of(folder)) < math.inf]
     return max(0.0, min([*left, amount(PROC / "meminfo", "MemAvailable:", 1024)]))
+
+
+def memory_is_short() -> bool:
+    """Whether somebody here waits for memory, or soon will: time to ask for less."""
+    return memory_stall() >= SHORT_STALL or free_memory() < SHORT_FREE * memory_limit() < math.inf
+
+
+def memory_stall() -> float:
+    """Percent of the last ten seconds in which at least one task of our container waited for memory, else of this
+    machine; 0 where the kernel does not tell (https://docs.kernel.org/accounting/psi.html)."""
+    files = (*(folder / "memory.pressure" for folder in cgroups("memory")), PROC / "pressure" / "memory")
+    told = next((text for file in files if (text := read(file))), "")
+    found = re.search(r"^some avg10=([\d.]+)", told, re.MULTILINE)
+    return float(found[1]) if found else 0.0
 
 
 def limit_of(folder: Path) -> float:

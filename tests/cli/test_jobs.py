@@ -4,8 +4,10 @@ import msgspec
 import pytest
 
 from tests.cli.conftest import Shell, job_id, new
+from windlass import follow
 from windlass.model import State, Verb
 from windlass.store.contract import Store
+from windlass.vault import Vault
 
 
 def test_list_shows_every_job_in_full_ids(filled: Shell) -> None:
@@ -43,6 +45,16 @@ def test_show_results_and_progress(filled: Shell) -> None:
     out = filled("jobs", "show", job_id("running")).stdout
     assert "25%, 30 of 120  page 30" in out
     assert "runner runner-1" in out
+
+
+def test_show_tells_what_follows(shell: Shell) -> None:
+    followers = [("on_success", new("ship", "shop.ship")), ("on_final", new("note", "shop.note"))]
+    text = follow.write(followers, job_id("paid"), Vault(), 10_000)
+    shell.store(lambda store: store.put([new("paid", follow=text), new("odd", follow=b'[{"on": 1}]'), new("plain")]))
+    assert "shop.ship (on_success), shop.note (on_final)" in shell("jobs", "show", job_id("paid")).stdout
+    assert shell.json("jobs", "show", job_id("paid"))["then"][1] == {"task": "shop.note", "on": "on_final"}
+    assert "then" not in shell("jobs", "show", job_id("odd")).stdout
+    assert shell.json("jobs", "show", job_id("plain"))["then"] == []
 
 
 def test_show_as_json(filled: Shell) -> None:

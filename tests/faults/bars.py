@@ -6,7 +6,9 @@ wrong         whatever else the history checker found
 charged       jobs whose attempts are not those that raised; failed: jobs that ended otherwise than they should
 restarted     workers that ended by themselves
 restart       seconds from the fault to the next start of each job that it interrupted
-ready, again  the same where a supervisor sees a process of its own die: until the job may be claimed; until it starts
+ready, again  the same where a supervisor sees a process of its own die, or, from the end of the grace on, is told to
+              end itself: until the job may be claimed; until it starts
+stood         how often the whole store stood still with a worker that did
 orphans       processes that still ran two seconds after they, or who started them, had been killed
 back          seconds from its end until a job that is put then is done
 enqueue       seconds that one enqueue took, at most
@@ -15,6 +17,7 @@ enqueue       seconds that one enqueue took, at most
 from collections.abc import Mapping
 
 from tests.faults.field import ENQUEUE, LEASE
+from tests.faults.grounds import SERVERS
 
 ALWAYS = {
     "lost": 0,
@@ -36,9 +39,9 @@ BARS: Mapping[str, Mapping[str, float]] = {
     "kill-runner": {"ready": 1, "again": LEASE + 2, "back": 2},
     "kill-supervisor": {"restart": LEASE + 2, "back": 2},
     "kill-tree": {"restart": LEASE + 2, "back": 2},
-    "freeze": {"restart": LEASE + 2, "back": 2},
+    "freeze": {"restart": LEASE + 2, "back": 2, "stood": 0},
     "pause": {"restarts": 0, "back": 2},
-    "term": {"restart": 2, "exit": 3, "code": 0, "back": 2},
+    "term": {"ready": 2, "again": 2, "exit": 3, "code": 0, "back": 2},
     "poison": {"runs": 3, "silent": 0, "back": 2},
     "memory": {"runs": 3, "silent": 0, "back": 2},
     "no-memory": {"runs": 1, "silent": 0, "back": 2},
@@ -64,13 +67,16 @@ BARS: Mapping[str, Mapping[str, float]] = {
     "versions": {"early": 0, "drained": 5, "back": 2},
     "backlog": {"start": 0.1, "back": 2},
     "kill": {"restart": LEASE + 2, "ready": 1, "again": LEASE + 2},
-    "zombie": {"restart": LEASE + 2, "back": 2},
-    "rolling": {"restart": 2, "exit": 3, "code": 0, "back": 2},
+    "zombie": {"restart": LEASE + 2, "back": 2, "stood": 0},
+    "rolling": {"ready": 2, "exit": 3, "code": 0, "back": 2},
     "poisons": {"runs": 3, "silent": 0, "back": 4},
 }
 
 
+NOT_ASKED = {"sqlite": {"stood"}, **{kind: {"corrupt"} for kind in SERVERS}}
+"""What is no figure of a store: only SQLite's file is looked at, and only SQLite has one lock for all."""
+
+
 def bar_of(store: str, fault: str) -> Mapping[str, float]:
-    """All that is asked of a fault on a store. Only SQLite's file is looked at."""
-    bars = {**ALWAYS, **BARS[fault]}
-    return bars if store == "sqlite" else {name: most for name, most in bars.items() if name != "corrupt"}
+    """All that is asked of a fault on a store."""
+    return {name: most for name, most in {**ALWAYS, **BARS[fault]}.items() if name not in NOT_ASKED[store]}

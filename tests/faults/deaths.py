@@ -18,6 +18,18 @@ def a_busy(field: Field, kind: str) -> tuple[Tree, int]:
     return field.dice.choice(found)
 
 
+def where(field: Field, id: str) -> Tree:
+    """The worker in which that job runs."""
+    found: list[Tree] = []
+
+    def look() -> bool:
+        found[:] = [tree for tree in field.trees if field.runs(tree, id)]
+        return bool(found)
+
+    field.wait(look, f"job {id} to run")
+    return found[0]
+
+
 def kill_child(field: Field) -> Figures:
     """One process child, in the midst of a job."""
     _, pid = a_busy(field, "child")
@@ -92,12 +104,20 @@ def kill_any(field: Field) -> Figures:
 
 
 def freeze(field: Field, leases: float = 1.5) -> Figures:
-    """A whole worker stands still past its lease and goes on: others have its jobs, and what it says is refused."""
+    """A whole worker stands still past its lease and goes on: others have its jobs, and what it says is refused.
+
+    Should it hold the lock of SQLite's file just then, nobody can do anything until it goes on: counted as `stood`, and
+    the jobs' time counts from there.
+    """
     tree, _ = a_busy(field, "runner")
+    began = time.monotonic()
     with field.frozen(tree) as pids:
         field.mark(pids)
         time.sleep(LEASE * leases)
-    return {}
+        stood = not field.took_any(since=began + LEASE / 2)
+    if stood:
+        field.mark(pids)
+    return {"stood": stood}
 
 
 def freeze_long(field: Field) -> Figures:
@@ -116,12 +136,12 @@ def pause(field: Field) -> Figures:
 
 
 def term(field: Field) -> Figures:
-    """SIGTERM while jobs run, some of them longer than the grace; another worker takes its place."""
-    tree, _ = a_busy(field, "runner")
+    """SIGTERM while jobs run, one of them at least longer than the grace; another worker takes its place."""
+    tree = where(field, field.ask("nap", GRACE + 2).id)
     pids, began = tree.pids(), time.monotonic()
     tree.process.terminate()
     time.sleep(GRACE - 0.05)
-    field.mark(pids)
+    field.mark(pids, seen=True)
     code = tree.process.wait(GRACE + 15)
     took = time.monotonic() - began
     tree.start()

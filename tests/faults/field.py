@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import psutil
 from uuid_utils import uuid7
 
 from tests.faults import app as load_app
+from tests.faults.follower import Follower
 from tests.faults.grounds import Ground
 from tests.history import Event, Log, read, tell_found
 from windlass.errors import StoreError, WindlassError
@@ -32,9 +32,10 @@ GONE_WITHIN = 2.0
 """Seconds in which nothing may be left of what was killed, and of what that had started."""
 
 PATIENCE = 60.0
-"""Seconds after which a job that is not over is stuck."""
+"""Seconds in which, when nothing new comes, one of the jobs that are left is over; else they are stuck."""
 
-OVER = frozenset({"succeeded", "failed", "cancelled"})
+WORKED_OFF = 600.0
+"""Seconds in which, when nothing new comes, all are."""
 
 
 class Mix(msgspec.Struct, frozen=True):
@@ -334,6 +335,11 @@ class Field:
                         self._follow.over.add(job.id)
         return [id for id in left if id not in self._follow.over]
 
+    def took_any(self, since: float) -> bool:
+        """Whether the store took a job after that moment."""
+        self._follow.look()
+        return any(at > since for at in self._follow.put.values())
+
     def busy(self, tree: Tree, kind: str) -> list[int]:
         """Pids of that kind in which a job runs now."""
         self._follow.look()
@@ -341,6 +347,11 @@ class Field:
         if kind == "runner":  # in itself; or in a child, which tells its own pid
             return [pid for pid in members["runner"] if self._follow.running.get(pid)]
         return [pid for pid in members[kind] if self._follow.running.get(pid)]
+
+    def runs(self, tree: Tree, id: str) -> bool:
+        """Whether that job runs in one of a worker's runners now."""
+        self._follow.look()
+        return any(id in self._follow.running.get(pid, ()) for pid in tree.members()["runner"])
 
     def forget(self, before: Iterable[str]) -> list[float]:
         """Take off the list what the store does not know any more of these jobs, put before a failover; when they had
@@ -409,11 +420,22 @@ class Field:
         """End the load, wait until all is over, and tell what the store has."""
         self.load.finish()
         with contextlib.suppress(TimeoutError):
-            self.wait(lambda: not self.open([*self.load.put, *self.own]), "all jobs to end")
+            self.work_off()
         self.stop()
         for watch in self._watches:
             watch.join()
         tell_found(self.log, self.records())
+
+    def work_off(self) -> None:
+        """Wait until all jobs are over, as long as some of them come to their end. Raises `TimeoutError`."""
+        until = time.monotonic() + WORKED_OFF
+        left = self.open([*self.load.put, *self.own])
+        while left and time.monotonic() < until:
+            self.wait(functools.partial(self._fewer, left), "one of the jobs that are left to end")
+            left = self.open(left)
+
+    def _fewer(self, ids: Sequence[str]) -> bool:
+        return len(self.open(ids)) < len(ids)
 
     def records(self) -> list[JobRecord]:
         """What the store has of all jobs that it was given."""
@@ -443,52 +465,3 @@ class Field:
         self.stack.close()
         self.load.close()
         self.app.close()
-
-
-class Follower:
-    """Reads a history while it is written."""
-
-    def __init__(self, folder: Path) -> None:
-        self.over: set[str] = set()
-        self.running: dict[int, set[str]] = {}
-        self._ended: list[tuple[float, str]] = []
-        self.put: dict[str, float] = {}
-        """When each job was put."""
-        self._starters: Counter[str] = Counter()
-        self._folder = folder
-        self._read: dict[Path, int] = {}
-        self._decode = msgspec.json.Decoder(Event).decode
-
-    def look(self) -> None:
-        """Take in what is new."""
-        for path in self._folder.glob("*.jsonl"):
-            at = self._read.get(path, 0)
-            if path.stat().st_size > at:
-                with path.open("rb") as file:
-                    file.seek(at)
-                    whole, _, _ = file.read().rpartition(b"\n")
-                self._read[path] = at + len(whole) + bool(whole)
-                for line in whole.splitlines():
-                    self._take(self._decode(line))
-
-    def _take(self, event: Event) -> None:
-        if event.what == "started":
-            self.running.setdefault(int(event.process), set()).add(event.job)
-            self._starters[event.process] += 1
-        elif event.what == "ended":
-            self.running.get(int(event.process), set()).discard(event.job)
-            self._ended.append((event.at, event.job))
-        elif event.what == "put":
-            self.put.setdefault(event.job, event.at)
-        elif event.what == "settled" and event.yes and event.word in OVER:
-            self.over.add(event.job)
-
-    def workers(self) -> Counter[str]:
-        """Which processes ran jobs, and how many."""
-        self.look()
-        return self._starters
-
-    def first_after(self, moment: float) -> float:
-        """When the first job ended that was put after that moment; 0: none has."""
-        self.look()
-        return min((at for at, job in self._ended if at > moment and self.put.get(job, 0.0) > moment), default=0.0)

@@ -22,6 +22,13 @@ SHIM = f"{ROOT / 'src'}:{ROOT}:{Path(__file__).parent / 'shim'}"
 Round = Callable[[Field], Figures]
 USUAL = Mix()
 
+HALF = Mix(rate=15)
+"""Fills four slots: one worker can carry it while the other is away, else the figures would tell of the backlog."""
+
+ROLLING = Mix(rate=200, seconds=(0.01, 0.01), long=20.0, longs=0.2)
+"""A worker lives for two rounds on average, and a job of 20 s needs four, so it is begun some ten times. With more of
+these, all slots come to hold such jobs, and nothing else starts."""
+
 
 @dataclass(frozen=True)
 class Fault:
@@ -49,9 +56,9 @@ FAULTS = {
     for one in (
         Fault("kill-child", deaths.kill_child),
         Fault("kill-runner", deaths.kill_runner),
-        Fault("kill-supervisor", deaths.kill_supervisor),
-        Fault("kill-tree", deaths.kill_tree),
-        Fault("freeze", deaths.freeze),
+        Fault("kill-supervisor", deaths.kill_supervisor, mix=HALF),
+        Fault("kill-tree", deaths.kill_tree, mix=HALF),
+        Fault("freeze", deaths.freeze, mix=HALF),
         Fault("pause", deaths.pause),
         Fault("term", deaths.term, mix=Mix(long=5.0), slots=40),
         Fault("poison", misdeeds.die),
@@ -79,8 +86,8 @@ FAULTS = {
         Fault("versions", deploys.versions),
         Fault("backlog", deploys.backlog),
         Fault("kill", deaths.kill_any, trees=4, processes=2, mix=Mix(rate=20), calm=False, at_a_time=125),
-        Fault("zombie", deaths.freeze_long),
-        Fault("rolling", deaths.term, slots=40, mix=Mix(rate=200, seconds=(0.01, 0.01), long=20.0, longs=0.5)),
+        Fault("zombie", deaths.freeze_long, mix=HALF),
+        Fault("rolling", deaths.term, slots=40, mix=ROLLING),
         Fault("poisons", misdeeds.poisons),
     )
 }

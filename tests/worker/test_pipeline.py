@@ -10,9 +10,10 @@ import pytest
 from windlass import policy
 from windlass.context import Context, current
 from windlass.errors import Cancel, DecodeError, EncodeError, Fail, Snooze
+from windlass.hook import Hook
 from windlass.model import Claim, Ending, Outcome
 from windlass.policy import Retry
-from windlass.worker.pipeline import Hook, Running, Stop, perform, perform_blocking
+from windlass.worker.pipeline import Running, Stop, perform, perform_blocking
 
 CLAIM = Claim(
     id="job-1",

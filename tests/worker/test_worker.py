@@ -101,13 +101,15 @@ def test_timeout_on_every_lane(rig: Rig, tasks: ModuleType, how: str) -> None:
     assert not rig.effects("ped") + rig.effects("dozed") + rig.effects("slept")
 
 
-def test_a_thread_that_ignores_its_timeout_costs_its_runner_and_nobody_else(rig: Rig, tasks: ModuleType) -> None:
+def test_threads_that_ignore_their_timeout_cost_their_runner_and_nobody_else(rig: Rig, tasks: ModuleType) -> None:
     with rig.worker("-p", "1"):
         neighbour = tasks.nap.enqueue(12)
         until(lambda: rig.effects("nap 12"), "the neighbour runs")
-        job = tasks.deaf.using(timeout=0.5, retry=Retry(attempts=1)).enqueue(600)
-        with pytest.raises(JobFailed, match="timeout"):
-            job.result(timeout=60)
+        deaf = tasks.deaf.using(timeout=0.5, retry=Retry(attempts=1))
+        for job in [deaf.enqueue(600), deaf.enqueue(601)]:
+            with pytest.raises(JobFailed, match="timeout"):
+                job.result(timeout=60)
+        assert len(rig.effects("deaf")) == 2, "each ran once"
         neighbour.result(timeout=60)
         assert neighbour.refresh().attempt == 1, "the neighbour was not charged"
     assert "will be replaced" in rig.text()

@@ -12,8 +12,9 @@ from windlass.cli.find import filters, make_filter, one_job
 from windlass.cli.output import counted, print_json
 from windlass.cli.reach import json_option, on_store, url_option
 from windlass.errors import JobNotFound
-from windlass.model import FINAL, Filter, JobRecord, State, Verb
+from windlass.model import Filter, JobRecord, Verb
 from windlass.store.contract import BATCH, Store
+from windlass.view import narrowed, why_not
 
 DONE = {Verb.RETRY: "ready to run again", Verb.CANCEL: "cancelled", Verb.DELETE: "deleted"}
 
@@ -81,19 +82,6 @@ async def act_on_ids(store: Store, ids: Sequence[str], verb: Verb) -> tuple[int,
     return len(done), refused
 
 
-def why_not(job: JobRecord, verb: Verb) -> str:
-    """Why a verb does not fit a job."""
-    if verb is Verb.CANCEL and job.cancelling:
-        return f"job {job.id} is being cancelled already"
-    if verb is Verb.CANCEL:
-        return f"job {job.id} is over already ({job.state})"
-    if verb is Verb.DELETE:
-        return f"job {job.id} runs: cancel it first (windlass jobs cancel {job.id})"
-    if job.state in FINAL:
-        return f"job {job.id} cannot run again while another job holds its unique key"
-    return f"job {job.id} is {job.state} already; only finished and scheduled jobs can be run again"
-
-
 def act_on_all(url: str | None, wanted: Filter, verb: Verb, yes: bool) -> int:
     """Count the jobs that the verb fits, ask, and do it, with a bar if it takes long; how many it was done to."""
     which = narrowed(wanted, verb)
@@ -105,18 +93,6 @@ def act_on_all(url: str | None, wanted: Filter, verb: Verb, yes: bool) -> int:
     if total and not yes:
         confirm(verb, total)
     return on_store(url, lambda store: act_in_batches(store, which, verb, total)) if total else 0
-
-
-def narrowed(wanted: Filter, verb: Verb) -> list[Filter]:
-    """The filters whose jobs a verb fits: what is running or over does not need to be counted, nor asked about."""
-    if wanted.state is not None:
-        return [wanted]
-    states: dict[Verb, list[State]] = {
-        Verb.RETRY: [State.FAILED],
-        Verb.CANCEL: [state for state in State if not state.final],
-        Verb.DELETE: [state for state in State if state is not State.RUNNING],
-    }
-    return [Filter(state=state, task=wanted.task, queue=wanted.queue, tag=wanted.tag) for state in states[verb]]
 
 
 def confirm(verb: Verb, total: int) -> None:

@@ -16,13 +16,14 @@ import click
 
 from windlass import blocking
 from windlass.cli import UNHEALTHY, Problem
-from windlass.cli.live import NO_WORKER, lines_and_workers, living, nobody
-from windlass.cli.output import cell, counted, duration, print_json
+from windlass.cli.live import lines_and_workers
+from windlass.cli.output import cell, counted, print_json
 from windlass.cli.reach import file_of, find_url, json_option, on_store, shown, url_option
 from windlass.errors import StoreUnavailable, WindlassError
 from windlass.model import Line, State, WorkerInfo
 from windlass.store.contract import Store
 from windlass.store.dispatch import bounded, make_store
+from windlass.view import NO_WORKER, duration, living, nobody
 
 SLOW_OPEN = 1.0
 """Seconds to open the store from which on doctor says so."""

@@ -13,15 +13,14 @@ from windlass import values
 from windlass.app import App
 from windlass.blocking import run
 from windlass.cli import FAILED
-from windlass.cli.live import living
-from windlass.cli.output import clean, job_data, print_json, result_of
+from windlass.cli.output import clean, print_json
 from windlass.cli.reach import json_option
-from windlass.cli.show import pretty
 from windlass.errors import CallError, DecodeError, JobCancelled, JobFailed, UnknownTask
 from windlass.jobs import Job
 from windlass.loader import load
 from windlass.model import WorkerInfo
 from windlass.task import Task
+from windlass.view import job_data, living, pretty, result_of
 
 APP = re.compile(r"[\w.]+:[\w.]+")
 KEYWORD = re.compile(r"([^\W\d]\w*)=(.*)", re.DOTALL)

@@ -9,8 +9,6 @@ from windlass.cli.output import (
     ago,
     cell,
     coloured,
-    duration,
-    job_data,
     one_line,
     print_json,
     table,
@@ -21,6 +19,7 @@ from windlass.cli.show import print_job
 from windlass.cli.watch import watch
 from windlass.model import JobRecord, Page, State
 from windlass.store.contract import Store
+from windlass.view import duration, job_data
 
 
 @click.group(cls=Group)
@@ -56,7 +55,7 @@ def list_jobs(
 
     page = on_store(url, work)
     if as_json:
-        print_json([job_data(job) for job in page.jobs])
+        print_json([job_data(vault().reveal(job)) for job in page.jobs])
         return
     if not page.jobs:
         click.echo("No jobs match.")
@@ -118,6 +117,6 @@ def show(id: str, url: str | None, as_json: bool) -> None:
 
     job = on_store(url, work)
     if as_json:
-        print_json(job_data(job))
+        print_json(job_data(vault().reveal(job)))
     else:
         print_job(job)

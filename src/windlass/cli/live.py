@@ -1,39 +1,14 @@
 """`windlass queues` and `windlass workers`: what is there to do, and who does it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import click
 
-from windlass.cli.output import cell, clean, coloured, counted, duration, iso, print_json, table
+from windlass.cli.output import cell, clean, coloured, counted, print_json, table
 from windlass.cli.reach import json_option, on_store, url_option
 from windlass.model import Line, State, WorkerInfo
 from windlass.store.contract import Store
-
-NO_TASK = "no running worker knows this task"
-NO_QUEUE = "no running worker serves this queue"
-NO_WORKER = "no worker is running"
-
-
-def living(workers: Sequence[WorkerInfo]) -> list[WorkerInfo]:
-    """The workers whose lease runs."""
-    return [worker for worker in workers if worker.beat_age <= worker.lease]
-
-
-def served(worker: WorkerInfo) -> frozenset[str]:
-    """The queues that a worker was told to serve; none: all of them."""
-    return frozenset(part.partition(":")[0].strip() for part in worker.queues.split(",") if part.strip())
-
-
-def nobody(line: Line, workers: Sequence[WorkerInfo]) -> str:
-    """Why nobody would run the jobs of this line now; empty if somebody would."""
-    alive = living(workers)
-    knowing = [worker for worker in alive if any(line.task in runner.tasks for runner in worker.runners)]
-    if not alive:
-        return NO_WORKER
-    if not knowing:
-        return NO_TASK
-    serving = [worker for worker in knowing if not served(worker) or line.queue in served(worker)]
-    return "" if serving else NO_QUEUE
+from windlass.view import duration, line_data, nobody, worker_data
 
 
 async def lines_and_workers(store: Store) -> tuple[list[Line], list[WorkerInfo]]:
@@ -57,18 +32,6 @@ def queues(url: str | None, as_json: bool) -> None:
     table(head, [line_row(line, workers) for line in lines], right=(3,))
     total = sum(line.count for line in lines)
     click.echo(f"\n{counted(total, 'live job')}; finished ones: windlass jobs list")
-
-
-def line_data(line: Line, workers: Sequence[WorkerInfo]) -> Mapping[str, object]:
-    """A line as `--json` prints it. `oldest`: seconds that the first job is due."""
-    return {
-        "queue": line.queue,
-        "task": line.task,
-        "state": str(line.state),
-        "count": line.count,
-        "oldest": line.oldest,
-        "problem": nobody(line, workers) or None,
-    }
 
 
 def line_row(line: Line, workers: Sequence[WorkerInfo]) -> tuple[str, ...]:
@@ -96,32 +59,6 @@ def workers(url: str | None, as_json: bool) -> None:
         return
     head = ("WORKER", "PID", "RUNNING", "SLOTS", "QUEUES", "LAST BEAT", "TASKS", "HOST")
     table(head, [row for worker in found for row in worker_rows(worker)], right=(1, 2, 3))
-
-
-def worker_data(worker: WorkerInfo) -> Mapping[str, object]:
-    """A worker as `--json` prints it."""
-    return {
-        "id": worker.id,
-        "host": worker.host,
-        "pid": worker.pid,
-        "version": worker.version,
-        "alive": worker.beat_age <= worker.lease,
-        "lease": worker.lease,
-        "beat_age": worker.beat_age,
-        "queues": worker.queues or None,
-        "slots": worker.concurrency,
-        "started_at": iso(worker.started_at),
-        "runners": [
-            {
-                "id": runner.id,
-                "pid": runner.pid,
-                "running": runner.running,
-                "joined_at": iso(runner.joined_at),
-                "tasks": list(runner.tasks),
-            }
-            for runner in worker.runners
-        ],
-    }
 
 
 def worker_rows(worker: WorkerInfo) -> list[tuple[str, ...]]:

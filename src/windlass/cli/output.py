@@ -4,17 +4,16 @@ import json
 import os
 import re
 import time
-from collections.abc import Collection, Sequence
-from datetime import UTC, datetime
-from typing import Any
+from collections.abc import Sequence
+from datetime import datetime
 
 import click
 
 from windlass.config import make_config
-from windlass.model import Attempt, JobRecord, State
-from windlass.secret import HIDDEN, RESULT, hide
+from windlass.model import State
 from windlass.values import STEERING, visible
-from windlass.vault import ENCRYPTED, Vault, is_sealed
+from windlass.vault import Vault
+from windlass.view import duration
 
 COLOURS = {
     State.WAITING: "cyan",
@@ -28,7 +27,6 @@ COLOURS = {
 
 VAULT = "windlass.vault"
 _ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
-_UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"))
 
 
 def colours() -> bool | None:
@@ -88,18 +86,6 @@ def counted(number: int, what: str = "job") -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
-def duration(seconds: float) -> str:
-    """A number of seconds as people say it."""
-    if seconds < 0.9995:
-        return f"{max(0.0, seconds) * 1000:.0f} ms"
-    if seconds < 59.95:
-        return f"{seconds:.1f} s"
-    for size, unit in _UNITS:
-        if seconds >= size:
-            return f"{seconds / size:.1f} {unit}".replace(".0 ", " ")
-    return "1 min"
-
-
 def ago(moment: float | None) -> str:
     """A moment, as seconds since the epoch, seen from now."""
     if moment is None:
@@ -117,24 +103,6 @@ def clock_time(moment: float) -> str:
     return f"{local:%Y-%m-%d %H:%M:%S} ({ago(moment)})"
 
 
-def iso(moment: float | None) -> str | None:
-    """A moment as JSON has it: ISO 8601, UTC."""
-    try:
-        return None if moment is None else datetime.fromtimestamp(moment, UTC).isoformat()
-    except (ValueError, OverflowError, OSError):
-        return f"{moment:g} s after 1970"
-
-
-def decoded(data: bytes | None) -> Any:
-    """Stored JSON as values; text that is none is shown as it is."""
-    if data is None:
-        return None
-    try:
-        return json.loads(data)
-    except (ValueError, RecursionError):
-        return data.decode("utf-8", "replace")
-
-
 def vault() -> Vault:
     """What the keys of this shell open; made once per command."""
     known = click.get_current_context().find_root().meta
@@ -142,69 +110,3 @@ def vault() -> Vault:
         known[VAULT] = Vault(make_config().keys)
     found: Vault = known[VAULT]
     return found
-
-
-def arguments_of(job: JobRecord) -> Any:
-    """The arguments, as far as they may be shown."""
-    found = readable(job.args)
-    return hide(found, secrets_of(job)) if isinstance(found, dict) else found
-
-
-def result_of(job: JobRecord) -> Any:
-    """The result, as far as it may be shown."""
-    return HIDDEN if job.result is not None and RESULT in secrets_of(job) else readable(job.result)
-
-
-def secrets_of(job: JobRecord) -> Collection[str]:
-    """The names of arguments that nobody shall see."""
-    found = readable(job.options)
-    names = found.get("secret") if isinstance(found, dict) else None
-    return names if isinstance(names, list) else ()
-
-
-def readable(data: bytes | None) -> Any:
-    """Stored JSON as values, unless it is encrypted and its key is not here."""
-    return ENCRYPTED if is_sealed(data) else decoded(data)
-
-
-def job_data(job: JobRecord) -> dict[str, Any]:
-    """A job as `--json` prints it."""
-    job = vault().reveal(job)
-    return {
-        "id": job.id,
-        "task": job.task,
-        "state": str(job.state),
-        "queue": job.queue,
-        "priority": job.priority,
-        "attempt": job.attempt,
-        "lost": job.lost,
-        "args": arguments_of(job),
-        "options": readable(job.options),
-        "tags": list(job.tags),
-        "unique": job.unique,
-        "runner": job.runner,
-        "cancelling": job.cancelling,
-        "reason": job.reason,
-        "progress": job.progress
-        and {"done": job.progress.done, "total": job.progress.total, "note": job.progress.note},
-        "result": result_of(job),
-        "enqueued_at": iso(job.enqueued_at),
-        "run_at": iso(job.run_at),
-        "started_at": iso(job.started_at),
-        "finished_at": iso(job.finished_at),
-        "expires_at": iso(job.expires_at),
-        "attempts": [attempt_data(attempt) for attempt in job.attempts],
-    }
-
-
-def attempt_data(attempt: Attempt) -> dict[str, Any]:
-    """One kept attempt as `--json` prints it."""
-    failure = attempt.failure
-    return {
-        "attempt": attempt.attempt,
-        "ending": str(attempt.ending),
-        "runner": attempt.runner,
-        "started_at": iso(attempt.started_at),
-        "ended_at": iso(attempt.ended_at),
-        "error": failure and {"type": failure.type, "message": failure.message, "traceback": failure.traceback},
-    }

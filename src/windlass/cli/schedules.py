@@ -8,18 +8,12 @@ import click
 
 from windlass.app import App
 from windlass.cli import Group, Problem
-from windlass.cli.output import ago, cell, clean, counted, duration, iso, print_json, table
+from windlass.cli.output import ago, cell, clean, counted, print_json, table
 from windlass.cli.reach import find_url, json_option, refuse_missing, url_option
 from windlass.cli.show import print_arguments, section
 from windlass.errors import ScheduleNotFound
 from windlass.schedules import Schedule, Schedules
-from windlass.timing import Every, Rule, to_data
-
-SHOWN = 5
-"""Next runs that are shown of one schedule."""
-
-LATE = 10.0
-"""Seconds over which a run that was not fired is worth a word."""
+from windlass.view import SHOWN, duration, is_late, schedule_data, words
 
 
 @click.group(cls=Group)
@@ -42,7 +36,7 @@ def list_schedules(url: str | None, as_json: bool) -> None:
     every = at_hand(url)
     found, broken = every.list(), every.unreadable()
     if as_json:
-        print_json([data(one) for one in found])
+        print_json([schedule_data(one) for one in found])
         return
     if not (found or broken):
         click.echo(
@@ -78,15 +72,7 @@ def state(one: Schedule) -> str:
         return "over"
     if one.waiting:
         return "waits for its last job"
-    late = (one.read_at - one.next_runs(1)[0]).total_seconds() - one.jitter
-    return click.style("late: does any worker run?", fg="red") if late > LATE else ""
-
-
-def words(rule: Rule) -> str:
-    """A rule as it would be written, without what goes without saying."""
-    if isinstance(rule, Every):
-        return f"every {duration(rule.interval.total_seconds())}".replace(".0 ", " ")
-    return repr(rule).replace(", tz='UTC'", "")
+    return click.style("late: does any worker run?", fg="red") if is_late(one) else ""
 
 
 def zoned(moment: datetime) -> str:
@@ -103,7 +89,7 @@ def show(name: str, count: int, url: str | None, as_json: bool) -> None:
     """Show one schedule: its rule, its options, its next runs in its own zone, its last jobs."""
     one = at_hand(url).get(name)
     if as_json:
-        print_json(data(one, count))
+        print_json(schedule_data(one, count))
         return
     click.echo(f"{click.style(cell(one.name), bold=True)}  {state(one)}".rstrip())
     for what, value in facts(one):
@@ -132,31 +118,6 @@ def facts(one: Schedule) -> list[tuple[str, str]]:
         ("fired", f"{one.fired:,}" + (f" of {one.runs:,}" if one.runs else "")),
     ]
     return found + ([("jitter", duration(one.jitter))] if one.jitter else [])
-
-
-def data(one: Schedule, count: int = SHOWN) -> dict[str, Any]:
-    """A schedule as `--json` prints it."""
-    return {
-        "name": one.name,
-        "rule": to_data(one.rule),
-        "task": one.task,
-        "args": one.args,
-        "queue": one.queue,
-        "priority": one.priority,
-        "tags": list(one.tags),
-        "catch_up": one.catch_up,
-        "most": one.most,
-        "overlap": one.overlap,
-        "jitter": one.jitter,
-        "runs": one.runs,
-        "fired": one.fired,
-        "paused": one.paused,
-        "waiting": one.waiting,
-        "origin": one.origin,
-        "jobs": list(one.jobs),
-        "last_tick": iso(one.last_tick.timestamp()),
-        "next_runs": [moment.isoformat() for moment in one.next_runs(count)],
-    }
 
 
 Act = Callable[[Schedules, str], object]

@@ -2,25 +2,16 @@
 
 import json
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import click
 
-from windlass.cli.output import arguments_of, cell, clean, clock_time, coloured, duration, readable, result_of, vault
-from windlass.model import Attempt, Ending, JobRecord, State
+from windlass.cli.output import cell, clean, clock_time, coloured, vault
+from windlass.model import Attempt, JobRecord, State
+from windlass.view import ENDINGS, arguments_of, duration, followers_of, options_of, pretty, result_of
 
 BAR = 30
-
-ENDINGS = {
-    Ending.RETRY: "failed, to be tried again",
-    Ending.SNOOZED: "snoozed",
-    Ending.FAILED: "failed for good",
-    Ending.CANCELLED: "cancelled",
-    Ending.INTERRUPTED: "interrupted: its worker stopped; not charged",
-    Ending.LOST: "lost: its process died; not charged",
-    Ending.SUCCEEDED: "succeeded",
-}
 
 
 def print_job(job: JobRecord) -> None:
@@ -47,8 +38,10 @@ def facts(job: JobRecord) -> Iterator[tuple[str, str]]:
     yield "queue", cell(job.queue) + (f", priority {job.priority}" if job.priority else "")
     if job.tags:
         yield "tags", cell(", ".join(job.tags))
-    for name, value in options(job).items():
+    for name, value in options_of(job).items():
         yield name, clean(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+    if then := followers_of(job):
+        yield "then", cell(", ".join(f"{task} ({on})" for task, on in then))
     yield from times(job)
     yield "tries", f"{job.attempt}" + (f", and {job.lost} lost" if job.lost else "")
     if job.progress:
@@ -57,12 +50,6 @@ def facts(job: JobRecord) -> Iterator[tuple[str, str]]:
         yield "note", "a cancel was asked for; its runner is told within seconds"
     if job.reason:
         yield "reason", clean(job.reason)
-
-
-def options(job: JobRecord) -> Mapping[str, Any]:
-    """What was asked for with `using()`."""
-    found = readable(job.options)
-    return found if isinstance(found, dict) else {"options": found} if found else {}
 
 
 def times(job: JobRecord) -> Iterator[tuple[str, str]]:
@@ -99,12 +86,6 @@ def section(name: str) -> None:
 def block(text: str, indent: str) -> None:
     """Lines of text, indented."""
     click.echo(textwrap.indent(text, indent))
-
-
-def pretty(value: Any) -> str:
-    """A value as JSON, on one line if it is short."""
-    short = json.dumps(value, ensure_ascii=False)
-    return short if len(short) <= 80 else json.dumps(value, ensure_ascii=False, indent=2)
 
 
 def print_arguments(args: Any) -> None:

@@ -5,13 +5,14 @@ import click
 from windlass.cli import FAILED
 from windlass.cli.bars import bar, on_terminal
 from windlass.cli.find import one_job
-from windlass.cli.output import clean, job_data, print_json, vault
+from windlass.cli.output import clean, print_json, vault
 from windlass.cli.reach import json_option, on_store, url_option
 from windlass.cli.show import print_job
 from windlass.errors import JobNotFound
 from windlass.model import JobRecord, State
 from windlass.store.contract import Store
 from windlass.vault import Vault
+from windlass.view import job_data
 
 LOOK_EVERY = 0.5
 """Seconds between two looks at the job."""
@@ -26,7 +27,7 @@ def watch(id: str, url: str | None, as_json: bool) -> None:
     keys = vault()
     job = on_store(url, lambda store: follow(store, id, keys, quiet=as_json))
     if as_json:
-        print_json(job_data(job))
+        print_json(job_data(keys.reveal(job)))
     else:
         print_job(job)
     if job.state is not State.SUCCEEDED:

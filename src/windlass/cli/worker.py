@@ -13,7 +13,7 @@ import click
 
 from windlass.cli.output import counted
 from windlass.cli.reach import shown
-from windlass.config import check_size, make_config
+from windlass.config import Concurrency, check_concurrency, check_size, make_config, slots_of
 from windlass.errors import ConfigError
 from windlass.loader import spec_or_default
 from windlass.worker.logs import set_up
@@ -33,6 +33,14 @@ def size(text: str) -> int:
         raise click.BadParameter(str(error)) from None
 
 
+def slots(text: str) -> Concurrency:
+    """A number, or auto."""
+    try:
+        return check_concurrency(text, "--concurrency")
+    except ConfigError as error:
+        raise click.BadParameter(str(error)) from None
+
+
 def worker_options(command: Command) -> Command:
     """What `worker` and `dev` have in common."""
     for add in (
@@ -40,7 +48,13 @@ def worker_options(command: Command) -> Command:
         click.option("--max-memory", type=size, metavar="SIZE", help="Replace a process that has more, as 512M."),
         click.option("--max-jobs", type=click.IntRange(0), metavar="N", help="Replace a process after N jobs."),
         click.option("-p", "--processes", type=click.IntRange(1), metavar="N", help="Runner processes."),
-        click.option("-c", "--concurrency", type=click.IntRange(1), metavar="N", help="Jobs at a time per process."),
+        click.option(
+            "-c",
+            "--concurrency",
+            type=slots,
+            metavar="N|auto",
+            help="Jobs at a time per process; auto: as many as turn out to be good, as long as there is memory.",
+        ),
         click.option(
             "-q",
             "--queues",
@@ -60,7 +74,7 @@ def worker(
     app: str | None,
     health: str | None,
     queues: str | None,
-    concurrency: int | None,
+    concurrency: Concurrency | None,
     processes: int | None,
     max_jobs: int | None,
     max_memory: int | None,
@@ -79,7 +93,7 @@ def worker(
 def dev(
     app: str | None,
     queues: str | None,
-    concurrency: int | None,
+    concurrency: Concurrency | None,
     processes: int | None,
     max_jobs: int | None,
     max_memory: int | None,
@@ -91,14 +105,19 @@ def dev(
 
 
 def make_spec(
-    app: str | None, queues: str | None, concurrency: int | None, processes: int | None, health: str | None = None
+    app: str | None,
+    queues: str | None,
+    concurrency: Concurrency | None,
+    processes: int | None,
+    health: str | None = None,
 ) -> Spec:
     """What was asked for, with what the configuration says of the rest. Raises `ConfigError`."""
     config = make_config(concurrency=concurrency, processes=processes, queues=queues, health=health)
     Queues(config.queues)
     return Spec(
         app=spec_or_default(app),
-        concurrency=config.concurrency,
+        concurrency=slots_of(config.concurrency, config.processes),
+        adaptive=config.concurrency == "auto",
         processes=config.processes,
         queues=config.queues,
         health=config.health,
@@ -121,8 +140,9 @@ def announce(spec: Spec, text: str) -> None:
     if spec.quiet:
         return
     if "://" in text.partition(" ")[0]:
+        each = f"{'up to ' if spec.adaptive else ''}{counted(spec.concurrency, 'slot')} each"
         text = (
-            f"worker is ready: {counted(spec.processes, 'runner')}, {counted(spec.concurrency, 'slot')} each\n"
+            f"worker is ready: {counted(spec.processes, 'runner')}, {each}\n"
             f"  store   {shown(text)}\n  queues  {spec.queues or 'all'}"
             + (f"\n  health  {spec.health}" if spec.health else "")
         )

@@ -4,17 +4,33 @@ import mmap
 import os
 import struct
 import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from windlass.model import Claim
 from windlass.policy import Retry
 
 _BEAT = struct.Struct("d")
 _TICK = struct.Struct("d")
-_OLDEST = struct.Struct("dd128sqqqqqd")
-_AT_BEAT, _AT_TICK, _AT_OLDEST = 0, 64, 128
+_COUNT = struct.Struct("q")
+_DEADLINE = struct.Struct("dd128sqqqqqd")
+_AT_BEAT, _AT_TICK, _AT_COUNT, _AT_DEADLINES = 0, 64, 128, 192
 SIZE = 4096
 
+MOST = (SIZE - _AT_DEADLINES) // _DEADLINE.size
+"""Deadlines that the page has room for."""
+
 NO_BACKOFF = -1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """When a running attempt must end, and what it takes to settle it if it does not."""
+
+    at: float
+    timeout: float
+    claim: Claim
+    retry: Retry
 
 
 class Board:
@@ -58,47 +74,45 @@ class Board:
     def tick(self, at: float) -> None:
         _TICK.pack_into(self._memory, _AT_TICK, at)
 
-    def watch(self, deadline: float, timeout: float, claim: Claim, retry: Retry) -> None:
-        """Show the attempt whose deadline comes first."""
-        backoff = retry.backoff if isinstance(retry.backoff, (int, float)) else NO_BACKOFF
-        _OLDEST.pack_into(
-            self._memory,
-            _AT_OLDEST,
-            deadline,
-            timeout,
-            claim.id.encode(),
-            claim.fence,
-            claim.seq,
-            claim.attempt,
-            claim.lost,
-            retry.attempts if retry.wants(TimeoutError(), 0) else 1,
-            backoff,
-        )
+    def watch(self, deadlines: Sequence[Deadline]) -> None:
+        """Show these deadlines of running attempts, the first one first; no more than there is room for."""
+        _COUNT.pack_into(self._memory, _AT_COUNT, 0)
+        for number, one in enumerate(deadlines[:MOST]):
+            _DEADLINE.pack_into(self._memory, _AT_DEADLINES + number * _DEADLINE.size, *packed(one))
+        _COUNT.pack_into(self._memory, _AT_COUNT, min(len(deadlines), MOST))
 
-    def unwatch(self) -> None:
-        """No running attempt has a deadline."""
-        struct.pack_into("d", self._memory, _AT_OLDEST, 0.0)
+    def deadlines(self) -> list[Deadline]:
+        """What the runner shows. Of a claim, what it takes to settle it."""
+        count: int = _COUNT.unpack_from(self._memory, _AT_COUNT)[0]
+        places = range(_AT_DEADLINES, _AT_DEADLINES + min(count, MOST) * _DEADLINE.size, _DEADLINE.size)
+        return [unpacked(*_DEADLINE.unpack_from(self._memory, place)) for place in places]
 
-    @property
-    def deadline(self) -> float:
-        """The first deadline of a running attempt; 0 if there is none."""
-        return float(struct.unpack_from("d", self._memory, _AT_OLDEST)[0])
 
-    def overdue(self) -> tuple[Claim, Retry, float]:
-        """The attempt of that deadline as far as settling it needs, its retry policy and its timeout."""
-        _, timeout, id, fence, seq, attempt, lost, attempts, backoff = _OLDEST.unpack_from(self._memory, _AT_OLDEST)
-        claim = Claim(
-            id=id.rstrip(b"\0").decode(),
-            fence=fence,
-            seq=seq,
-            task="",
-            queue="",
-            args=b"",
-            options=None,
-            priority=0,
-            attempt=attempt,
-            lost=lost,
-            enqueued_at=0,
-            run_at=0,
-        )
-        return claim, Retry(attempts=attempts, backoff=None if backoff == NO_BACKOFF else backoff), timeout
+def packed(one: Deadline) -> tuple[float | bytes, ...]:
+    """A deadline as the page has it."""
+    claim, retry = one.claim, one.retry
+    backoff = retry.backoff if isinstance(retry.backoff, (int, float)) else NO_BACKOFF
+    attempts = retry.attempts if retry.wants(TimeoutError(), 0) else 1
+    whose = (claim.id.encode(), claim.fence, claim.seq, claim.attempt, claim.lost)
+    return (one.at, one.timeout, *whose, attempts, backoff)
+
+
+def unpacked(
+    at: float, timeout: float, id: bytes, fence: int, seq: int, attempt: int, lost: int, attempts: int, backoff: float
+) -> Deadline:
+    """A deadline that the page has."""
+    claim = Claim(
+        id=id.rstrip(b"\0").decode(),
+        fence=fence,
+        seq=seq,
+        task="",
+        queue="",
+        args=b"",
+        options=None,
+        priority=0,
+        attempt=attempt,
+        lost=lost,
+        enqueued_at=0,
+        run_at=0,
+    )
+    return Deadline(at, timeout, claim, Retry(attempts=attempts, backoff=None if backoff == NO_BACKOFF else backoff))

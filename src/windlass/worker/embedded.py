@@ -13,13 +13,15 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from windlass.clock import SystemClock, boot_time
-from windlass.config import Config
+from windlass.config import Concurrency, Config, slots_of
 from windlass.context import Takes
 from windlass.errors import StoreError
+from windlass.hook import Hook
 from windlass.machine import usable_cpus
 from windlass.model import Orders, RunnerInfo
 from windlass.store.contract import Store
 from windlass.vault import Vault
+from windlass.worker.adaptive import Adaptive
 from windlass.worker.board import Board
 from windlass.worker.children import PATIENCE, Children
 from windlass.worker.completion import Transactions
@@ -28,7 +30,6 @@ from windlass.worker.duties import Duties
 from windlass.worker.fires import Fires
 from windlass.worker.limits import Limits
 from windlass.worker.messages import Bye, Cancel, FromSupervisor, Holding, Wake, Welcome
-from windlass.worker.pipeline import Hook
 from windlass.worker.pulse import Pulse
 from windlass.worker.queues import Queues
 from windlass.worker.runner import AnyTask, Runner
@@ -56,24 +57,21 @@ async def embedded(
     vault: Vault,
     declared: Declared,
     gates: Takes,
-    concurrency: int,
+    concurrency: Concurrency,
     queues: str,
 ) -> AsyncIterator[Runner]:
     """Run jobs beside the body of the `with`; at its end running jobs get the grace to finish."""
     id, board = str(uuid.uuid4()), Board.make()
-    children = Children(
-        command("windlass.worker.child", id),
-        spec,
-        size=min(concurrency, usable_cpus()),
-        on_pid=lambda pid, alive: None,
-        limits=Limits(config.max_jobs, config.max_memory),
-    )
+    slots = slots_of(concurrency, config.processes)
+    adaptive = Adaptive(ceiling=slots, processes=1) if concurrency == "auto" else None
+    limits = Limits(config.max_jobs, config.max_memory)
+    children = Children(command("windlass.worker.child", id), spec, size=min(slots, usable_cpus()), limits=limits)
     transactions = Transactions(config.url, id, vault)
     runner = Runner(
         id,
         store,
         tasks,
-        slots=concurrency,
+        slots=slots,
         queues=Queues(queues),
         children=children,
         board=board,
@@ -85,21 +83,23 @@ async def embedded(
         vault=vault,
         transactions=transactions,
         gates=gates,
+        meter=adaptive.meter if adaptive else None,
     )
     beating = beat_here if config.url.endswith(":memory:") else beat_beside
     try:
-        async with beating(store, config, runner, board, concurrency, queues) as worker:
+        async with beating(store, config, runner, board, slots, queues) as worker:
             await store.join(RunnerInfo(id=id, worker=worker, pid=os.getpid(), tasks=tuple(tasks)))
             declaring = asyncio.create_task(declare(store, vault, spec or "app", worker, declared))
             await asyncio.wait({declaring}, timeout=FIRST_WORD)
+            beside = [declaring, asyncio.create_task(watch_lease(runner, board, config.lease))]
+            beside += [asyncio.create_task(adaptive.run(runner.resize))] if adaptive else []
             work = asyncio.create_task(runner.run())
             work.add_done_callback(tell_end)
-            guard = asyncio.create_task(watch_lease(runner, board, config.lease))
             try:
                 yield runner
             finally:
-                guard.cancel()
-                declaring.cancel()
+                for one in beside:
+                    one.cancel()
                 await finish(runner, work, config.grace)
                 await children.close(grace=0)  # before the worker leaves: what it holds then goes to others
     finally:

@@ -108,5 +108,11 @@ class Health:
 
 def answer(what: str, why_not: list[str], vitals: Vitals) -> Answer:
     """200 if there is no reason against it, else 503; and the reasons."""
-    body: dict[str, Any] = {what: not why_not, "why": why_not, "worker": vitals.worker, "runners": vitals.ready}
+    body: dict[str, Any] = {
+        what: not why_not,
+        "why": why_not,
+        "worker": vitals.worker,
+        "runners": vitals.ready,
+        "slots": vitals.slots,
+    }
     return as_json(503 if why_not else 200, body)

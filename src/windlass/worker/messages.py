@@ -28,9 +28,13 @@ class Broken(Struct, frozen=True, tag=True):
 
 
 class Welcome(Struct, frozen=True, tag=True):
-    """Supervisor: the worker is registered; join it and begin, as soon as there are slots."""
+    """Supervisor: the worker is registered; join it and begin, as soon as there are slots.
+
+    `limit`: how many of them to use at first, with adaptive concurrency: what the predecessor found good.
+    """
 
     worker: str
+    limit: int = 0
 
 
 class Slots(Struct, frozen=True, tag=True):
@@ -79,6 +83,12 @@ class Left(Struct, frozen=True, tag=True):
     running: int
 
 
+class Chosen(Struct, frozen=True, tag=True):
+    """Runner: of its slots it uses so many from now on, by adaptive concurrency."""
+
+    limit: int
+
+
 class Holding(Struct, frozen=True, tag=True):
     """Runner: the claims that it holds now."""
 
@@ -89,5 +99,5 @@ class Bye(Struct, frozen=True, tag=True):
     """A worker inside another process: it stops, and holds nothing any more."""
 
 
-FromRunner = Hello | Broken | Child | Spent | Left | Holding | Bye
+FromRunner = Hello | Broken | Child | Spent | Left | Chosen | Holding | Bye
 FromSupervisor = Welcome | Slots | Cancel | Wake | Pause | Stop

@@ -14,6 +14,7 @@ import msgspec
 from windlass import policy
 from windlass.context import Context, Takes, Transaction, enter
 from windlass.errors import DecodeError, Directive
+from windlass.hook import Hook, tell
 from windlass.model import Claim, Ending, Failure, Outcome, Progress
 from windlass.options import NONE, Options, read_options
 from windlass.policy import Retry
@@ -54,16 +55,6 @@ class Runnable(Protocol):
 
     def options_for(self, claim: Claim, /) -> tuple[Retry, float | None]:
         """How this job is retried, and its timeout in seconds."""
-
-
-class Hook:
-    """Sees every attempt, on the thread that runs it. What it raises is logged and goes no further."""
-
-    def before(self, context: Context) -> None:
-        """The arguments are decoded; the task is called next."""
-
-    def after(self, context: Context, outcome: Outcome) -> None:
-        """The attempt is over, but not yet settled."""
 
 
 class Stop(StrEnum):
@@ -148,7 +139,7 @@ async def perform(
     except BaseException as error:
         return _raised(task, claim, context, error)
     if hooks:
-        _before(hooks, context)
+        tell(hooks, "before", context)
     try:
         value = await task.fn(*args, **kwargs)
     except BaseException as error:
@@ -156,7 +147,7 @@ async def perform(
     else:
         outcome = _returned(task, claim, context, value)
     if hooks:
-        _after(hooks, context, outcome)
+        tell(hooks, "after", context, outcome)
     return outcome
 
 
@@ -171,7 +162,7 @@ def perform_blocking(
     except BaseException as error:
         return _raised(task, claim, context, error)
     if hooks:
-        _before(hooks, context)
+        tell(hooks, "before", context)
     try:
         value = task.fn(*args, **kwargs)
     except BaseException as error:
@@ -179,7 +170,7 @@ def perform_blocking(
     else:
         outcome = _returned(task, claim, context, value)
     if hooks:
-        _after(hooks, context, outcome)
+        tell(hooks, "after", context, outcome)
     return outcome
 
 
@@ -268,19 +259,3 @@ def _meant(error: BaseException) -> BaseException:
     while isinstance(inner, BaseExceptionGroup) and len(inner.exceptions) == 1:
         inner = inner.exceptions[0]
     return inner if isinstance(inner, Directive) else error
-
-
-def _before(hooks: Sequence[Hook], context: Context) -> None:
-    for hook in hooks:
-        try:
-            hook.before(context)
-        except BaseException:
-            logger.exception("%s.before failed; the job runs all the same", type(hook).__name__)
-
-
-def _after(hooks: Sequence[Hook], context: Context, outcome: Outcome) -> None:
-    for hook in hooks:
-        try:
-            hook.after(context, outcome)
-        except BaseException:
-            logger.exception("%s.after failed; the outcome stands", type(hook).__name__)

@@ -20,6 +20,7 @@ from windlass.loader import load
 from windlass.machine import usable_cpus
 from windlass.model import RunnerInfo
 from windlass.source.bridge import bridging
+from windlass.worker.adaptive import Adaptive
 from windlass.worker.board import Board
 from windlass.worker.children import Children
 from windlass.worker.completion import Transactions
@@ -31,6 +32,7 @@ from windlass.worker.messages import (
     Broken,
     Cancel,
     Child,
+    Chosen,
     FromSupervisor,
     Hello,
     Holding,
@@ -71,8 +73,11 @@ class Process:
         self._dump: int = given["dump"]
         self._parent = os.getppid()
         self._lease = 15.0
-        self._welcome: asyncio.Future[str] = loop.create_future()
+        self._welcome: asyncio.Future[Welcome] = loop.create_future()
         self._runner: Runner | None = None
+        self._adaptive = (
+            Adaptive(ceiling=given["concurrency"], processes=given["processes"]) if given["adaptive"] else None
+        )
         self._stop_reading: Callable[[], None] = lambda: None
         self._slots = 0
         self._leaving = False
@@ -108,15 +113,14 @@ class Process:
         )
         orders = asyncio.create_task(self._obey())
         try:
-            worker = await self._welcome
-            return await self._work(app, worker, limits)
+            return await self._work(app, await self._welcome, limits)
         except Evicted as error:
             logger.error("%s", error)
             return EX_GONE
         finally:
             orders.cancel()
 
-    async def _work(self, app: App, worker: str, limits: Limits) -> int:
+    async def _work(self, app: App, welcome: Welcome, limits: Limits) -> int:
         store = await app.connect()
         children = Children(
             command("windlass.worker.child", self._id),
@@ -144,15 +148,18 @@ class Process:
                     vault=app.vault,
                     transactions=Transactions(app.config.url, self._id, app.vault),
                     gates=app.gates,
+                    meter=self._adaptive.meter if self._adaptive else None,
                 )
+                worker = welcome.worker
                 await store.join(RunnerInfo(id=self._id, worker=worker, pid=os.getpid(), tasks=tuple(app.tasks)))
-                declaring = asyncio.create_task(
-                    declare(store, app.vault, self._given["app"], worker, app), name="windlass-declare"
-                )
                 self._runner = runner
-                runner.resize(self._slots)
+                self._resize()
                 threading.Thread(target=self._guard, name="windlass-guard", daemon=True).start()
-                ticking = asyncio.create_task(self._tick(runner, limits))
+                beside = [
+                    asyncio.create_task(declare(store, app.vault, self._given["app"], worker, app)),
+                    asyncio.create_task(self._tick(runner, limits)),
+                    asyncio.create_task(self._adapt(welcome.limit)),
+                ]
                 try:
                     await runner.run()
                     if self._leaving:
@@ -160,8 +167,8 @@ class Process:
                         self._channel.send(Left(running=0))
                 finally:
                     await children.close()
-                    declaring.cancel()
-                    ticking.cancel()
+                    for one in beside:
+                        one.cancel()
                     faulthandler.cancel_dump_traceback_later()
                     self._board.tick = 0.0  # from here on nobody watches how the event loop turns
         except WindlassError:
@@ -178,11 +185,10 @@ class Process:
         async for message in self._channel:
             runner = self._runner
             if isinstance(message, Welcome):
-                self._welcome.set_result(message.worker)
+                self._welcome.set_result(message)
             elif isinstance(message, Slots):
                 self._slots = message.slots
-                if runner:
-                    runner.resize(message.slots)
+                self._resize()
             elif isinstance(message, Wake) and runner:
                 runner.wake()
             elif isinstance(message, Cancel) and runner:
@@ -195,6 +201,23 @@ class Process:
             elif isinstance(message, Stop):
                 self._stop(message.grace)
         end_group()
+
+    async def _adapt(self, start: int) -> None:
+        if self._adaptive:
+            await self._adaptive.run(self._choose, start)
+
+    def _choose(self, limit: int) -> None:
+        self._channel.send(Chosen(limit=limit))
+        self._resize()
+
+    def _resize(self) -> None:
+        """Use the slots that the supervisor gives, or those of them that are good to use."""
+        slots = self._slots
+        if self._adaptive:
+            self._adaptive.given = slots
+            slots = min(slots, self._adaptive.limit)
+        if self._runner:
+            self._runner.resize(slots)
 
     def _stop(self, grace: float) -> None:
         if self._runner is None:

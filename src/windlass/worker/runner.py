@@ -11,17 +11,20 @@ from windlass import policy
 from windlass.clock import Clock
 from windlass.context import Takes
 from windlass.errors import DecodeError, Evicted, StoreError
+from windlass.hook import Hook
 from windlass.model import Claim, Demand, Ending, Exchanged, Held, Lane, Outcome, Patch, Progress
 from windlass.options import NAME
 from windlass.policy import Retry
 from windlass.store.contract import Store
 from windlass.task import Task
 from windlass.vault import Vault
-from windlass.worker.board import Board
+from windlass.worker.board import Board, Deadline
 from windlass.worker.children import Children
 from windlass.worker.completion import Transactions
 from windlass.worker.lanes import Threads
-from windlass.worker.pipeline import MAX_RESULT, Hook, Running, Stop, perform, perform_blocking, stopped
+from windlass.worker.meter import Meter
+from windlass.worker.news import Settled
+from windlass.worker.pipeline import MAX_RESULT, Running, Stop, perform, perform_blocking, stopped
 from windlass.worker.queues import Queues
 
 logger = logging.getLogger("windlass.worker")
@@ -50,7 +53,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
 class Run:
     """One running attempt. `ask` tells whatever runs it to stop, as far as that is possible."""
 
-    __slots__ = ("ask", "claim", "context", "over", "retry", "timeout")
+    __slots__ = ("ask", "began", "claim", "context", "over", "retry", "timeout")
 
     def __init__(self, claim: Claim, context: Running, retry: Retry, timeout: float | None) -> None:
         self.claim = claim
@@ -58,6 +61,7 @@ class Run:
         self.retry = retry
         self.timeout = timeout
         self.over = False
+        self.began = 0.0
         self.ask: Callable[[Stop], object] = lambda why: None
 
     def stop(self, why: Stop) -> None:
@@ -70,7 +74,7 @@ class Run:
 class Runner:
     """Runs jobs of `tasks` in at most `slots` slots, in the name of a runner id that is registered already.
 
-    `jobs` counts those that this very process began.
+    `jobs` counts those that this very process began. What they take goes to `meter`, if there is one.
     """
 
     def __init__(
@@ -91,6 +95,7 @@ class Runner:
         vault: Vault = NO_KEYS,
         transactions: Transactions | None = None,
         gates: Takes | None = None,
+        meter: Meter | None = None,
     ) -> None:
         self.id = id
         self.jobs = 0
@@ -106,10 +111,12 @@ class Runner:
         self._lease = lease
         self._state = state
         self._hooks = hooks
+        self._settled = Settled(hooks)
         self._limit = limit
         self._vault = vault
         self._transactions = transactions
         self._gates = gates
+        self._meter = meter
         self._seq = 0
         self._running: dict[str, Run] = {}
         self._finished: list[Outcome] = []
@@ -148,6 +155,7 @@ class Runner:
                 if timer:
                     timer.cancel()
             self._threads.close()
+            await self._settled.close()
 
     async def _exchange(self) -> None:
         outcomes, self._finished = self._finished, []
@@ -157,8 +165,11 @@ class Runner:
         demand = self._demand()
         answer = await self._ask(outcomes, demand)
         self._handing_in = []
+        self._settled.answered(outcomes, answer.refused)
         for id in answer.refused:
             logger.warning("job %s: this attempt had been settled, or taken from us, so this outcome was dropped", id)
+        if self._meter:
+            self._meter.asked(self._clock.boot(), is_full=len(answer.claimed) >= demand.slots)
         late = self._is_late() or not self._claiming
         for claim in answer.claimed:
             if late:
@@ -284,6 +295,9 @@ class Runner:
             gates=self._gates,
         )
         run = self._running[claim.id] = Run(claim, context, DEFAULT_RETRY, None)
+        if self._meter:
+            run.began = self._clock.boot()
+            self._meter.began(run.began)
         try:
             run.retry, run.timeout = task.options_for(claim)
         except Exception as error:
@@ -308,6 +322,7 @@ class Runner:
         """A job that cannot even be looked at fails; why is for the operator, and holds nothing of it."""
         outcome = policy.raised(claim, error, DEFAULT_RETRY)
         self._finished.append(outcome)
+        self._settled.ended(claim, outcome)
         self._log(claim, outcome)
         self._turn.set()
 
@@ -334,9 +349,13 @@ class Runner:
         del self._running[run.claim.id]
         run.over = True
         self._reports.pop(run.claim.id, None)
+        if self._meter:
+            now = self._clock.boot()
+            self._meter.ended(now, run.claim.task, now - run.began, good=outcome.failure is None)
         self._finished.append(self._vault.seal_outcome(run.claim, outcome))
+        self._settled.ended(run.claim, outcome)
         self._log(run.claim, outcome)
-        if (self._deadlines and self._deadlines[0][2].over) or (self._overdue and self._overdue[0][1].over):
+        if (self._deadlines and self._deadlines[0][2].over) or any(late.over for _, late in self._overdue):
             self._show_deadline()
         self._turn.set()
 
@@ -373,19 +392,12 @@ class Runner:
             self._show_deadline()
 
     def _show_deadline(self) -> None:
-        """Show the supervisor the running attempt whose deadline comes, or was, first; have the alarm ring for it."""
-        while self._overdue and self._overdue[0][1].over:
-            self._overdue.pop(0)
+        """Show the supervisor the attempts whose deadline was, or else the first one; have the alarm ring for that."""
+        self._overdue = [entry for entry in self._overdue if not entry[1].over]
         while self._deadlines and self._deadlines[0][2].over:
             heapq.heappop(self._deadlines)
-        if self._overdue:
-            deadline, run = self._overdue[0]
-        elif self._deadlines:
-            deadline, _, run = self._deadlines[0]
-        else:
-            self._board.unwatch()
-            return
-        self._board.watch(deadline, run.timeout or 0.0, run.claim, run.retry)
+        shown = self._overdue or [(deadline, run) for deadline, _, run in self._deadlines[:1]]
+        self._board.watch([Deadline(at, run.timeout or 0.0, run.claim, run.retry) for at, run in shown])
         if self._deadlines and self._deadlines[0][0] < self._alarm_at:
             self._set_alarm(self._deadlines[0][0])
 

@@ -19,11 +19,12 @@ from typing import IO
 
 from windlass import policy
 from windlass.machine import oom_kills
-from windlass.model import Claim, Held, Outcome
-from windlass.worker.board import Board
+from windlass.model import Held, Outcome
+from windlass.worker.board import Board, Deadline
+from windlass.worker.climb import START
 from windlass.worker.death import RSS_UNIT, Death, collect, wait_in_thread
 from windlass.worker.hosting import reap_group
-from windlass.worker.messages import Child, FromRunner, FromSupervisor, Holding
+from windlass.worker.messages import Child, Chosen, FromRunner, FromSupervisor, Holding
 from windlass.worker.start import command
 from windlass.worker.wire import Channel
 
@@ -43,10 +44,14 @@ _FRAME = re.compile(r'^  File "(.+)", line (\d+) in (.+)$', re.MULTILINE)
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """What every runner of a worker is started with. Limits that are None are those of the app."""
+    """What every runner of a worker is started with. Limits that are None are those of the app.
+
+    `adaptive`: each runner finds itself how many of its `concurrency` slots it uses.
+    """
 
     app: str
     concurrency: int
+    adaptive: bool = False
     processes: int = 1
     queues: str = ""
     reload: bool = False
@@ -60,11 +65,11 @@ class Seat:
     """One runner process, from its start to the moment when nothing of it runs any more.
 
     `line`: the runners that follow one another here, of which the older ones only end what they run; `slots`: how many
-    jobs it may have now.
+    jobs it may have now; `limit`: of which it uses at most so many, by its own choice if concurrency is adaptive.
     """
 
     def __init__(
-        self, id: str, process: subprocess.Popen[bytes], channel: Channel, board: Board, dump: IO[bytes]
+        self, id: str, spec: Spec, process: subprocess.Popen[bytes], channel: Channel, board: Board, dump: IO[bytes]
     ) -> None:
         self.id = id
         self.pid = process.pid
@@ -76,11 +81,12 @@ class Seat:
         self.spent = asyncio.Event()
         self.line: list[Seat] = []
         self.slots = 0
+        self.limit = START if spec.adaptive else spec.concurrency
         self.kills = oom_kills()
         self.held: Held | None = None
         self.held_at = 0.0
         self.last_call = 0.0
-        self.late: Claim | None = None
+        self.is_late = False
         self._process = process
         self._channel = channel
         self._dump = dump
@@ -107,9 +113,14 @@ class Seat:
                     start_new_session=True,
                     stdin=subprocess.DEVNULL,
                 )
-            seat = cls(id, process, channel, board, dump)
+            seat = cls(id, spec, process, channel, board, dump)
             opened.pop_all()
             return seat
+
+    @property
+    def used(self) -> int:
+        """How many jobs at a time it takes now."""
+        return min(self.slots, self.limit)
 
     def send(self, message: FromSupervisor) -> None:
         """Say something to the runner; nothing happens if it is gone."""
@@ -124,6 +135,8 @@ class Seat:
         """Keep what a runner tells of itself."""
         if isinstance(message, Child):
             (self._children.add if message.alive else self._children.discard)(message.pid)
+        elif isinstance(message, Chosen):
+            self.limit = message.limit
         elif isinstance(message, Holding):
             self.held, self.held_at = message.held, now
 
@@ -150,17 +163,13 @@ class Seat:
         logger.error("processes of runner %s do not die; its jobs go back anyway", self.id[:8])
         return death
 
-    @property
-    def is_overdue(self) -> bool:
-        """Whether the attempt for whose sake this runner takes no more jobs still runs."""
-        return self.late is not None and self.board.deadline > 0 and self.board.overdue()[0] == self.late
+    def overdue(self, before: float) -> list[Deadline]:
+        """The attempts that still run after a deadline before that moment, once this runner is to end for one."""
+        return [one for one in self.board.deadlines() if one.at < before] if self.is_late else []
 
-    def overdue_outcomes(self) -> list[Outcome]:
-        """The outcome of the attempt for whose sake this runner was ended, if that was the reason."""
-        if not self.is_overdue:
-            return []
-        claim, retry, timeout = self.board.overdue()
-        return [policy.timed_out(claim, retry, timeout)]
+    def overdue_outcomes(self, before: float) -> list[Outcome]:
+        """Their outcomes, if they were the reason why this runner was ended."""
+        return [policy.timed_out(one.claim, one.retry, one.timeout) for one in self.overdue(before)]
 
     def report_blocked(self, now: float) -> None:
         """Log, once per occasion, what keeps the event loop of this runner from turning."""

@@ -18,6 +18,7 @@ from windlass.model import Ending, Held, Orders, State
 from windlass.store.contract import Store
 from windlass.store.dispatch import make_store
 from windlass.vault import Vault
+from windlass.worker.board import Deadline
 from windlass.worker.duties import Duties
 from windlass.worker.fires import Fires
 from windlass.worker.health import Health, Vitals
@@ -121,7 +122,7 @@ class Supervisor:
         return Vitals(
             worker=pulse.id if pulse else "",
             ready=len(ready),
-            slots=sum(seat.slots for seat in ready),
+            slots=sum(seat.used for seat in ready),
             stopping=self._stopping.is_set(),
             lease=self._hello.lease if self._hello else 0.0,
             beat=now - pulse.last if pulse and pulse.id else None,
@@ -204,8 +205,10 @@ class Supervisor:
         assert self._pulse
         seat.board.beat = self._pulse.last
         seat.ready = True
-        seat.send(Welcome(worker=self._pulse.id))
-        for older in seat.line[: seat.line.index(seat)]:
+        older_ones = seat.line[: seat.line.index(seat)]
+        seat.limit = older_ones[-1].limit if older_ones else seat.limit
+        seat.send(Welcome(worker=self._pulse.id, limit=seat.limit))
+        for older in older_ones:
             older.retired = True
             older.send(Pause())
         self._share(seat.line)
@@ -272,7 +275,7 @@ class Supervisor:
         if store is None or not seat.ready:
             seat.close()
             return
-        outcomes = seat.overdue_outcomes()
+        outcomes = seat.overdue_outcomes(self._clock.boot() - OVERTIME)
         back = 0
         while True:
             try:
@@ -347,11 +350,11 @@ class Supervisor:
     def _watch(self, seat: Seat, now: float) -> None:
         seat.report_blocked(now)
         self._bound(seat)
-        deadline = seat.board.deadline
-        if seat.late is None:
-            if deadline and now > deadline + OVERTIME:
-                self._call_last(seat, now)
-        elif now > seat.last_call + LAST_CALL and seat.is_overdue:
+        if not seat.is_late:
+            first = next(iter(seat.board.deadlines()), None)
+            if first and now > first.at + OVERTIME:
+                self._call_last(seat, first, now)
+        elif now > seat.last_call + LAST_CALL and seat.overdue(now - OVERTIME):
             seat.kill_now()
 
     def _bound(self, seat: Seat) -> None:
@@ -366,14 +369,13 @@ class Supervisor:
             )
             seat.kill_now()
 
-    def _call_last(self, seat: Seat, now: float) -> None:
-        claim, _, timeout = seat.board.overdue()
-        seat.late = claim
+    def _call_last(self, seat: Seat, first: Deadline, now: float) -> None:
+        seat.is_late = True
         seat.expected = True
         logger.error(
             "job %s runs over its timeout of %g s and cannot be stopped; runner %s will be replaced",
-            claim.id,
-            timeout,
+            first.claim.id,
+            first.timeout,
             seat.id[:8],
         )
         seat.last_call = now

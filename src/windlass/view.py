@@ -1,0 +1,271 @@
+"""What people and programs are shown of jobs, queues, workers and schedules: words, and plain data."""
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from windlass import follow
+from windlass.model import FINAL, Attempt, Ending, Filter, JobRecord, Line, State, Verb, WorkerInfo
+from windlass.schedules import Schedule
+from windlass.secret import HIDDEN, RESULT, hide
+from windlass.timing import Every, Rule, to_data
+from windlass.vault import ENCRYPTED, is_sealed
+
+_UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"))
+
+SHOWN = 5
+"""Next runs that are shown of one schedule."""
+
+LATE = 10.0
+"""Seconds over which a run that was not fired is worth a word."""
+
+NO_TASK = "no running worker knows this task"
+NO_QUEUE = "no running worker serves this queue"
+NO_WORKER = "no worker is running"
+
+ENDINGS = {
+    Ending.RETRY: "failed, to be tried again",
+    Ending.SNOOZED: "snoozed",
+    Ending.FAILED: "failed for good",
+    Ending.CANCELLED: "cancelled",
+    Ending.INTERRUPTED: "interrupted: its worker stopped; not charged",
+    Ending.LOST: "lost: its process died; not charged",
+    Ending.SUCCEEDED: "succeeded",
+}
+
+
+def duration(seconds: float) -> str:
+    """A number of seconds as people say it."""
+    if seconds < 0.9995:
+        return f"{max(0.0, seconds) * 1000:.0f} ms"
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    for size, unit in _UNITS:
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}".replace(".0 ", " ")
+    return "1 min"
+
+
+def iso(moment: float | None) -> str | None:
+    """A moment as JSON has it: ISO 8601, UTC."""
+    try:
+        return None if moment is None else datetime.fromtimestamp(moment, UTC).isoformat()
+    except (ValueError, OverflowError, OSError):
+        return f"{moment:g} s after 1970"
+
+
+def pretty(value: Any) -> str:
+    """A value as JSON, on one line if it is short."""
+    short = json.dumps(value, ensure_ascii=False)
+    return short if len(short) <= 80 else json.dumps(value, ensure_ascii=False, indent=2)
+
+
+def decoded(data: bytes | None) -> Any:
+    """Stored JSON as values; text that is none is shown as it is."""
+    if data is None:
+        return None
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError):
+        return data.decode("utf-8", "replace")
+
+
+def readable(data: bytes | None) -> Any:
+    """Stored JSON as values, unless it is encrypted and its key is not here."""
+    return ENCRYPTED if is_sealed(data) else decoded(data)
+
+
+def arguments_of(job: JobRecord) -> Any:
+    """The arguments, as far as they may be shown."""
+    found = readable(job.args)
+    return hide(found, secrets_of(job)) if isinstance(found, dict) else found
+
+
+def result_of(job: JobRecord) -> Any:
+    """The result, as far as it may be shown."""
+    return HIDDEN if job.result is not None and RESULT in secrets_of(job) else readable(job.result)
+
+
+def secrets_of(job: JobRecord) -> Collection[str]:
+    """The names of arguments that nobody shall see."""
+    found = readable(job.options)
+    names = found.get("secret") if isinstance(found, dict) else None
+    return names if isinstance(names, list) else ()
+
+
+def options_of(job: JobRecord) -> Mapping[str, Any]:
+    """What was asked for with `using()`."""
+    found = readable(job.options)
+    return found if isinstance(found, dict) else {"options": found} if found else {}
+
+
+def followers_of(job: JobRecord) -> list[tuple[str, str]]:
+    """The tasks that its end makes jobs of, each with on_success, on_failure or on_final."""
+    return [(one.task, follow.named(one.on)) for one in follow.read(job.follow)]
+
+
+def job_data(job: JobRecord) -> dict[str, Any]:
+    """A job that was revealed, as JSON."""
+    return {
+        "id": job.id,
+        "task": job.task,
+        "state": str(job.state),
+        "queue": job.queue,
+        "priority": job.priority,
+        "attempt": job.attempt,
+        "lost": job.lost,
+        "args": arguments_of(job),
+        "options": readable(job.options),
+        "tags": list(job.tags),
+        "then": [{"task": task, "on": on} for task, on in followers_of(job)],
+        "unique": job.unique,
+        "runner": job.runner,
+        "cancelling": job.cancelling,
+        "reason": job.reason,
+        "progress": job.progress
+        and {"done": job.progress.done, "total": job.progress.total, "note": job.progress.note},
+        "result": result_of(job),
+        "enqueued_at": iso(job.enqueued_at),
+        "run_at": iso(job.run_at),
+        "started_at": iso(job.started_at),
+        "finished_at": iso(job.finished_at),
+        "expires_at": iso(job.expires_at),
+        "attempts": [attempt_data(attempt) for attempt in job.attempts],
+    }
+
+
+def attempt_data(attempt: Attempt) -> dict[str, Any]:
+    """One kept attempt as JSON."""
+    failure = attempt.failure
+    return {
+        "attempt": attempt.attempt,
+        "ending": str(attempt.ending),
+        "runner": attempt.runner,
+        "started_at": iso(attempt.started_at),
+        "ended_at": iso(attempt.ended_at),
+        "error": failure and {"type": failure.type, "message": failure.message, "traceback": failure.traceback},
+    }
+
+
+def why_not(job: JobRecord, verb: Verb) -> str:
+    """Why a verb does not fit a job."""
+    if verb is Verb.CANCEL and job.cancelling:
+        return f"job {job.id} is being cancelled already"
+    if verb is Verb.CANCEL:
+        return f"job {job.id} is over already ({job.state})"
+    if verb is Verb.DELETE:
+        return f"job {job.id} runs: cancel it first"
+    if job.state in FINAL:
+        return f"job {job.id} cannot run again while another job holds its unique key"
+    return f"job {job.id} is {job.state} already; only finished and scheduled jobs can be run again"
+
+
+def narrowed(wanted: Filter, verb: Verb) -> list[Filter]:
+    """The filters whose jobs a verb fits: what is running or over does not need to be counted, nor asked about."""
+    if wanted.state is not None:
+        return [wanted]
+    states: dict[Verb, list[State]] = {
+        Verb.RETRY: [State.FAILED],
+        Verb.CANCEL: [state for state in State if not state.final],
+        Verb.DELETE: [state for state in State if state is not State.RUNNING],
+    }
+    return [Filter(state=state, task=wanted.task, queue=wanted.queue, tag=wanted.tag) for state in states[verb]]
+
+
+def living(workers: Sequence[WorkerInfo]) -> list[WorkerInfo]:
+    """The workers whose lease runs."""
+    return [worker for worker in workers if worker.beat_age <= worker.lease]
+
+
+def served(worker: WorkerInfo) -> frozenset[str]:
+    """The queues that a worker was told to serve; none: all of them."""
+    return frozenset(part.partition(":")[0].strip() for part in worker.queues.split(",") if part.strip())
+
+
+def nobody(line: Line, workers: Sequence[WorkerInfo]) -> str:
+    """Why nobody would run the jobs of this line now; empty if somebody would."""
+    alive = living(workers)
+    knowing = [worker for worker in alive if any(line.task in runner.tasks for runner in worker.runners)]
+    if not alive:
+        return NO_WORKER
+    if not knowing:
+        return NO_TASK
+    serving = [worker for worker in knowing if not served(worker) or line.queue in served(worker)]
+    return "" if serving else NO_QUEUE
+
+
+def line_data(line: Line, workers: Sequence[WorkerInfo]) -> Mapping[str, object]:
+    """A line as JSON. `oldest`: seconds that the first job is due."""
+    return {
+        "queue": line.queue,
+        "task": line.task,
+        "state": str(line.state),
+        "count": line.count,
+        "oldest": line.oldest,
+        "problem": nobody(line, workers) or None,
+    }
+
+
+def worker_data(worker: WorkerInfo) -> Mapping[str, object]:
+    """A worker as JSON."""
+    return {
+        "id": worker.id,
+        "host": worker.host,
+        "pid": worker.pid,
+        "version": worker.version,
+        "alive": worker.beat_age <= worker.lease,
+        "lease": worker.lease,
+        "beat_age": worker.beat_age,
+        "queues": worker.queues or None,
+        "slots": worker.concurrency,
+        "started_at": iso(worker.started_at),
+        "runners": [
+            {
+                "id": runner.id,
+                "pid": runner.pid,
+                "running": runner.running,
+                "joined_at": iso(runner.joined_at),
+                "tasks": list(runner.tasks),
+            }
+            for runner in worker.runners
+        ],
+    }
+
+
+def words(rule: Rule) -> str:
+    """A rule as it would be written, without what goes without saying."""
+    if isinstance(rule, Every):
+        return f"every {duration(rule.interval.total_seconds())}".replace(".0 ", " ")
+    return repr(rule).replace(", tz='UTC'", "")
+
+
+def is_late(one: Schedule) -> bool:
+    """Whether a run is due and nobody fired it."""
+    following = [] if one.paused or one.waiting else one.next_runs(1)
+    return bool(following) and (one.read_at - following[0]).total_seconds() - one.jitter > LATE
+
+
+def schedule_data(one: Schedule, count: int = SHOWN) -> dict[str, Any]:
+    """A schedule as JSON."""
+    return {
+        "name": one.name,
+        "rule": to_data(one.rule),
+        "task": one.task,
+        "args": one.args,
+        "queue": one.queue,
+        "priority": one.priority,
+        "tags": list(one.tags),
+        "catch_up": one.catch_up,
+        "most": one.most,
+        "overlap": one.overlap,
+        "jitter": one.jitter,
+        "runs": one.runs,
+        "fired": one.fired,
+        "paused": one.paused,
+        "waiting": one.waiting,
+        "origin": one.origin,
+        "jobs": list(one.jobs),
+        "last_tick": iso(one.last_tick.timestamp()),
+        "next_runs": [moment.isoformat() for moment in one.next_runs(count)],
+    }
