@@ -1,0 +1,60 @@
+"""The tasks of `benchmarks.limits`. WINDLASS_URL names their store; starts and ends are lines of the file EFFECTS."""
+
+import asyncio
+import os
+import time
+
+from windlass import App, debounce, limit, rate
+
+app = App()
+app.queue("aged", aging=6)
+
+
+def note(*words: object) -> None:
+    """One line, written at once and whole."""
+    file = os.open(os.environ["EFFECTS"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(file, (" ".join(map(str, words)) + "\n").encode())
+    os.close(file)
+
+
+@app.task(name="rated", queue="rated", gates=rate("100/minute", burst=20))
+async def rated(n: int) -> None:
+    note("rated", n, time.time())
+
+
+@app.task(name="other", queue="other")
+async def other(sent: float) -> None:
+    note("other", 0, time.time() - sent)
+
+
+@app.task(name="keyed", gates=limit(1, key="{key}"))
+async def keyed(key: int, n: int) -> None:
+    note("begin", key, n, time.time(), os.getpid())
+    await asyncio.sleep(0.05)
+    note("end", key, n, time.time(), os.getpid())
+
+
+@app.task(name="fair", fair_key="{tenant}")
+async def fair(tenant: str) -> None:
+    await asyncio.sleep(0.1)
+    note("fair", tenant, time.time())
+
+
+@app.task(name="one", gates=limit(1))
+async def one(seconds: float) -> None:
+    await asyncio.sleep(seconds)
+
+
+@app.task(name="free")
+async def free() -> None: ...
+
+
+@app.task(name="saved", unique=debounce(2, max_wait=5, key="{document}"))
+async def saved(document: str, n: int) -> None:
+    note("saved", document, n, time.time())
+
+
+@app.task(name="aged", queue="aged")
+async def aged(word: str, sent: float) -> None:
+    await asyncio.sleep(0.02)
+    note("aged", word, time.time() - sent)
