@@ -196,7 +196,10 @@ BEGIN
     ELSE
         SELECT greatest(0, run_at - moment) INTO answer.due FROM live
         WHERE state = 'scheduled' AND run_at >= low.due_low ORDER BY run_at LIMIT 1;
-        answer.due := least(answer.due, greatest(0, next_look(moment, low.call_low) - moment));
+        answer.due := least(answer.due, next_look(moment, low.call_low) - moment);
+        IF answer.due < 0 THEN
+            answer.due := 0;
+        END IF;
     END IF;
     answer.fire := least(
         (SELECT due FROM docs WHERE kind = 'schedule' AND due IS NOT NULL ORDER BY due LIMIT 1),
