@@ -258,19 +258,11 @@ local function open(gate, t)
   end
 end
 
--- Look at what was stirred and at gates that were freed; whether more of that is left.
-local function admit(t)
-  if call('EXISTS', STIRRED, FREED) == 0 then
-    return false
-  end
-  looked = {}
-  local groups = call('SPOP', STIRRED, BATCH)
-  for _, group in ipairs(groups) do
-    look(group, t)
-  end
+-- Take the gates that may have room now, and those of which that was written before somebody set the clock back.
+local function take_freed(t)
   local moment = format('%.0f', t)
   local freed = call('ZRANGE', FREED, '-inf', moment, 'BYSCORE', 'LIMIT', 0, BATCH)
-  if #freed < BATCH then -- those that were written before somebody set the clock back
+  if #freed < BATCH then
     for _, gate in ipairs(call('ZRANGE', SINCE, '(' .. moment, '+inf', 'BYSCORE', 'LIMIT', 0, BATCH - #freed)) do
       freed[#freed + 1] = gate
     end
@@ -278,6 +270,19 @@ local function admit(t)
   if #freed > 0 then
     call('ZREM', FREED, unpack(freed))
     call('ZREM', SINCE, unpack(freed))
+  end
+  return freed
+end
+
+-- Look at what was stirred and at gates that were freed; whether more of that is left.
+local function admit(t)
+  if call('EXISTS', STIRRED, FREED) == 0 then
+    return false
+  end
+  looked = {}
+  local groups, freed = call('SPOP', STIRRED, BATCH), take_freed(t)
+  for _, group in ipairs(groups) do
+    look(group, t)
   end
   for _, gate in ipairs(freed) do
     open(gate, t)
