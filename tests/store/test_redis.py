@@ -11,7 +11,8 @@ from tests.store.redis_world import RedisWorld, opened, try_open
 from tests.store.world import doc, ends, new, wants
 from windlass.clock import SystemClock
 from windlass.errors import ConfigError
-from windlass.model import Demand, Ending, Filter, State, Verb
+from windlass.model import Clash, Demand, Doc, Ending, Fair, Filter, Need, State, Verb
+from windlass.store.contract import GATE
 from windlass.store.dispatch import make_store
 from windlass.store.redis import wire
 from windlass.store.redis.health import Health, refuse
@@ -164,6 +165,53 @@ async def test_nothing_is_left_of_a_job_that_is_gone(tmp_path: Path) -> None:
     await world.store.act([job.id for job in jobs], Verb.DELETE)
     left = {key.decode() for key in set(world.raw.scan_iter(world.key("*"))) - before}
     assert left == {world.key("departed")}
+    await world.close()
+
+
+async def test_nothing_is_left_of_a_job_that_passed_gates_and_took_turns(tmp_path: Path) -> None:
+    world = RedisWorld(tmp_path)
+    await world.open()
+    await world.store.save([Doc(kind=GATE, name="g", version=0, body=b'{"limit":2}')])
+    crew = await world.crew()
+    before = set(world.raw.scan_iter(world.key("*")))
+    gates = Need("g/a", 2), Need("g/b", keep=True)
+    jobs = [new(gates=gates[: 1 + n % 2], fair=Fair(f"k{n % 3}"), unique=f"u{n}", delay=n % 2) for n in range(12)]
+    await world.put(*jobs, *(new(id=job.id, gates=gates) for job in jobs))
+    await world.advance(1)
+    for ending in Ending:
+        await crew.exchange(*(ends(claim, ending) for claim in await crew.claim(8)))
+    await world.put(*(new(unique=f"u{n}", clash=clash) for n, clash in enumerate(Clash)))
+    while await world.store.act(Filter(), Verb.DELETE):
+        pass
+    assert await crew.claim(8) == []
+    assert {key.decode() for key in set(world.raw.scan_iter(world.key("*"))) - before} == set()
+    await world.close()
+
+
+# Gates that nobody of ours wrote
+
+
+@pytest.mark.parametrize("needs", ["", "7", "[[]]", '[["g","x"]]', '[["g",1,2]]', '[["g",1e400]]', "[" * 2_000, "\xff"])
+async def test_needs_that_are_none_stop_no_job(tmp_path: Path, needs: str) -> None:
+    world = RedisWorld(tmp_path)
+    await world.open()
+    await world.put(job := new(gates=(Need("g"),), delay=1))
+    world.raw.hset(world.key("gates"), job.id, needs.encode("latin-1"))
+    await world.advance(1)
+    crew = await world.crew()
+    claim = await crew.take()
+    assert (await world.job(job.id)).gates == ()
+    assert (await crew.exchange(ends(claim, Ending.SUCCEEDED))).refused == ()
+    await world.close()
+
+
+@pytest.mark.parametrize("body", [b"", b"7", b"[]", b'{"limit":"x"}', b'{"limit":1e400}', b'{"burst":null}', b"\xff"])
+async def test_settings_that_are_none_close_a_gate(tmp_path: Path, body: bytes) -> None:
+    world = RedisWorld(tmp_path)
+    await world.open()
+    await world.store.save([Doc(kind=GATE, name="g", version=0, body=body)])
+    await world.put(new(gates=(Need("g"),)), free := new())
+    assert (await (await world.crew()).take()).id == free.id
     await world.close()
 
 

@@ -124,33 +124,41 @@ local function split(group)
   return sub(group, 1, at - 1), sub(group, at + 1)
 end
 
-local function unblock(group)
-  local value = call('HGET', BLOCKED, group)
-  if not value then
-    return
-  end
+-- Take a group, whose value in `blocked` this is, from its gate.
+local function withdraw(group, value)
   local gate, member = read(value, 2)
   local line, text = split(group)
   local entry = line .. '\n' .. member .. '\n' .. text
-  call('HDEL', BLOCKED, group)
-  call('ZREM', P .. 'heavy:' .. gate, entry)
   if call('ZREM', P .. 'b:' .. gate, entry) == 1 and call('EXISTS', P .. 'b:' .. gate) == 0 then
     call('ZREM', BARRED, gate)
+  end
+  if needs_of(text).heavy then
+    call('ZREM', P .. 'heavy:' .. gate, entry)
+  end
+end
+
+local function unblock(group)
+  local value = call('HGET', BLOCKED, group)
+  if value then
+    withdraw(group, value)
+    call('HDEL', BLOCKED, group)
   end
 end
 
 local function block(group, need, member, t)
-  local value = pack(need.gate, member)
-  if call('HGET', BLOCKED, group) ~= value then
-    unblock(group)
+  local value, before = pack(need.gate, member), call('HGET', BLOCKED, group)
+  if before ~= value then
+    if before then
+      withdraw(group, before)
+    end
     local line, text = split(group)
     local entry = line .. '\n' .. member .. '\n' .. text
-    call('HSET', BLOCKED, group, value)
     call('ZADD', P .. 'b:' .. need.gate, 0, entry)
-    call('ZADD', BARRED, 0, need.gate)
     if need.weight > 1 then
       call('ZADD', P .. 'heavy:' .. need.gate, need.weight, entry)
     end
+    later('HSET', BLOCKED, group, value)
+    later('ZADD', BARRED, 0, need.gate)
   end
   call_gate(need.gate, need.weight, t)
 end
@@ -170,8 +178,8 @@ local function room_of(needs, id, t)
 end
 
 local function admit_one(line, member)
-  call('ZADD', P .. 'l:' .. line, 0, member)
-  call('ZREM', P .. 'x:' .. line, member)
+  later('ZADD', P .. 'l:' .. line, 0, member)
+  later('ZREM', P .. 'x:' .. line, member)
   touched[line], waited[line] = true, true
   opened[sub(member, ORDER + 1)] = true
 end
@@ -201,8 +209,10 @@ local function look(group, t)
   end
   local line, text = split(group)
   local needs, key = needs_of(text), P .. 'w:' .. group
-  admit_keepers(needs, line, text, t)
-  local first = call('ZRANGE', key, 0, 0)[1]
+  if needs.keep then
+    admit_keepers(needs, line, text, t)
+  end
+  local first = needs.keep and call('ZRANGE', key, 0, 0)[1]
   local room, barred = room_of(needs, first and sub(first, ORDER + 1) or '', t)
   local members = call('ZRANGE', key, 0, room)
   local count = min(room, #members)
@@ -221,22 +231,36 @@ local function look(group, t)
   return count
 end
 
+-- How many units a gate that bars groups has room for.
+local function room_at(gate, t)
+  return fits({gate = gate, weight = 1, keep = false}, '', BATCH, t)
+end
+
+-- Look at the next group of a line that a gate bars; the room that is left for others, nil once there is none.
+local function open_next(gate, line, entry, room, t)
+  local text = sub(entry, string.find(entry, '\n', #line + 2, true) + 1)
+  local weight = 1
+  for _, need in ipairs(needs_of(text)) do
+    weight = need.gate == gate and need.weight or weight
+  end
+  if room <= 0 then
+    call_gate(gate, weight, t)
+    return nil
+  end
+  return room - weight * look(line .. '\n' .. text, t)
+end
+
 -- Look at the best groups of one line that a gate bars, as many as it has room for.
 local function open_line(gate, line, t)
-  local room, done, size = fits({gate = gate, weight = 1, keep = false}, '', BATCH, t), 0, FIRST_BLOCKED
+  local room, done, size = room_at(gate, t), 0, FIRST_BLOCKED
   local from = '[' .. line .. '\n'
   while done < BATCH do
     local entries = call('ZRANGE', P .. 'b:' .. gate, from, '(' .. line .. '\11', 'BYLEX', 'LIMIT', 0, size)
     for _, entry in ipairs(entries) do
-      local _, text = split(sub(entry, #line + 2))
-      local weight = 1
-      for _, need in ipairs(needs_of(text)) do
-        weight = need.gate == gate and need.weight or weight
+      room = open_next(gate, line, entry, room, t)
+      if not room then
+        return
       end
-      if room <= 0 then
-        return call_gate(gate, weight, t)
-      end
-      room = room - weight * look(line .. '\n' .. text, t)
     end
     if #entries < size then
       return
@@ -245,17 +269,41 @@ local function open_line(gate, line, t)
   end
 end
 
+-- Look at the best groups that a gate bars, of each line.
 local function open(gate, t)
-  local from = '-'
-  while true do
-    local entry = call('ZRANGE', P .. 'b:' .. gate, from, '+', 'BYLEX', 'LIMIT', 0, 1)[1]
-    if not entry then
-      return
+  local entries = call('ZRANGE', P .. 'b:' .. gate, 0, FIRST_BLOCKED - 1)
+  local line, room = nil, nil
+  if #entries < FIRST_BLOCKED then -- these are all
+    for _, entry in ipairs(entries) do
+      if split(entry) ~= line then
+        line, room = split(entry), room_at(gate, t)
+      end
+      room = room and open_next(gate, line, entry, room, t)
     end
-    local line = split(entry)
-    open_line(gate, line, t)
-    from = '(' .. line .. '\11'
+    return
   end
+  local entry = entries[1]
+  while entry do
+    line = split(entry)
+    open_line(gate, line, t)
+    entry = call('ZRANGE', P .. 'b:' .. gate, '(' .. line .. '\11', '+', 'BYLEX', 'LIMIT', 0, 1)[1]
+  end
+end
+
+-- Take the gates that may have room now, and those of which that was written before somebody set the clock back.
+local function take_freed(t)
+  local moment = format('%.0f', t)
+  local freed = call('ZRANGE', FREED, '-inf', moment, 'BYSCORE', 'LIMIT', 0, BATCH)
+  if #freed < BATCH then
+    for _, gate in ipairs(call('ZRANGE', SINCE, '(' .. moment, '+inf', 'BYSCORE', 'LIMIT', 0, BATCH - #freed)) do
+      freed[#freed + 1] = gate
+    end
+  end
+  if #freed > 0 then
+    call('ZREM', FREED, unpack(freed))
+    call('ZREM', SINCE, unpack(freed))
+  end
+  return freed
 end
 
 -- Look at what was stirred and at gates that were freed; whether more of that is left.
@@ -264,20 +312,9 @@ local function admit(t)
     return false
   end
   looked = {}
-  local groups = call('SPOP', STIRRED, BATCH)
+  local groups, freed = call('SPOP', STIRRED, BATCH), take_freed(t)
   for _, group in ipairs(groups) do
     look(group, t)
-  end
-  local moment = format('%.0f', t)
-  local freed = call('ZRANGE', FREED, '-inf', moment, 'BYSCORE', 'LIMIT', 0, BATCH)
-  if #freed < BATCH then -- those that were written before somebody set the clock back
-    for _, gate in ipairs(call('ZRANGE', SINCE, '(' .. moment, '+inf', 'BYSCORE', 'LIMIT', 0, BATCH - #freed)) do
-      freed[#freed + 1] = gate
-    end
-  end
-  if #freed > 0 then
-    call('ZREM', FREED, unpack(freed))
-    call('ZREM', SINCE, unpack(freed))
   end
   for _, gate in ipairs(freed) do
     open(gate, t)
@@ -312,8 +349,8 @@ local function turn_away(group, needs, barred, best, t)
   local scores = #standing > 0 and call('ZMSCORE', P .. 'l:' .. line, unpack(standing)) or {}
   for n, member in ipairs(standing) do
     if scores[n] and not comes_first(member, best) then
-      call('ZREM', P .. 'l:' .. line, member)
-      call('ZADD', P .. 'x:' .. line, 0, member)
+      later('ZREM', P .. 'l:' .. line, member)
+      later('ZADD', P .. 'x:' .. line, 0, member)
       opened[sub(member, ORDER + 1)] = nil
     end
   end

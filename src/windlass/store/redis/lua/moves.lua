@@ -19,7 +19,7 @@ local function restore(job, past)
   if #past > 5 then
     job.flags = job.flags + 8
   end
-  for _, need in ipairs(job.fence > 0 and has(job.flags, 64) and gates_of(job.id, job.line) or {}) do
+  for _, need in ipairs(job.fence > 0 and has(job.flags, 64) and gates_of(job.id, job.line, job.gated) or {}) do
     if need.keep then
       later('HSET', P .. 'holds:' .. need.gate, job.id, -need.weight)
     end
@@ -63,7 +63,8 @@ local function insert(id, line, priority, more, text, t)
     later('HSET', FOLLOW, id, follow)
   end
   if gated then
-    call('HSET', GATES, id, gated)
+    job.gated = gated
+    later('HSET', GATES, id, gated)
   end
   if past then
     job.due = nil

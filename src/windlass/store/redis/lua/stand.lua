@@ -22,6 +22,7 @@ local function read_needs(text)
     if type(gate) ~= 'string' or type(weight) ~= 'number' or weight > 2 ^ 31 or type(keep) ~= 'boolean' then
       return {}
     end
+    needs.keep, needs.heavy = needs.keep or keep, needs.heavy or weight > 1
     needs[n] = {gate = gate, weight = max(1, floor(weight)), keep = keep}
   end
   return needs
@@ -36,9 +37,9 @@ local function needs_of(text)
   return needs_known[text]
 end
 
--- The gates of a job, and their text; none of one whose line is no name of ours.
-local function gates_of(id, line)
-  local text = call('HGET', GATES, id)
+-- The gates of a job, and their text, if that was not read already; none of one whose line is no name of ours.
+local function gates_of(id, line, text)
+  text = text or call('HGET', GATES, id)
   local needs = text and not string.find(line, '\n', 1, true) and needs_of(text) or {}
   return needs, text
 end
@@ -75,7 +76,7 @@ end
 
 -- Let a job that passes gates wait for them. A job whose gates cannot be read does not.
 local function wait(job, line, member)
-  local needs, text = gates_of(job.id, line)
+  local needs, text = gates_of(job.id, line, job.gated)
   if #needs == 0 then
     return false
   end

@@ -32,7 +32,7 @@ local overdue = {}
 for _, id in ipairs(call('ZRANGE', DUE, '-inf', t, 'BYSCORE', 'LIMIT', 0, BATCH)) do
   local job = load(id)
   if job then
-    overdue[job.line] = overdue[job.line] or job.due or job.run_at
+    overdue[job.line] = min(overdue[job.line] or t, job.rank)
   end
 end
 local planned = call('HGETALL', P .. 'planned')
