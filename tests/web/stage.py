@@ -1,6 +1,6 @@
 """A store with something of everything, for looking at the dashboard: jobs in each state, workers, schedules.
 
-`python -m tests.web.stage URL` fills a store and keeps its workers alive, for looking around by hand.
+`python -m tests.web.stage URL` fills a store, for looking around by hand.
 """
 
 import asyncio
@@ -25,6 +25,7 @@ from windlass.model import (
 )
 from windlass.store.contract import Store
 from windlass.timing import cron, every
+from windlass.values import plain_bytes
 
 TRACE = """Traceback (most recent call last):
   File "/srv/shop/pay.py", line 48, in charge
@@ -74,47 +75,54 @@ async def fill(app: App) -> None:
     later = [new(f"later-{n:02}", "shop.mail.receipt", delay=600.0 * (n + 1)) for n in range(5)]
     await store.put([*ready, *later, new("orphan-01", "shop.old.export", queue="legacy")])
     await store.act(["later-04"], Verb.CANCEL)
-    await app.tasks["shop.pay.charge"].using(id="secret-01", delay=3_600, meta={"by": "anna"}).aenqueue(7, "4111-SECRET-1111")  # type: ignore[attr-defined]
-    await store.put([new("hostile-01", "shop.pay.charge", args=b'{"note": ' + app_json(HOSTILE) + b"}", delay=1_800)])
+    await (
+        app.tasks["shop.pay.charge"]
+        .using(id="secret-01", delay=3_600, meta={"by": "anna"})
+        .aenqueue(7, "4111-SECRET-1111")
+    )
+    await store.put(
+        [new("hostile-01", "shop.pay.charge", args=b'{"note": ' + plain_bytes(HOSTILE) + b"}", delay=1_800)]
+    )
     charge = app.tasks["shop.pay.charge"]
-    await app.schedules.acreate("nightly-report", cron("30 2 * * MON-FRI", tz="Europe/Berlin"), app.tasks["shop.reports.nightly"])
+    await app.schedules.acreate(
+        "nightly-report", cron("30 2 * * MON-FRI", tz="Europe/Berlin"), app.tasks["shop.reports.nightly"]
+    )
     await app.schedules.acreate("charge-due", every(minutes=5), charge.bind(1), jitter=20)
     await app.schedules.acreate("quarterly", cron("0 6 1 */3 *", tz="America/New_York"), charge.bind(4), paused=True)
     await app.schedules.atrigger("charge-due")
 
 
-def app_json(value: Any) -> bytes:
-    """JSON, as it is stored."""
-    from windlass.values import plain_bytes
-
-    return plain_bytes(value)
-
-
 async def enlist(store: Store, id: str, host: str, pid: int, runners: int) -> None:
     """A worker with its runners."""
     await store.enlist(
-        WorkerInfo(id=id, host=host, pid=pid, version="0.1.0", lease=60, concurrency=25, started_at=time.time() - 9_000)
+        WorkerInfo(
+            id=id, host=host, pid=pid, version="0.1.0", lease=86_400, concurrency=25, started_at=time.time() - 9_000
+        )
     )
     for n in range(1, runners + 1):
-        await store.join(RunnerInfo(id=f"runner-{n}-{id[-8:]}", worker=id, pid=pid + n, tasks=(*sorted(TASKS), "shop.reports.nightly")))
+        await store.join(
+            RunnerInfo(
+                id=f"runner-{n}-{id[-8:]}", worker=id, pid=pid + n, tasks=(*sorted(TASKS), "shop.reports.nightly")
+            )
+        )
 
 
-_seqs: dict[str, int] = {}
-
-
-async def claim_all(store: Store, runner: str, slots: int) -> tuple[Any, ...]:
+async def claim_all(store: Store, runner: str, slots: int, seq: int = 1) -> tuple[Any, ...]:
     """What a runner is given."""
-    seq = _seqs[runner] = _seqs.get(runner, 0) + 1
     lane = Lane(slots=slots, tasks=TASKS)
     return (await store.exchange(runner, seq, [], Demand(slots=slots, lanes=(lane,)))).claimed
 
 
 async def settle(store: Store, jobs: list[NewJob]) -> None:
     """Run what can be: done ones succeed, the others fail at the second try."""
-    failure = Failure(type="shop.gateway.Refused", message="card_declined: the bank of the customer said no", traceback=TRACE)
-    other = Failure(type="TimeoutError", message=f"mail.example did not answer within 30 s {HOSTILE[0]}", traceback=TRACE)
+    failure = Failure(
+        type="shop.gateway.Refused", message="card_declined: the bank of the customer said no", traceback=TRACE
+    )
+    other = Failure(
+        type="TimeoutError", message=f"mail.example did not answer within 30 s {HOSTILE[0]}", traceback=TRACE
+    )
     for attempt in (1, 2):
-        for claim in await claim_all(store, "runner-2-aaaa1111", len(jobs)):
+        for claim in await claim_all(store, "runner-2-aaaa1111", len(jobs), attempt):
             good = claim.id.startswith("done")
             ending = Ending.SUCCEEDED if good else Ending.RETRY if attempt == 1 else Ending.FAILED
             await store.settle(
@@ -131,15 +139,5 @@ async def settle(store: Store, jobs: list[NewJob]) -> None:
             )
 
 
-async def main(url: str) -> None:
-    """Fill a store, then keep its workers alive."""
-    app = make_app(url)
-    await fill(app)
-    store = await app.connect()
-    while True:
-        await store.beat("worker-aaaa1111")
-        await asyncio.sleep(2)
-
-
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1]))
+    asyncio.run(fill(make_app(sys.argv[1])))

@@ -107,11 +107,11 @@ class Guard:
 
     def _known(self, request: Request, users: Users) -> User:
         address = request.client.host if request.client else ""
-        if self._tries.over(address):
-            raise HTTPException(429, "too many wrong secrets: wait a minute", {"retry-after": "60"})
         header = request.headers.get("authorization", "")
         user = users.read(header)
         if user is None:
+            if header and self._tries.over(address):
+                raise HTTPException(429, "too many wrong secrets: wait a minute", {"retry-after": "60"})
             if header:
                 self._tries.add(address)
                 audit.warning("a wrong secret came from %s", visible(address))

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any, TypeVar
 
 from msgspec import Struct
@@ -25,6 +26,11 @@ RATE = 5
 
 IN_USE = 15.0
 """Seconds for which what a page looked at counts as still looked at."""
+
+REST = 20
+"""A look that takes long is not repeated before so many times as long, at most MOST seconds."""
+
+MOST = 30.0
 
 AT_LEAST = 10.0
 """Seconds after which pages look again, whatever is known to have changed."""
@@ -60,6 +66,7 @@ class Look(Struct):
     work: "asyncio.Task[Any]"
     began: float
     used: float
+    took: float = 0.0
 
 
 class Watch:
@@ -85,11 +92,12 @@ class Watch:
         """What `read` gives. With `live`, what it gave a moment ago, to whoever asked under this key, will do."""
         now = self._clock.boot()
         known = self._looks.get(key)
-        if known is None or not live or now - known.began >= self._patience(now):
+        if known is None or not live or now - known.began >= self._patience(known, now):
             work = asyncio.ensure_future(read())
             work.add_done_callback(lambda over: over.cancelled() or over.exception())  # told to those who still wait
             self._looks.pop(key, None)
             known = self._looks[key] = Look(work, now, now)
+            work.add_done_callback(partial(self._time, known))
             while len(self._looks) > KEPT:
                 self._looks.pop(next(iter(self._looks)))
         known.used = now
@@ -101,10 +109,13 @@ class Watch:
             raise
         return found
 
-    def _patience(self, now: float) -> float:
+    def _patience(self, known: Look, now: float) -> float:
         """Seconds for which what was read is good enough."""
         wanted = sum(now - look.used < IN_USE for look in self._looks.values())
-        return max(EVERY * 0.9, wanted / RATE)
+        return max(EVERY * 0.9, wanted / RATE, min(MOST, REST * known.took))
+
+    def _time(self, look: Look, _: object) -> None:
+        look.took = self._clock.boot() - look.began
 
     def forget(self) -> None:
         """Somebody changed something: what was read is old, and pages shall look."""

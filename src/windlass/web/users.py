@@ -19,7 +19,7 @@ LEAST = 16
 """The fewest characters of a secret: nobody tries so many."""
 
 TRIES, SPAN = 10, 60.0
-"""Wrong secrets that one address may send within so many seconds."""
+"""Wrong secrets of one address that are told within so many seconds."""
 
 ADDRESSES = 10_000
 """Addresses whose wrong secrets are counted."""
@@ -97,7 +97,8 @@ def parse(entry: str) -> tuple[User, str]:
 
 
 class Tries:
-    """Counts wrong secrets by address, so that nobody can try many."""
+    """Counts wrong secrets by address. They cannot be guessed, at any rate; but whoever tries shall not fill the log,
+    nor keep others at that address out."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock

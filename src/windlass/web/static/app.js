@@ -44,6 +44,7 @@ let tag = "";
 let looking = false;
 let again = false;
 let source = null;
+const WHY = { 401: "sign in again", 404: "this is gone", 503: "the store does not answer" };
 
 function say(kind, text) {
   status.dataset.kind = kind;
@@ -63,7 +64,7 @@ async function look() {
       tag = answer.headers.get("ETag") || "";
       show(new DOMParser().parseFromString(await answer.text(), "text/html"));
     } else if (answer.status !== 304) {
-      say("down", answer.status === 503 ? "the store does not answer" : `cannot look: ${answer.status}`);
+      say("down", WHY[answer.status] || `cannot look: ${answer.status}`);
       return;
     }
     say("live", "live");
@@ -111,6 +112,7 @@ function rest() {
 }
 
 document.addEventListener("visibilitychange", () => (document.hidden ? rest() : watch()));
+document.addEventListener("submit", (event) => event.target.method === "post" && rest());
 window.addEventListener("pagehide", rest);
 window.addEventListener("pageshow", watch);
 
