@@ -33,7 +33,7 @@ LAYERS = [
     {"callback", "poster", "worker", "source"},
     {"app", "outbox"},
     {"view"},
-    {"loader"},
+    {"loader", "web"},
     {"worker.process", "worker.child", "worker.beater", "worker.watcher"},
     {"cli", "contrib", "testing", "__main__"},
 ]

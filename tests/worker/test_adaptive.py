@@ -110,5 +110,15 @@ def test_slots_that_a_predecessor_still_has_teach_nothing() -> None:
     assert adaptive.limit == START
 
 
+def test_a_successor_goes_on_where_its_predecessor_was() -> None:
+    old, new = Adaptive(ceiling=40, processes=1), Adaptive(ceiling=40, processes=1)
+    for _ in range(5):
+        old.take(full(old.limit))
+    assert old.limit > START
+    new.inherit(old.limit, old.calm)
+    assert (new.limit, new.calm) == (old.limit, old.calm)
+    assert set(new.calm) == {"a"}
+
+
 def test_a_ceiling_below_the_first_limit() -> None:
     assert Adaptive(ceiling=2, processes=1).limit == 2

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from windlass.worker.climb import HOLD, Ended, Sample, State, advance
+from windlass.worker.climb import HOLD, START, Ended, Sample, State, advance
 
 Takes = Callable[[int], float]
 """Seconds that a job takes when so many run at once."""
@@ -121,7 +121,7 @@ def test_without_jobs_nothing_changes() -> None:
     for _ in range(100):
         state = advance(state, idle, CEILING)
         assert state.limit == learnt
-    assert advance(State(), idle, CEILING).limit == State().limit
+    assert advance(State(), idle, CEILING).limit == START
 
 
 def test_a_few_jobs_now_and_then_prove_nothing() -> None:
@@ -131,7 +131,7 @@ def test_a_few_jobs_now_and_then_prove_nothing() -> None:
         before, (state, _) = state.limit, run(state, 1, waits)
         assert advance(state, Sample(seconds=1.0, full=0.2, running=0.2), CEILING).limit == before
         state = advance(state, Sample(seconds=1.0), CEILING)
-    assert state.limit == State().limit
+    assert state.limit == START
 
 
 def test_failing_quickly_is_no_throughput() -> None:
@@ -153,6 +153,26 @@ def test_it_follows_what_changes() -> None:
     assert mean(limits[60:]) < 10
     state, limits = run(state, 300, calls(40))
     assert mean(limits[150:]) > 28
+
+
+@pytest.mark.parametrize("workers", [2, 4])
+def test_workers_that_share_a_service_do_not_outbid_each_other(workers: int) -> None:
+    """Each would get more of it by taking more, whatever it does to the others."""
+    noise, room = random.Random(1), 40
+    states, totals = [State()] * workers, []
+    for _ in range(400):
+        total = sum(state.limit for state in states)
+        takes = always(0.1 * max(1.0, total / room))
+        states = [advance(state, sample(state.limit, [takes], noise), CEILING) for state in states]
+        totals.append(total)
+    assert 0.8 * room <= mean(totals[100:]) <= 2.5 * room
+
+
+def test_jobs_that_have_become_slower_for_good() -> None:
+    state, _ = run(State(), 100, waits)
+    _, limits = run(state, 200, always(0.3))
+    assert min(limits) == START, "somebody else might be the reason"
+    assert mean(limits[120:]) > 0.8 * CEILING
 
 
 def test_a_busy_process_tries_smaller_steps() -> None:
@@ -187,7 +207,7 @@ def test_memory_that_stays_short_lowers_the_limit_to_one_job() -> None:
 @pytest.mark.parametrize("seed", range(20))
 def test_never_out_of_bounds(seed: int) -> None:
     noise = random.Random(seed)
-    state, ceiling = State(limit=min(State().limit, 1 + seed)), 1 + seed
+    state, ceiling = State(limit=min(START, 1 + seed)), 1 + seed
     for _ in range(300):
         jobs = noise.choice([0, 1, 40, 4000])
         one = Sample(

@@ -22,6 +22,7 @@ COMMANDS = {
     "queues": ("windlass.cli.live", "Show what is queued, and what nobody runs."),
     "schedules": ("windlass.cli.schedules", "List, show, pause, trigger and delete schedules."),
     "workers": ("windlass.cli.live", "Show the workers, their runners and slots."),
+    "dashboard": ("windlass.cli.dashboard", "Serve the dashboard: see and act in a browser."),
     "migrate": ("windlass.cli.doctor", "Bring the store's schema up to date."),
     "move": ("windlass.cli.move", "Carry all live jobs to another store."),
     "doctor": ("windlass.cli.doctor", "Check the store, the machine and the workers."),

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from windlass.clock import boot_time
 from windlass.machine import memory_is_short, usable_cpus
@@ -41,9 +41,18 @@ class Adaptive:
         """How many slots the runner should use now."""
         return self._state.limit
 
-    async def run(self, use: Callable[[int], None], start: int = START) -> None:
-        """Adapt until cancelled; `use` is told of each limit, the first of which is `start`."""
-        self._state = State(limit=min(start, self._ceiling))
+    @property
+    def calm(self) -> Mapping[str, float]:
+        """Seconds that a job of each task takes with few at a time."""
+        return self._state.calm
+
+    def inherit(self, limit: int, calm: Mapping[str, float]) -> None:
+        """Begin with what a predecessor has learnt."""
+        self._state = State(limit=min(limit, self._ceiling), calm=calm)
+        self._told = self.limit
+
+    async def run(self, use: Callable[[int], None]) -> None:
+        """Adapt until cancelled; `use` is told of each limit, also of the first."""
         use(self.limit)
         while True:
             before, sample = self.limit, await self._sample()

@@ -30,6 +30,23 @@ REST = 8
 FALLEN = 0.7
 """The part of the throughput that is left at the same limit when something must have changed, and rest is over."""
 
+STRETCH = 2.0
+"""Times as long as with few jobs at a time that jobs may take. Where several workers share a service each of them gains
+by taking more, so their throughputs alone would drive all of them to the ceiling."""
+
+SHORT = 0.005
+"""Seconds that a job may take anyhow: less is mostly the worker's own work."""
+
+TRUST = 0.2
+"""The part of the way that a task's time with few jobs goes down towards a shorter one that was measured."""
+
+DOUBT = 0.02
+"""The same towards a longer one, while there are few at a time: the others who share a service shall have gone down
+before it is taken for slow by nature."""
+
+MOSTLY = 0.9
+"""The part of a task's attempts that must end well for their time to be its own."""
+
 BUSY = 0.9
 """The part of its processor time that a process must have taken for its steps to be small."""
 
@@ -50,6 +67,11 @@ class Ended:
     jobs: int
     good: int
     seconds: float
+
+    @property
+    def mean(self) -> float:
+        """Seconds that an attempt took."""
+        return self.seconds / max(1, self.jobs)
 
     def __add__(self, other: "Ended") -> "Ended":
         return Ended(self.jobs + other.jobs, self.good + other.good, self.seconds + other.seconds)
@@ -93,6 +115,12 @@ class Sample:
         """Seconds that an attempt took."""
         return sum(one.seconds for one in self.tasks.values()) / max(1, self.jobs)
 
+    def stretched(self, calm: Mapping[str, float]) -> bool:
+        """Whether jobs took much longer than with few of them at a time, as far as that is known."""
+        expected = sum(one.jobs * calm.get(name, one.mean) for name, one in self.tasks.items())
+        taken = sum(one.seconds for one in self.tasks.values())
+        return taken > max(STRETCH * expected, SHORT * self.jobs)
+
     @property
     def busy(self) -> bool:
         """Whether the process had hardly any processor time left, or its event loop no time to turn."""
@@ -114,7 +142,7 @@ class State:
     `best`: the best limit so far, against which the one in force is tried if it is another; `settle`: seconds until
     what ends has begun under this limit; `window`: what was measured of it so far; `turns`: directions that were no
     good, one after the other; `rest`: times to measure the best one before the next try; `hold`: seconds in which the
-    limit stays at or below `bound`.
+    limit stays at or below `bound`; `calm`: seconds that a job of each task takes with few at a time.
     """
 
     limit: int = START
@@ -127,6 +155,7 @@ class State:
     rest: int = 0
     hold: float = 0.0
     bound: int = START
+    calm: Mapping[str, float] = field(default_factory=dict)
 
 
 def advance(state: State, sample: Sample, ceiling: int) -> State:
@@ -153,29 +182,32 @@ def enough(state: State) -> float:
 def relieve(state: State) -> State:
     """Memory is short: halve the limit, and keep it down."""
     limit = max(1, state.limit // 2)
-    return State(limit=limit, step=root(limit), hold=HOLD, bound=limit)
+    return replace(anew(state, limit), step=root(limit), hold=HOLD, bound=limit)
 
 
 def withdraw(state: State) -> State:
     """There are not enough jobs to learn from: take back a step that has not proved good, and begin anew."""
-    return State(
-        limit=state.best.limit if state.best else state.limit,
-        step=state.step,
-        up=state.up,
-        hold=state.hold,
-        bound=state.bound,
-    )
+    return anew(state, state.best.limit if state.best else state.limit)
+
+
+def anew(state: State, limit: int, rest: int = 0) -> State:
+    """This limit, of which nothing is known yet."""
+    return replace(state, limit=limit, best=None, window=Sample(), settle=0.0, turns=0, rest=rest)
 
 
 def judge(state: State, ceiling: int) -> State:
     """Decide upon what was measured of the limit in force."""
-    now = Measured(state.limit, state.window)
-    state = replace(state, window=Sample())
-    best = state.best
+    now, best = Measured(state.limit, state.window), state.best
+    stretched = now.sample.stretched(state.calm)
+    calm = calmed(state.calm, now.sample, slow=stretched and now.limit <= START)
+    state = replace(state, window=Sample(), calm=calm)
     if best and best.limit != now.limit:
-        if better(now, best):
+        if better(now, best) and not (stretched and state.up):
             return probe(replace(state, best=now, turns=0, step=2 * state.step), now.sample, ceiling)
         return turn(state)
+    if stretched:
+        limit = max(min(START, now.limit), now.limit // 2)
+        return replace(anew(state, limit, REST), settle=now.sample.mean, step=root(limit))
     if best and fell(best.sample, now.sample):
         best, state = None, replace(state, rest=0, up=False, step=state.limit)
     if best:
@@ -209,6 +241,18 @@ def turn(state: State) -> State:
         turns=0 if tired else 1,
         rest=REST if tired else 0,
     )
+
+
+def calmed(calm: Mapping[str, float], sample: Sample, *, slow: bool) -> dict[str, float]:
+    """The times of jobs with few at a time: those of the sample for a task that is new; shorter ones are believed
+    soon, longer ones slowly, and only if few at a time are `slow`."""
+    result = dict(calm)
+    for name, ended in sample.tasks.items():
+        if ended.good >= MOSTLY * ended.jobs:
+            known = result.get(name, ended.mean)
+            trust = TRUST if ended.mean < known else DOUBT if slow else 0.0
+            result[name] = known + trust * (ended.mean - known)
+    return result
 
 
 def better(one: Measured, other: Measured) -> bool:

@@ -27,14 +27,21 @@ class Broken(Struct, frozen=True, tag=True):
     text: str
 
 
+class Chosen(Struct, frozen=True, tag=True):
+    """Runner: of its slots it uses so many from now on, by adaptive concurrency; what jobs take with few at a time."""
+
+    limit: int
+    calm: dict[str, float]
+
+
 class Welcome(Struct, frozen=True, tag=True):
     """Supervisor: the worker is registered; join it and begin, as soon as there are slots.
 
-    `limit`: how many of them to use at first, with adaptive concurrency: what the predecessor found good.
+    `learnt`: what the predecessor knew of concurrency, if there is one and it is adaptive.
     """
 
     worker: str
-    limit: int = 0
+    learnt: Chosen | None = None
 
 
 class Slots(Struct, frozen=True, tag=True):
@@ -81,12 +88,6 @@ class Left(Struct, frozen=True, tag=True):
     """Runner: it claims nothing more, and so many jobs still run."""
 
     running: int
-
-
-class Chosen(Struct, frozen=True, tag=True):
-    """Runner: of its slots it uses so many from now on, by adaptive concurrency."""
-
-    limit: int
 
 
 class Holding(Struct, frozen=True, tag=True):

@@ -158,7 +158,7 @@ class Process:
                 beside = [
                     asyncio.create_task(declare(store, app.vault, self._given["app"], worker, app)),
                     asyncio.create_task(self._tick(runner, limits)),
-                    asyncio.create_task(self._adapt(welcome.limit)),
+                    asyncio.create_task(self._adapt(welcome.learnt)),
                 ]
                 try:
                     await runner.run()
@@ -202,12 +202,15 @@ class Process:
                 self._stop(message.grace)
         end_group()
 
-    async def _adapt(self, start: int) -> None:
+    async def _adapt(self, learnt: Chosen | None) -> None:
         if self._adaptive:
-            await self._adaptive.run(self._choose, start)
+            if learnt:
+                self._adaptive.inherit(learnt.limit, learnt.calm)
+            await self._adaptive.run(self._choose)
 
     def _choose(self, limit: int) -> None:
-        self._channel.send(Chosen(limit=limit))
+        assert self._adaptive
+        self._channel.send(Chosen(limit=limit, calm=dict(self._adaptive.calm)))
         self._resize()
 
     def _resize(self) -> None:

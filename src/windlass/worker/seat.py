@@ -82,6 +82,7 @@ class Seat:
         self.line: list[Seat] = []
         self.slots = 0
         self.limit = START if spec.adaptive else spec.concurrency
+        self.learnt: Chosen | None = None
         self.kills = oom_kills()
         self.held: Held | None = None
         self.held_at = 0.0
@@ -136,7 +137,7 @@ class Seat:
         if isinstance(message, Child):
             (self._children.add if message.alive else self._children.discard)(message.pid)
         elif isinstance(message, Chosen):
-            self.limit = message.limit
+            self.limit, self.learnt = message.limit, message
         elif isinstance(message, Holding):
             self.held, self.held_at = message.held, now
 

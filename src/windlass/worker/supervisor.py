@@ -206,8 +206,7 @@ class Supervisor:
         seat.board.beat = self._pulse.last
         seat.ready = True
         older_ones = seat.line[: seat.line.index(seat)]
-        seat.limit = older_ones[-1].limit if older_ones else seat.limit
-        seat.send(Welcome(worker=self._pulse.id, limit=seat.limit))
+        seat.send(Welcome(worker=self._pulse.id, learnt=older_ones[-1].learnt if older_ones else None))
         for older in older_ones:
             older.retired = True
             older.send(Pause())

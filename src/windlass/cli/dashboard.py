@@ -1,0 +1,75 @@
+"""`windlass dashboard`: the dashboard of an app, served alone."""
+
+import ipaddress
+import os
+
+import click
+
+from windlass.app import App
+from windlass.cli.reach import find_url, refuse_missing, shown, url_option
+from windlass.errors import ConfigError
+from windlass.loader import load
+from windlass.worker.logs import set_up
+
+USERS = "WINDLASS_DASHBOARD_USERS"
+
+FAREWELL = 2
+"""Seconds that open pages are given when it stops."""
+
+
+@click.command()
+@click.argument("app", metavar="[MODULE:APP]", required=False)
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at.")
+@click.option("--port", type=click.IntRange(1, 65_535), default=8787, show_default=True)
+@click.option("--allow-host", "hosts", multiple=True, metavar="NAME", help="A name that it may be asked for under.")
+@url_option
+def dashboard(app: str | None, host: str, port: int, hosts: tuple[str, ...], url: str | None) -> None:
+    """Serve the dashboard of MODULE:APP, or of the store at --url without any app's code.
+
+    Without users it answers this machine only, and whoever sits there may do everything. Users stand in
+    WINDLASS_DASHBOARD_USERS as NAME:ROLE:SECRET, separated by commas; ROLE is viewer, operator or admin.
+    """
+    users = [one.strip() for one in os.environ.get(USERS, "").split(",") if one.strip()]
+    if not users and not is_loopback(host):
+        raise ConfigError(
+            f"--host {host} lets others in, and nothing says who they are: set {USERS} to NAME:ROLE:SECRET, "
+            "or listen at 127.0.0.1"
+        )
+    set_up()
+    if url:
+        refuse_missing(find_url(url))
+    serve(App(url) if url else load(app), users, host, port, hosts)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address to listen at is this machine's own."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def serve(app: App, users: list[str], host: str, port: int, hosts: tuple[str, ...]) -> None:
+    """Serve until told to stop. Raises `ConfigError` where what it needs is not installed."""
+    try:
+        import uvicorn
+
+        from windlass.web import Dashboard
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"the dashboard needs {error.name}, which is not installed: pip install 'windlass[dashboard]'"
+        ) from error
+    served = Dashboard(app, auth=users or None, hosts=hosts or None)
+    name = f"[{host}]" if ":" in host else host
+    click.echo(f"dashboard of {shown(app.config.url)}\n  http://{name}:{port}/", err=True)
+    if not is_loopback(host):
+        click.echo("  passwords travel as they are: put TLS in front of it", err=True)
+    uvicorn.run(
+        served,
+        host=host,
+        port=port,
+        log_level="warning",
+        proxy_headers=False,
+        server_header=False,
+        timeout_graceful_shutdown=FAREWELL,
+    )

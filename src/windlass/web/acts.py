@@ -1,0 +1,134 @@
+"""What people do on the dashboard, from its pages and over its API alike: done, written to the audit log, told."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Annotated, Any
+
+from msgspec import Meta, Struct
+from starlette.exceptions import HTTPException
+
+from windlass.app import App
+from windlass.clock import Clock
+from windlass.errors import WindlassError
+from windlass.jobs import Job
+from windlass.model import Filter, State, Verb
+from windlass.schedules import Schedules
+from windlass.store.contract import BATCH
+from windlass.values import visible
+from windlass.view import narrowed, why_not
+from windlass.web.guard import audit
+from windlass.web.live import Watch
+from windlass.web.render import Pages
+from windlass.web.users import Role, User
+
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,128}$", max_length=128)]
+"""The name of a queue, task or tag, or the id of a job."""
+
+ROLES = {Verb.RETRY: Role.OPERATOR, Verb.CANCEL: Role.OPERATOR, Verb.DELETE: Role.ADMIN}
+"""The least role for what is done to jobs."""
+
+SCHEDULE_ACTS: dict[str, Callable[[Schedules, str], Awaitable[Any]]] = {
+    "pause": Schedules.apause,
+    "resume": Schedules.aresume,
+    "trigger": Schedules.atrigger,
+    "delete": Schedules.adelete,
+}
+
+SCHEDULE_ROLES = {"pause": Role.OPERATOR, "resume": Role.OPERATOR, "trigger": Role.OPERATOR, "delete": Role.ADMIN}
+
+
+class Which(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Jobs, by filter: every field that is given must match."""
+
+    state: State | None = None
+    task: Name | None = None
+    queue: Name | None = None
+    tag: Name | None = None
+
+    @property
+    def filter(self) -> Filter:
+        """The same for a store."""
+        return Filter(state=self.state, task=self.task, queue=self.queue, tag=self.tag)
+
+
+class Targets(Which, frozen=True, kw_only=True, omit_defaults=True):
+    """Jobs to act on: those of `ids`, or those that a filter leaves; of these at most `most`."""
+
+    ids: Annotated[list[Name], Meta(max_length=BATCH)] = []
+    most: Annotated[int, Meta(ge=1, le=2**53)] | None = None
+
+    @property
+    def filters(self) -> bool:
+        """Whether anything narrows it."""
+        return self.filter != Filter()
+
+
+class Desk(Struct, frozen=True):
+    """What every route works with."""
+
+    app: App
+    watch: Watch
+    pages: Pages
+    clock: Clock
+
+    async def do(self, user: User, id: str, verb: Verb) -> None:
+        """One verb to one job. Raises `JobNotFound`, 409 with the reason."""
+        job: Job[Any] = await self.app.jobs.aget(id)
+        done = await self.app.jobs.act([id], verb)
+        self._tell(user, verb, f"job {id} of {job.task}", len(done))
+        if not done:
+            record = await self.app.jobs.record(id)
+            raise HTTPException(409, visible(why_not(record, verb)))
+
+    async def count(self, targets: Targets, verb: Verb) -> int:
+        """How many jobs a verb would be done to, as far as their states tell."""
+        if targets.ids:
+            return len(await self.app.jobs.aget_many(targets.ids))
+        store = await self.app.connect()
+        return sum([await store.count(one) for one in narrowed(targets.filter, verb)])
+
+    async def do_all(self, user: User, targets: Targets, verb: Verb) -> int:
+        """One verb to many jobs; to how many it was done. Raises 400 for what names no jobs."""
+        if bool(targets.ids) == targets.filters:
+            raise HTTPException(400, "expected ids, or a filter by state, task, queue or tag, and not both")
+        if targets.ids:
+            done = len(await self.app.jobs.act(targets.ids, verb))
+            self._tell(user, verb, f"{len(targets.ids)} jobs by id", done)
+            return done
+        done = 0
+        try:
+            done = await self._in_batches(narrowed(targets.filter, verb), verb, targets.most)
+        finally:
+            named = " ".join(f"{name}={value}" for name, value in filter_data(targets.filter).items())
+            self._tell(user, verb, f"jobs with {named}", done)
+        return done
+
+    async def _in_batches(self, which: Sequence[Filter], verb: Verb, most: int | None) -> int:
+        """Until nothing is left that the verb fits, or as many as somebody was shown: new ones were not asked about."""
+        done = 0
+        for filter in which:
+            while (most is None or done < most) and (ids := await self.app.jobs.act(filter, verb)):
+                done += len(ids)
+        return done
+
+    async def do_schedule(self, user: User, name: str, act: str) -> Any:
+        """Pause, resume, trigger or delete a schedule; what `app.schedules` gives. Raises `ScheduleNotFound`."""
+        try:
+            found = await SCHEDULE_ACTS[act](self.app.schedules, name)
+        except WindlassError:
+            self._tell(user, act, f"schedule {name}", 0)
+            raise
+        self._tell(user, act, f"schedule {name}", 1)
+        return found
+
+    def _tell(self, user: User, act: str, what: str, done: int) -> None:
+        """Write to the audit log, and have open pages look."""
+        self.watch.forget()
+        text = visible(what).replace("\n", "\\n").replace("\t", "\\t")
+        more = {"user": user.name, "role": user.role.name.lower(), "act": str(act), "target": text, "done": done}
+        audit.info("%s (%s): %s %s: %d done", user.name, more["role"], act, text, done, extra=more)
+
+
+def filter_data(filter: Filter) -> dict[str, str]:
+    """The fields of a filter that are given."""
+    given = (("state", filter.state), ("task", filter.task), ("queue", filter.queue), ("tag", filter.tag))
+    return {name: str(value) for name, value in given if value is not None}

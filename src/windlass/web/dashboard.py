@@ -1,0 +1,178 @@
+"""The dashboard as one ASGI app: its routes, the least role for each, and what becomes of errors."""
+
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from functools import partial
+from http import HTTPStatus
+
+from msgspec import Struct
+from starlette.applications import Starlette
+from starlette.convertors import Convertor, register_url_convertor
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from windlass.app import App
+from windlass.clock import Clock, SystemClock
+from windlass.config import masked
+from windlass.errors import (
+    CallError,
+    ConfigError,
+    JobNotFound,
+    ScheduleNotFound,
+    StoreError,
+    WindlassError,
+)
+from windlass.model import Verb
+from windlass.web import api, openapi, pages
+from windlass.web.acts import ROLES, SCHEDULE_ROLES, Desk
+from windlass.web.guard import Auth, Guard, check_role, path_of
+from windlass.web.live import Watch
+from windlass.web.render import Pages
+from windlass.web.users import Role
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+STATUSES: tuple[tuple[type[WindlassError], int], ...] = (
+    (JobNotFound, 404),
+    (ScheduleNotFound, 404),
+    (ConfigError, 400),
+    (CallError, 400),
+    (StoreError, 503),
+)
+
+
+class NameConvertor(Convertor[str]):
+    """The name of a schedule, or the id of a job."""
+
+    regex = r"[A-Za-z0-9_.\-]{1,128}"
+
+    def convert(self, value: str) -> str:
+        """As it is."""
+        return value
+
+    def to_string(self, value: str) -> str:
+        """As it is."""
+        return value
+
+
+register_url_convertor("name", NameConvertor())
+
+
+class Spot(Struct, frozen=True):
+    """A route, and the least role for it."""
+
+    method: str
+    path: str
+    handler: Handler
+    role: Role
+
+
+def spots() -> list[Spot]:
+    """Every route there is."""
+    reading: list[tuple[str, Handler]] = [
+        ("/", pages.overview),
+        ("/queues", pages.queue_list),
+        ("/jobs", pages.job_list),
+        ("/jobs/{id:name}", pages.job_page),
+        ("/schedules", pages.schedule_list),
+        ("/schedules/{name:name}", pages.schedule_page),
+        ("/workers", pages.workers),
+        ("/live", pages.live),
+        ("/static/{file}", pages.static),
+        ("/api/openapi.json", openapi.document),
+        ("/api/queues", api.queues),
+        ("/api/workers", api.workers),
+        ("/api/jobs", api.jobs),
+        ("/api/jobs/{id:name}", api.job),
+        ("/api/schedules", api.schedules),
+        ("/api/schedules/{name:name}", api.schedule),
+    ]
+    found = [Spot("GET", path, handler, Role.VIEWER) for path, handler in reading]
+    for verb in Verb:
+        role = ROLES[verb]
+        found += [
+            Spot("POST", f"/jobs/{{id:name}}/{verb}", partial(pages.act_on_job, verb), role),
+            Spot("GET", f"/bulk/{verb}", partial(pages.preview, verb), role),
+            Spot("POST", f"/bulk/{verb}", partial(pages.act_on_many, verb), role),
+            Spot("POST", f"/api/jobs/{{id:name}}/{verb}", partial(api.act_on_job, verb), role),
+            Spot("GET", f"/api/bulk/{verb}", partial(api.count, verb), role),
+            Spot("POST", f"/api/bulk/{verb}", partial(api.act_on_many, verb), role),
+        ]
+    for act, role in SCHEDULE_ROLES.items():
+        found += [
+            Spot("POST", f"/schedules/{{name:name}}/{act}", partial(pages.act_on_schedule, act), role),
+            Spot("POST", f"/api/schedules/{{name:name}}/{act}", partial(api.act_on_schedule, act), role),
+        ]
+    return found
+
+
+def route(spot: Spot) -> Route:
+    """A route that asks for its role first."""
+
+    async def handle(request: Request) -> Response:
+        check_role(request, spot.role)
+        return await spot.handler(request)
+
+    return Route(spot.path, handle, methods=[spot.method])
+
+
+class Dashboard:
+    """The dashboard of an app, to serve or to mount: `web.mount("/jobs", Dashboard(app, auth=…))`.
+
+    Without `auth` it answers only who sits at this machine, with all rights. `auth` is a list of texts such as
+    'anna:operator:SECRET', whose secret is that user's password and bearer token; or the host app's own function of a
+    request that gives a `User`, or None. `hosts` are the names that it may be asked for under. Raises `ConfigError`.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        *,
+        auth: Auth | Sequence[str] | None = None,
+        hosts: Collection[str] | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        clock = clock or SystemClock()
+        self._app = app
+        self._watch = Watch(app.connect, clock)
+        inner = Starlette(
+            routes=[route(spot) for spot in spots()],
+            exception_handlers={HTTPException: failed, **{kind: failed for kind, _ in STATUSES}},
+            lifespan=self._lifespan,
+        )
+        inner.state.desk = Desk(app, self._watch, Pages(masked(app.config.url)), clock)
+        self._guard = Guard(inner, auth, hosts, clock)
+
+    def __repr__(self) -> str:
+        return f"<Dashboard of {masked(self._app.config.url)}>"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection, as ASGI 3 says."""
+        await self._guard(scope, receive, send)
+
+    @contextlib.asynccontextmanager
+    async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
+        """Served alone: let go of the store in the end."""
+        try:
+            yield
+        finally:
+            await self._watch.close()
+            await self._app.aclose()
+
+
+async def failed(request: Request, error: Exception) -> Response:
+    """An error, as a page or as JSON."""
+    if isinstance(error, HTTPException):
+        status, text, headers = error.status_code, error.detail, error.headers
+    else:
+        status = next(status for kind, status in STATUSES if isinstance(error, kind))
+        text, headers = str(error), {"retry-after": "2"} if status == 503 else None
+    if path_of(request).startswith("/api/"):
+        return api.error(status, text, headers)
+    desk = pages.desk_of(request)
+    page = desk.pages.page(request, "error", status, code=status, name=HTTPStatus(status).phrase, text=text)
+    page.headers.update(headers or {})
+    return page

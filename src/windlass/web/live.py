@@ -1,0 +1,172 @@
+"""What all open pages share: one look at the store a second, and the news that something changed."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
+from typing import Any, TypeVar
+
+from msgspec import Struct
+
+from windlass.clock import Clock
+from windlass.errors import StoreError
+from windlass.model import Line, WorkerInfo
+from windlass.store.contract import Store
+
+logger = logging.getLogger("windlass.web")
+
+T = TypeVar("T")
+
+EVERY = 1.0
+"""Seconds between two looks at the store, and the youngest age at which a look is not good enough for an open page."""
+
+RATE = 5
+"""Looks of open pages' own a second, in all of them: with more to look at, each is looked at less often."""
+
+IN_USE = 15.0
+"""Seconds for which what a page looked at counts as still looked at."""
+
+REST = 20
+"""A look that takes long is not repeated before so many times as long, at most MOST seconds."""
+
+MOST = 30.0
+
+AT_LEAST = 10.0
+"""Seconds after which pages look again, whatever is known to have changed."""
+
+KEPT = 1_000
+"""Looks that are kept."""
+
+
+class Snapshot(Struct, frozen=True):
+    """The live jobs and the workers at one moment, in seconds since the epoch."""
+
+    lines: list[Line]
+    workers: list[WorkerInfo]
+    read_at: float
+
+    @property
+    def mark(self) -> object:
+        """What differs when there is something new to see."""
+        return (
+            [(line.queue, line.task, line.state, line.count) for line in self.lines],
+            [(one.id, one.beat_age <= one.lease, [(it.id, it.running) for it in one.runners]) for one in self.workers],
+        )
+
+    @property
+    def busy(self) -> bool:
+        """Whether any job runs: those move without a change in numbers."""
+        return any(runner.running for worker in self.workers for runner in worker.runners)
+
+
+class Look(Struct):
+    """Something read from the store, and when."""
+
+    work: "asyncio.Task[Any]"
+    began: float
+    used: float
+    took: float = 0.0
+
+
+class Watch:
+    """Reads for pages, each thing once for all who ask at about the same time."""
+
+    def __init__(self, connect: Callable[[], Awaitable[Store]], clock: Clock) -> None:
+        self._connect = connect
+        self._clock = clock
+        self._looks: dict[object, Look] = {}
+        self._streams: set[asyncio.Event] = set()
+        self._task: asyncio.Task[None] | None = None
+        self.news = 0
+
+    async def snapshot(self, live: bool = False) -> Snapshot:
+        """The live jobs and the workers; with `live`, at most EVERY seconds old."""
+        return await self.look("snapshot", self._read, live)
+
+    async def _read(self) -> Snapshot:
+        store = await self._connect()
+        return Snapshot(await store.stats(), await store.workers(), self._clock.now())
+
+    async def look(self, key: object, read: Callable[[], Awaitable[T]], live: bool) -> T:
+        """What `read` gives. With `live`, what it gave a moment ago, to whoever asked under this key, will do."""
+        now = self._clock.boot()
+        known = self._looks.get(key)
+        if known is None or not live or now - known.began >= self._patience(known, now):
+            work = asyncio.ensure_future(read())
+            work.add_done_callback(lambda over: over.cancelled() or over.exception())  # told to those who still wait
+            self._looks.pop(key, None)
+            known = self._looks[key] = Look(work, now, now)
+            work.add_done_callback(partial(self._time, known))
+            while len(self._looks) > KEPT:
+                self._looks.pop(next(iter(self._looks)))
+        known.used = now
+        try:
+            found: T = await asyncio.shield(known.work)
+        except BaseException:
+            if known.work.done() and self._looks.get(key) is known:
+                del self._looks[key]
+            raise
+        return found
+
+    def _patience(self, known: Look, now: float) -> float:
+        """Seconds for which what was read is good enough."""
+        wanted = sum(now - look.used < IN_USE for look in self._looks.values())
+        return max(EVERY * 0.9, wanted / RATE, min(MOST, REST * known.took))
+
+    def _time(self, look: Look, _: object) -> None:
+        look.took = self._clock.boot() - look.began
+
+    def forget(self) -> None:
+        """Somebody changed something: what was read is old, and pages shall look."""
+        self._looks.clear()
+        self._tell()
+
+    # News
+
+    async def stream(self) -> AsyncIterator[bytes]:
+        """Server-sent events: one whenever a page should look again."""
+        wake = asyncio.Event()
+        self._streams.add(wake)
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._poll())
+        try:
+            yield b"retry: 2000\n\n"
+            while True:
+                await wake.wait()
+                wake.clear()
+                yield f"data: {self.news}\n\n".encode()
+        finally:
+            self._streams.discard(wake)
+
+    def _tell(self) -> None:
+        self.news += 1
+        for wake in self._streams:
+            wake.set()
+
+    async def _poll(self) -> None:
+        """Look at the store for as long as somebody watches."""
+        seen: object = None
+        told = 0.0
+        while self._streams:
+            try:
+                snapshot = await self.snapshot(live=True)
+                mark, busy = snapshot.mark, snapshot.busy
+            except StoreError as error:
+                mark, busy = str(error), False
+            except Exception as error:
+                logger.exception("the store could not be looked at")
+                mark, busy = repr(error), False
+            now = self._clock.boot()
+            if mark != seen or busy or now - told >= AT_LEAST:
+                seen, told = mark, now
+                self._tell()
+            await asyncio.sleep(EVERY)
+
+    async def close(self) -> None:
+        """End the looking."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task

@@ -1,0 +1,185 @@
+"""PURE: what stands on a page, from what was read: totals, queues, problems, failures by cause, a job's timeline."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from msgspec import Struct
+
+from windlass.jobs import Job
+from windlass.model import JobRecord, State
+from windlass.schedules import Schedule
+from windlass.view import ENDINGS, NO_WORKER, duration, is_late, living, nobody
+from windlass.web.live import Snapshot
+
+LONG_WAIT = 300.0
+"""Seconds that a ready job may wait before it is worth a word."""
+
+
+class Problem(Struct, frozen=True):
+    """Something that a person on call should know: what, why, and where to look."""
+
+    what: str
+    why: str
+    link: str = ""
+
+
+class Totals(Struct, frozen=True):
+    """All live jobs by state, the seconds that the oldest ready one waits, and the slots of living workers."""
+
+    states: dict[str, int]
+    oldest: float
+    slots: int
+
+
+class QueueView(Struct, frozen=True):
+    """One queue: its jobs by state, the seconds that its oldest ready job waits, and the same by task with why nobody
+    would run them."""
+
+    name: str
+    states: dict[str, int]
+    oldest: float
+    tasks: list["TaskView"]
+
+    @property
+    def total(self) -> int:
+        """Its live jobs."""
+        return sum(self.states.values())
+
+
+class TaskView(Struct, frozen=True):
+    """One task of a queue."""
+
+    name: str
+    states: dict[str, int]
+    oldest: float
+    problem: str
+
+
+class Cause(Struct, frozen=True):
+    """Failed jobs of one task with one kind of error: how many, and the newest."""
+
+    task: str
+    error: str
+    count: int
+    newest: Job[Any]
+
+
+class Span(Struct, frozen=True):
+    """A part of a job's life: `kind` is wait or run; `at` and `wide` in percent of all, `seconds` long."""
+
+    kind: str
+    at: float
+    wide: float
+    began: float
+    seconds: float
+    ending: str
+
+
+def totals(snapshot: Snapshot) -> Totals:
+    """The numbers at the top."""
+    states = dict.fromkeys(map(str, State), 0)
+    for line in snapshot.lines:
+        states[str(line.state)] += line.count
+    slots = sum(worker.concurrency for worker in living(snapshot.workers))
+    return Totals(states, oldest_of(snapshot.lines), slots)
+
+
+def oldest_of(lines: Sequence[Any]) -> float:
+    """Seconds that the oldest ready job of some lines waits."""
+    return max((line.oldest for line in lines if line.state is State.READY), default=0.0)
+
+
+def queues(snapshot: Snapshot) -> list[QueueView]:
+    """The queues that have jobs, by name."""
+    found = []
+    for name in sorted({line.queue for line in snapshot.lines}):
+        lines = [line for line in snapshot.lines if line.queue == name]
+        tasks = []
+        for task in sorted({line.task for line in lines}):
+            own = [line for line in lines if line.task == task]
+            tasks.append(TaskView(task, by_state(own), oldest_of(own), nobody(own[0], snapshot.workers)))
+        found.append(QueueView(name, by_state(lines), oldest_of(lines), tasks))
+    return found
+
+
+def by_state(lines: Sequence[Any]) -> dict[str, int]:
+    """Jobs by state."""
+    states: dict[str, int] = {}
+    for line in lines:
+        states[str(line.state)] = states.get(str(line.state), 0) + line.count
+    return states
+
+
+def problems(snapshot: Snapshot, schedules: Sequence[Schedule], broken: Sequence[str]) -> list[Problem]:
+    """What is wrong, the worst first."""
+    found = list(nobody_works(snapshot))
+    alive = {worker.id for worker in living(snapshot.workers)}
+    for worker in snapshot.workers:
+        if worker.id not in alive:
+            beat = duration(worker.beat_age)
+            found.append(
+                Problem(f"Worker {worker.host}:{worker.pid} is lost", f"its last beat was {beat} ago", "workers")
+            )
+    for queue in queues(snapshot):
+        if alive and queue.oldest > LONG_WAIT and not any(task.problem for task in queue.tasks):
+            why = f"its oldest ready job has waited for {duration(queue.oldest)}"
+            found.append(Problem(f"Queue {queue.name} is behind", why, f"jobs?state=ready&queue={queue.name}"))
+    found += [
+        Problem(f"Schedule {one.name} is late", "a run is due and nobody fired it", f"schedules/{one.name}")
+        for one in schedules
+        if is_late(one)
+    ]
+    found += [
+        Problem(f"Schedule {name} cannot be read", "so it does not fire: delete it", "schedules") for name in broken
+    ]
+    return found
+
+
+def nobody_works(snapshot: Snapshot) -> Sequence[Problem]:
+    """Live jobs that nobody would run."""
+    total = sum(line.count for line in snapshot.lines if line.state is not State.RUNNING)
+    if not living(snapshot.workers):
+        waits = f"{total:,} job{' waits' if total == 1 else 's wait'}. Start one: windlass worker MODULE:APP"
+        return [Problem(NO_WORKER.capitalize(), waits, "queues")] if snapshot.lines else []
+    return [
+        Problem(f"{queue.name} / {task.name}", task.problem, f"jobs?queue={queue.name}&task={task.name}")
+        for queue in queues(snapshot)
+        for task in queue.tasks
+        if task.problem
+    ]
+
+
+def failures(jobs: Sequence[Job[Any]]) -> list[Cause]:
+    """Failed jobs by task and kind of error, the most frequent first. `jobs` are the newest first."""
+    groups: dict[tuple[str, str], list[Job[Any]]] = {}
+    for job in jobs:
+        groups.setdefault((job.task, job.error.type if job.error else ""), []).append(job)
+    causes = [Cause(task, error, len(of), of[0]) for (task, error), of in groups.items()]
+    return sorted(causes, key=lambda cause: -cause.count)
+
+
+# A job's timeline
+
+
+def timeline(job: JobRecord, now: float) -> list[Span]:
+    """When a job waited and when it ran, as far as that is known, up to its end or `now`."""
+    end = job.finished_at or now
+    runs = [(one.started_at, one.ended_at, ENDINGS[one.ending]) for one in job.attempts if one.started_at is not None]
+    kept = bool(runs) and (job.started_at or 0) <= runs[-1][0] + 1e-6
+    if job.started_at is not None and not kept and (job.state is State.RUNNING or job.state.final):
+        runs.append((job.started_at, end, str(job.state)))
+    spans: list[tuple[str, float, float, str]] = []
+    at = job.enqueued_at
+    for began, ended, ending in runs:
+        if began > at:
+            spans.append(("wait", at, began, ""))
+        spans.append(("run", began, max(began, ended), ending))
+        at = max(at, began, ended)
+    if not job.state.final and job.state is not State.RUNNING and end > at:
+        spans.append(("wait", at, end, ""))
+    first = spans[0][1] if spans else at
+    whole = max(1e-6, (spans[-1][2] if spans else end) - first)
+    return [
+        Span(kind, 100 * (began - first) / whole, max(0.4, 100 * (ended - began) / whole), began, ended - began, ending)
+        for kind, began, ended, ending in spans
+    ]

@@ -1,0 +1,98 @@
+"""The OpenAPI document of the JSON API."""
+
+from importlib.metadata import version
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from windlass.values import plain_bytes
+from windlass.web.acts import ROLES, SCHEDULE_ROLES, Targets, Which
+from windlass.web.guard import OWN
+from windlass.web.pages import JobsQuery
+
+NAME = {"type": "string", "pattern": "^[A-Za-z0-9_.-]{1,128}$"}
+
+LINES = {
+    "queues": "Live jobs by queue, task and state",
+    "workers": "The workers, their runners and what they run",
+    "jobs": "Jobs that match, what is to come next first, what is over newest first; `after` of an answer leads on",
+    "schedules": "Every schedule, with its next runs",
+}
+
+
+async def document(request: Request) -> Response:
+    """The document, with the address that it was asked for at."""
+    base = request.scope.get("root_path", "")
+    return Response(plain_bytes(made(f"{base}/api")), 200, media_type="application/json")
+
+
+def made(server: str) -> dict[str, Any]:
+    """The whole document."""
+    (_, _, targets), components = msgspec.json.schema_components(
+        [Which, JobsQuery, Targets], ref_template="#/components/schemas/{name}"
+    )
+    paths: dict[str, Any] = {f"/{name}": {"get": operation(name, line)} for name, line in LINES.items()}
+    paths["/jobs"]["get"]["parameters"] = parameters(components["JobsQuery"])
+    paths["/jobs/{id}"] = {"get": {**operation("job", "One job", 404), "parameters": [in_path("id")]}}
+    paths["/schedules/{name}"] = {
+        "get": {**operation("schedule", "One schedule", 404), "parameters": [in_path("name")]}
+    }
+    for verb, role in ROLES.items():
+        note = f"Takes the role {role.name.lower()}"
+        one = operation(f"{verb}_job", f"{str(verb).capitalize()} one job. {note}", 404, 409)
+        paths[f"/jobs/{{id}}/{verb}"] = {"post": {**one, "parameters": [in_path("id"), own()]}}
+        body = {"required": True, "content": {"application/json": {"schema": targets}}}
+        many = operation(f"{verb}_jobs", f"{str(verb).capitalize()} the jobs of a filter, or of ids. {note}")
+        how_many = operation(f"count_to_{verb}", "How many jobs that would be", 503)
+        paths[f"/bulk/{verb}"] = {
+            "get": {**how_many, "parameters": parameters(components["Which"])},
+            "post": {**many, "parameters": [own()], "requestBody": body},
+        }
+    for act, role in SCHEDULE_ROLES.items():
+        line = f"{act.capitalize()} one schedule. Takes the role {role.name.lower()}"
+        one = operation(f"{act}_schedule", line, 404)
+        paths[f"/schedules/{{name}}/{act}"] = {"post": {**one, "parameters": [in_path("name"), own()]}}
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Windlass", "version": version("windlass")},
+        "servers": [{"url": server}],
+        "security": [{"bearer": []}, {"basic": []}],
+        "paths": paths,
+        "components": {
+            "schemas": {**components, "Error": ERROR},
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer"},
+                "basic": {"type": "http", "scheme": "basic"},
+            },
+        },
+    }
+
+
+ERROR = {"type": "object", "properties": {"error": {"type": "string"}}, "required": ["error"]}
+
+
+def operation(id: str, line: str, *more: int) -> dict[str, Any]:
+    """An operation that answers JSON."""
+    wrong = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
+    answers = {str(code): {"description": "Refused, and why", "content": wrong} for code in (400, 401, 403, *more)}
+    fine = {"description": "Done", "content": {"application/json": {"schema": {"type": "object"}}}}
+    return {"operationId": id, "summary": line, "responses": {"200": fine, **answers}}
+
+
+def in_path(name: str) -> dict[str, Any]:
+    """A name that is part of a path."""
+    return {"name": name, "in": "path", "required": True, "schema": NAME}
+
+
+def own() -> dict[str, Any]:
+    """What stands for the Origin that browsers send, where no bearer token does."""
+    return {"name": OWN, "in": "header", "required": False, "schema": {"type": "string", "enum": ["1"]}}
+
+
+def parameters(schema: dict[str, Any]) -> list[dict[str, Any]]:
+    """The fields of a struct as parameters of a query."""
+    return [
+        {"name": name, "in": "query", "required": False, "schema": one} for name, one in schema["properties"].items()
+    ]

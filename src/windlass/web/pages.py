@@ -1,0 +1,307 @@
+"""The pages: what each shows, and the forms that come back from them."""
+
+import asyncio
+from collections.abc import Mapping
+from functools import partial
+from typing import Annotated, Any, TypeVar
+from urllib.parse import parse_qsl, urlencode
+
+import msgspec
+from msgspec import Meta
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response, StreamingResponse
+
+from windlass.errors import StoreError
+from windlass.jobs import Job, JobList
+from windlass.model import State, Verb
+from windlass.schedules import Schedule
+from windlass.view import arguments_of, is_late, living, options_of, result_of
+from windlass.web.acts import Desk, Name, Targets, Which, filter_data
+from windlass.web.guard import user_of
+from windlass.web.look import failures, problems, queues, timeline, totals
+from windlass.web.render import STATIC, is_live
+
+LIMIT = 50
+"""Jobs on one page."""
+
+FAILED = 100
+"""The newest failed jobs that are grouped by what went wrong."""
+
+BODY = 65_536
+"""Bytes of a request's body."""
+
+COUNTED_WITHIN = 5.0
+"""Seconds after which a preview goes without a number."""
+
+T = TypeVar("T")
+
+
+class JobsQuery(Which, frozen=True, kw_only=True, omit_defaults=True):
+    """Which jobs, and from where on."""
+
+    after: Annotated[str, Meta(max_length=512)] | None = None
+    limit: Annotated[int, Meta(ge=1, le=200)] = LIMIT
+
+
+def desk_of(request: Request) -> Desk:
+    """What the routes work with."""
+    desk: Desk = request.app.state.desk
+    return desk
+
+
+def read(kind: type[T], values: Mapping[str, Any]) -> T:
+    """Checked parameters; empty ones count as not given. Raises 400."""
+    given = {name: value for name, value in values.items() if value != ""}
+    try:
+        return msgspec.convert(given, kind, strict=False)
+    except (msgspec.ValidationError, ValueError) as error:
+        raise HTTPException(400, f"this cannot be asked for: {error}") from None
+
+
+async def body_of(request: Request) -> bytes:
+    """The body. Raises 413 for one that is too large."""
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > BODY:
+            raise HTTPException(413, f"expected at most {BODY:,} bytes")
+    return bytes(body)
+
+
+def targets_of(pairs: list[tuple[str, str]]) -> Targets:
+    """Which jobs a form is about."""
+    ids = [value for name, value in pairs if name == "id"]
+    return read(Targets, {**{name: value for name, value in pairs if name != "id"}, "ids": ids})
+
+
+# Pages
+
+
+async def schedules_of(desk: Desk, live: bool) -> tuple[list[Schedule], list[str]]:
+    """The schedules, and the names of those that cannot be read."""
+
+    async def both() -> tuple[list[Schedule], list[str]]:
+        return await desk.app.schedules.alist(), await desk.app.schedules.aunreadable()
+
+    return await desk.watch.look("schedules", both, live)
+
+
+async def overview(request: Request) -> Response:
+    """What runs, what is stuck and why."""
+    desk, live = desk_of(request), is_live(request)
+    snapshot = await desk.watch.snapshot(live)
+    found, broken = await schedules_of(desk, live)
+    failed = await desk.watch.look("failed", partial(desk.app.jobs.afind, state="failed", limit=FAILED), live)
+    following = sorted((one.next_runs(1)[0], one.name) for one in found if not one.paused and not one.over)
+    fresh = not (snapshot.lines or snapshot.workers or failed) and not await desk.app.jobs.afind(limit=1)
+    return desk.pages.page(
+        request,
+        "overview",
+        fresh=fresh,
+        tasks=sorted(desk.app.tasks),
+        problems=problems(snapshot, found, broken),
+        totals=totals(snapshot),
+        queues=queues(snapshot),
+        failures=failures(failed),
+        failed=failed,
+        more_failed=failed.after is not None,
+        workers=snapshot.workers,
+        alive={worker.id for worker in living(snapshot.workers)},
+        following=following[:6],
+    )
+
+
+async def queue_list(request: Request) -> Response:
+    """Every queue, by task and state."""
+    desk = desk_of(request)
+    snapshot = await desk.watch.snapshot(is_live(request))
+    return desk.pages.page(request, "queues", queues=queues(snapshot))
+
+
+async def job_list(request: Request) -> Response:
+    """Jobs that match."""
+    desk, live = desk_of(request), is_live(request)
+    if id := request.query_params.get("id", "").strip():
+        return RedirectResponse(f"{base_of(request)}/jobs/{checked_id(id)}", 303)
+    query = read(JobsQuery, request.query_params)
+    found: JobList = await desk.watch.look(("jobs", query), partial(find, desk, query), live)
+    snapshot = await desk.watch.snapshot(live=True)
+    given = filter_data(query.filter)
+    return desk.pages.page(
+        request,
+        "jobs",
+        jobs=found,
+        query=query,
+        given=given,
+        link=urlencode(given),
+        others={name: urlencode({key: value for key, value in given.items() if key != name}) for name in FIELDS},
+        next=found.after and urlencode({**given, "after": found.after}),
+        counts=totals(snapshot).states,
+        names=names_of(desk, snapshot.lines),
+    )
+
+
+FIELDS = ("state", "task", "queue", "tag")
+
+
+def names_of(desk: Desk, lines: Any) -> dict[str, list[str]]:
+    """Queues and tasks to choose from."""
+    tasks = {line.task for line in lines} | set(desk.app.tasks)
+    return {"task": sorted(tasks), "queue": sorted({line.queue for line in lines})}
+
+
+async def find(desk: Desk, query: JobsQuery) -> JobList:
+    """The jobs of a page. Raises 400 for a cursor that leads nowhere."""
+    try:
+        return await desk.app.jobs.afind(**filter_data(query.filter), limit=query.limit, after=query.after)
+    except StoreError:
+        raise
+    except Exception:
+        if query.after is None:
+            raise
+        raise HTTPException(400, "this cannot be asked for: `after` is none that a page gave") from None
+
+
+def checked_id(id: str) -> str:
+    """An id that somebody typed. Raises 404 for what can be none."""
+    try:
+        return msgspec.convert(id, Name)
+    except msgspec.ValidationError:
+        raise HTTPException(404, "this is no job's id") from None
+
+
+async def job_page(request: Request) -> Response:
+    """One job."""
+    desk, id = desk_of(request), request.path_params["id"]
+    job: Job[Any] = await desk.watch.look(("job", id), partial(desk.app.jobs.aget, id), is_live(request))
+    record = job.record
+    return desk.pages.page(
+        request,
+        "job",
+        job=record,
+        failure=job.error,
+        args=arguments_of(record),
+        result=result_of(record),
+        options=options_of(record),
+        timeline=timeline(record, desk.clock.now()),
+    )
+
+
+async def schedule_list(request: Request) -> Response:
+    """Every schedule."""
+    desk = desk_of(request)
+    found, broken = await schedules_of(desk, is_live(request))
+    late = {one.name for one in found if is_late(one)}
+    return desk.pages.page(request, "schedules", schedules=found, broken=broken, late=late)
+
+
+async def schedule_page(request: Request) -> Response:
+    """One schedule: its next runs, and the last."""
+    desk, name = desk_of(request), request.path_params["name"]
+    live = is_live(request)
+    one: Schedule = await desk.watch.look(("schedule", name), partial(desk.app.schedules.aget, name), live)
+    ids = one.jobs[::-1]
+    runs = await desk.watch.look(("runs", ids), partial(desk.app.jobs.aget_many, ids), live)
+    return desk.pages.page(request, "schedule", one=one, late=is_late(one), runs=runs)
+
+
+async def workers(request: Request) -> Response:
+    """Every worker, its runners and what they hold."""
+    desk, live = desk_of(request), is_live(request)
+    snapshot = await desk.watch.snapshot(live)
+    running = await desk.watch.look("running", partial(desk.app.jobs.afind, state="running", limit=200), live)
+    held: dict[str, list[Job[Any]]] = {}
+    for job in running:
+        held.setdefault(job.record.runner or "", []).append(job)
+    return desk.pages.page(
+        request,
+        "workers",
+        workers=snapshot.workers,
+        read_at=snapshot.read_at,
+        alive={worker.id for worker in living(snapshot.workers)},
+        held=held,
+        cut=running.after is not None,
+    )
+
+
+# Live, and files
+
+
+async def live(request: Request) -> Response:
+    """News as server-sent events."""
+    return StreamingResponse(
+        desk_of(request).watch.stream(), media_type="text/event-stream", headers={"x-accel-buffering": "no"}
+    )
+
+
+async def static(request: Request) -> Response:
+    """A file of the dashboard's own. Raises 404."""
+    name = request.path_params["file"]
+    if name not in STATIC:
+        raise HTTPException(404, "there is no such file")
+    return desk_of(request).pages.static(name)
+
+
+# Forms
+
+
+def base_of(request: Request) -> str:
+    """The path where the dashboard is mounted."""
+    base: str = request.scope.get("root_path", "")
+    return base
+
+
+def back(request: Request, path: str, done: str, number: int = 1) -> Response:
+    """To the page that shows what came of an action."""
+    join = "&" if "?" in path else "?"
+    return RedirectResponse(f"{base_of(request)}{path}{join}done={done}&n={number}", 303)
+
+
+async def act_on_job(verb: Verb, request: Request) -> Response:
+    """One verb to one job."""
+    id = request.path_params["id"]
+    await desk_of(request).do(user_of(request), id, verb)
+    return back(request, "/jobs" if verb is Verb.DELETE else f"/jobs/{id}", verb)
+
+
+async def preview(verb: Verb, request: Request) -> Response:
+    """How many jobs a verb would be done to, and some of them."""
+    desk = desk_of(request)
+    targets = targets_of(request.query_params.multi_items())
+    if bool(targets.ids) == targets.filters:
+        raise HTTPException(400, "choose jobs first, or filter them by state, task, queue or tag")
+    number: int | None = None
+    try:
+        async with asyncio.timeout(COUNTED_WITHIN):
+            number = await desk.count(targets, verb)
+    except TimeoutError:
+        pass
+    if targets.ids:
+        jobs = await desk.app.jobs.aget_many(targets.ids[:LIMIT])
+    else:
+        shown = targets.state or (State.FAILED if verb is Verb.RETRY else None)
+        jobs = await find(
+            desk, JobsQuery(state=shown, task=targets.task, queue=targets.queue, tag=targets.tag, limit=10)
+        )
+    return desk.pages.page(
+        request, "bulk", verb=str(verb), targets=targets, given=filter_data(targets.filter), number=number, jobs=jobs
+    )
+
+
+async def act_on_many(verb: Verb, request: Request) -> Response:
+    """One verb to many jobs."""
+    try:
+        pairs = parse_qsl((await body_of(request)).decode(), max_num_fields=2_000)
+    except ValueError:
+        raise HTTPException(400, "expected a form") from None
+    targets = targets_of(pairs)
+    done = await desk_of(request).do_all(user_of(request), targets, verb)
+    return back(request, f"/jobs?{urlencode(filter_data(targets.filter))}", verb, done)
+
+
+async def act_on_schedule(act: str, request: Request) -> Response:
+    """One thing to one schedule."""
+    name = request.path_params["name"]
+    await desk_of(request).do_schedule(user_of(request), name, act)
+    return back(request, "/schedules" if act == "delete" else f"/schedules/{name}", act)

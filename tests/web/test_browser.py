@@ -1,0 +1,271 @@
+"""The dashboard in a real browser: each screen and action, live, in both themes, wide and narrow, and hostile text."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, ConsoleMessage, Dialog, Page, Request, expect
+
+from tests.web.conftest import apart, served
+from tests.web.hostile import HOSTILE
+from tests.web.stage import make_app, new
+from windlass import App
+from windlass.model import Demand, Ending, Failure, Lane, NewJob, Outcome, Patch, Progress, RunnerInfo, Verb, WorkerInfo
+from windlass.values import plain_bytes
+
+pytestmark = pytest.mark.xdist_group("browser")
+
+Stage = tuple[str, App]
+
+SCREENS = {
+    "/": "Overview",
+    "/queues": "Queues",
+    "/jobs": "Jobs",
+    "/jobs/fail-01": "shop.pay.charge",
+    "/jobs/run-1": "shop.pictures.resize",
+    "/bulk/delete?state=failed": "Delete",
+    "/schedules": "Schedules",
+    "/schedules/nightly-report": "nightly-report",
+    "/workers": "Workers",
+}
+
+
+class Watched:
+    """A page, with what it complained about and asked others for."""
+
+    def __init__(self, page: Page, address: str) -> None:
+        self.page, self.address = page, address
+        self.wrong: list[str] = []
+        page.on("console", self._console)
+        page.on("pageerror", lambda error: self.wrong.append(str(error)))
+        page.on("dialog", self._dialog)
+        page.on("request", self._request)
+
+    def _console(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            self.wrong.append(message.text)
+
+    def _dialog(self, dialog: Dialog) -> None:
+        self.wrong.append(dialog.message)
+        dialog.dismiss()
+
+    def _request(self, request: Request) -> None:
+        if not request.url.startswith(self.address):
+            self.wrong.append(request.url)
+
+    def go(self, path: str) -> Page:
+        """Open a page."""
+        self.page.goto(self.address + path, wait_until="domcontentloaded")
+        return self.page
+
+
+@pytest.fixture(params=[("light", 1280), ("dark", 390)], ids=["light-wide", "dark-narrow"])
+def shown(request: pytest.FixtureRequest, browser: Browser, stage: Stage) -> Iterator[Watched]:
+    theme, width = request.param
+    context = browser.new_context(
+        color_scheme=theme, viewport={"width": width, "height": 800}, timezone_id="Asia/Tokyo"
+    )
+    watched = Watched(context.new_page(), stage[0])
+    yield watched
+    context.close()
+    assert watched.wrong == []
+
+
+@pytest.fixture
+def desk(browser: Browser, stage: Stage) -> Iterator[Watched]:
+    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    watched = Watched(context.new_page(), stage[0])
+    yield watched
+    context.close()
+    assert watched.wrong == []
+
+
+def test_each_screen(shown: Watched) -> None:
+    for path, title in SCREENS.items():
+        page = shown.go(path)
+        expect(page.get_by_role("heading", level=1)).to_contain_text(title)
+        if page.locator("[data-live]").count():
+            expect(page.locator("#status")).to_have_text("live")
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{path} is too wide"
+        unnamed = page.locator("input:not([type=hidden]):not([aria-label])").evaluate_all(
+            "found => found.filter(one => !one.labels.length).length"
+        )
+        assert unnamed == 0, path
+    dark = page.evaluate("getComputedStyle(document.documentElement).backgroundColor") == "rgb(16, 21, 26)"
+    assert dark == page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches")
+
+
+def test_times_are_the_readers(shown: Watched) -> None:
+    page = shown.go("/schedules/nightly-report")
+    first = page.locator(".times tbody tr").first
+    expect(first).to_contain_text("02:30:00 CE")
+    expect(first.locator("time").first).to_contain_text(re.compile(r"(?:10|9):30:00"))
+
+
+def test_acting_on_one_job(desk: Watched) -> None:
+    page = desk.go("/jobs/fail-02")
+    expect(page.locator("#trace-2").get_by_text("raise Refused(answer.reason)")).to_be_visible()
+    page.keyboard.press("r")
+    expect(page.locator("body > .done")).to_have_text("1 job ready to run again.")
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.locator("h1")).to_contain_text("cancelled")
+    page.get_by_role("link", name="Delete…").click()
+    page.get_by_role("button", name="Delete 1").click()
+    expect(page.locator("body > .done")).to_have_text("1 job deleted.")
+    desk.go("/jobs/run-2")
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.get_by_text("A cancel was asked for")).to_be_visible()
+    desk.go("/jobs/later-03")
+    page.get_by_role("button", name="Run now").click()
+    expect(page.locator("h1")).to_contain_text("ready")
+
+
+def test_acting_on_many_jobs(desk: Watched, stage: Stage) -> None:
+    apart(lambda: make_many(stage[1]))
+    page = desk.go("/jobs?tag=many")
+    expect(page.locator("tbody tr")).to_have_count(50)
+    page.get_by_role("link", name="Next").click()
+    expect(page.locator("tbody tr")).to_have_count(3)
+    for box in page.locator("tbody input").all()[:3]:
+        box.check()
+    expect(page.locator("[data-chosen]")).to_have_text("3")
+    page.get_by_role("button", name="Cancel…").click()
+    expect(page.locator("h1")).to_have_text("Cancel 3 jobs?")
+    page.get_by_role("button", name="Cancel 3").click()
+    expect(page.locator("body > .done")).to_contain_text("3 jobs cancelled")
+    desk.go("/jobs?tag=many&state=scheduled")
+    page.get_by_role("link", name="Cancel all…").click()
+    expect(page.locator("h1")).to_have_text("Cancel 50 jobs?")
+    page.get_by_role("button", name="Cancel 50").click()
+    expect(page.locator("body > .done")).to_contain_text("50 jobs cancelled")
+    desk.go("/jobs?tag=many")
+    page.get_by_role("link", name="Delete all…").click()
+    page.get_by_role("button", name="Delete 53").click()
+    expect(page.get_by_text("No jobs match.")).to_be_visible()
+
+
+async def make_many(app: App) -> None:
+    store = await app.connect()
+    await store.put([new(f"many-{n:02}", "shop.pay.charge", tags=("many",), delay=9_000) for n in range(53)])
+
+
+def test_acting_on_schedules(desk: Watched) -> None:
+    page = desk.go("/schedules")
+    row = page.locator("tr", has_text="nightly-report")
+    row.get_by_role("button", name="Pause").click()
+    expect(page.locator("h1")).to_contain_text("paused")
+    page.get_by_role("button", name="Resume").click()
+    expect(page.locator("h1")).not_to_contain_text("paused")
+    page.get_by_role("button", name="Run now").click()
+    expect(page.locator("table.jobs tbody tr")).to_have_count(1)
+    desk.go("/schedules/quarterly")
+    page.get_by_text("Delete…").click()
+    page.get_by_role("button", name="Delete this schedule").click()
+    expect(page.get_by_role("link", name="nightly-report")).to_be_visible()
+    expect(page.get_by_role("link", name="quarterly")).to_have_count(0)
+
+
+def test_pages_follow_what_happens(desk: Watched, stage: Stage) -> None:
+    page = desk.go("/jobs?tag=news")
+    expect(page.get_by_text("No jobs match.")).to_be_visible()
+    expect(page.locator("#status")).to_have_text("live")
+    page.locator("input[name=task]").fill("typing")
+
+    async def put() -> None:
+        await (await stage[1].connect()).put([new("news-01", "shop.pay.charge", tags=("news",), delay=9_000)])
+
+    apart(put)
+    page.locator("#box-news-01").check()
+
+    async def end() -> None:
+        await (await stage[1].connect()).act(["news-01"], Verb.CANCEL)
+
+    apart(end)
+    expect(page.locator("#row-news-01")).to_contain_text("cancelled")
+    expect(page.locator("#box-news-01")).to_be_checked()
+    expect(page.locator("input[name=task]")).to_have_value("typing")
+
+
+def test_by_keyboard_alone(desk: Watched) -> None:
+    page = desk.go("/")
+    page.keyboard.press("?")
+    expect(page.get_by_role("dialog")).to_be_visible()
+    page.keyboard.press("Escape")
+    page.keyboard.press("g")
+    page.keyboard.press("j")
+    expect(page).to_have_url(f"{desk.address}/jobs")
+    page.keyboard.press("j")
+    page.keyboard.press("x")
+    expect(page.locator("[data-chosen]")).to_have_text("1")
+    page.keyboard.press("/")
+    page.keyboard.type("run-1")
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(f"{desk.address}/jobs/run-1")
+
+
+def test_without_scripts(browser: Browser, stage: Stage) -> None:
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(f"{stage[0]}/jobs/fail-04")
+    page.get_by_role("button", name="Retry").click()
+    expect(page.locator("h1")).to_contain_text("ready")
+    expect(page.locator("time").first).to_contain_text("UTC")
+    context.close()
+
+
+def test_hostile_text_does_nothing(browser: Browser, tmp_path: Path) -> None:
+    app = make_app(f"sqlite:///{tmp_path}/hostile.db")
+    jobs = apart(lambda: hostile(app))
+    with served(app) as address:
+        context = browser.new_context()
+        watched = Watched(context.new_page(), address)
+        for path in ("/", "/jobs", "/jobs?state=failed", "/workers", "/queues", *(f"/jobs/{job.id}" for job in jobs)):
+            page = watched.go(path)
+            assert page.evaluate("window.hit") is None, path
+            assert (
+                page.locator("main :is(iframe, style, link, base, meta, math, video, form[action*=evil])").count() == 0
+            )
+        assert page.get_by_text(HOSTILE[0]).count() > 0
+        context.close()
+    assert watched.wrong == []
+
+
+async def hostile(app: App) -> list[NewJob]:
+    """Jobs with hostile text wherever text can stand: failed ones, and one that runs."""
+    store = await app.connect()
+    for n, text in enumerate(HOSTILE):
+        await store.enlist(
+            WorkerInfo(id=f"w-{n}", host=text, pid=n, version=text, lease=600, queues=text, concurrency=9)
+        )
+    task = frozenset({"shop.pay.charge"})
+    await store.join(RunnerInfo(id="r", worker="w-0", pid=1, tasks=tuple(task)))
+    everything = plain_bytes({**dict.fromkeys(HOSTILE, HOSTILE), "note": HOSTILE})
+    jobs = [
+        new(f"h-{n}", "shop.pay.charge", args=everything, options=plain_bytes({"meta": {text: text}}), unique=text)
+        for n, text in enumerate(HOSTILE)
+    ]
+    await store.put(jobs)
+    claims = (await store.exchange("r", 1, [], Demand(slots=99, lanes=(Lane(slots=99, tasks=task),)))).claimed
+    for claim, text in zip(claims, HOSTILE, strict=True):
+        progress = Progress(done=1, total=3, note=text)
+        await store.note("r", [Patch(id=claim.id, fence=claim.fence, seq=claim.seq, progress=progress)])
+        if claim.id == "h-0":
+            continue
+        more: dict[str, Any] = {"id": claim.id, "fence": claim.fence, "seq": claim.seq, "attempt": 1, "reason": text}
+        failure = Failure(type=text, message=text, traceback=text)
+        await store.settle("r", Outcome(ending=Ending.FAILED, failure=failure, **more))
+    return jobs[:2]
+
+
+def test_the_first_minute(browser: Browser, tmp_path: Path) -> None:
+    app = make_app(f"sqlite:///{tmp_path}/empty.db")
+    with served(app) as address:
+        context = browser.new_context()
+        page = Watched(context.new_page(), address).go("/")
+        expect(page.get_by_text("windlass enqueue MODULE:APP shop.pay.charge")).to_be_visible()
+        expect(page.locator("#status")).to_have_text("live")
+        apart(lambda: app.tasks["shop.pay.charge"].aenqueue(1))
+        expect(page.get_by_text("No worker is running", exact=True)).to_be_visible()
+        context.close()

@@ -1,0 +1,292 @@
+"""Who may do what, from where; what programs get; what it costs."""
+
+import asyncio
+import base64
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.routing import Mount
+from starlette.testclient import TestClient
+
+from tests.web.conftest import USERS
+from windlass import App, ConfigError
+from windlass.cli import cli
+from windlass.clock import FakeClock
+from windlass.web import Dashboard, Role, User
+from windlass.web.dashboard import spots
+
+READ = {
+    "/", "/queues", "/jobs", "/jobs/{id:name}", "/schedules", "/schedules/{name:name}", "/workers", "/live",
+    "/static/{file}", "/api/openapi.json", "/api/queues", "/api/workers", "/api/jobs", "/api/jobs/{id:name}",
+    "/api/schedules", "/api/schedules/{name:name}",
+}  # fmt: skip
+LEAST = {"retry": "operator", "cancel": "operator", "delete": "admin"}
+TABLE = {("GET", path): "viewer" for path in READ}
+for prefix in ("", "/api"):
+    for verb, role in LEAST.items():
+        TABLE["POST", f"{prefix}/jobs/{{id:name}}/{verb}"] = role
+        TABLE["GET", f"{prefix}/bulk/{verb}"] = role
+        TABLE["POST", f"{prefix}/bulk/{verb}"] = role
+    for act in ("pause", "resume", "trigger", "delete"):
+        TABLE["POST", f"{prefix}/schedules/{{name:name}}/{act}"] = "admin" if act == "delete" else "operator"
+
+LADDER = ("viewer", "operator", "admin")
+TOKENS = dict(zip(LADDER, (entry.split(":")[2] for entry in USERS), strict=True))
+
+
+def bearer(role: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {TOKENS[role]}"}
+
+
+@pytest.fixture
+def guarded(app: App) -> Iterator[TestClient]:
+    """Somebody elsewhere, and a dashboard with users."""
+    with TestClient(
+        Dashboard(app, auth=USERS), "http://jobs.example", client=("203.0.113.9", 5), follow_redirects=False
+    ) as client:
+        yield client
+
+
+def test_each_route_takes_the_role_that_the_table_says(guarded: TestClient) -> None:
+    assert {(spot.method, spot.path): spot.role.name.lower() for spot in spots()} == TABLE
+    for (method, pattern), least in TABLE.items():
+        path = pattern.replace("{id:name}", "nope").replace("{name:name}", "nope").replace("{file}", "app.css")
+        assert guarded.request(method, path).status_code == 401, path
+        assert guarded.request(method, path, headers={"Authorization": "Bearer x"}).status_code in (401, 429)
+        for role in LADDER:
+            if pattern == "/live":
+                continue  # it never ends
+            status = guarded.request(method, path, headers=bearer(role)).status_code
+            refused = LADDER.index(role) < LADDER.index(least)
+            assert (status == 403) is refused, (method, path, role, status)
+            assert refused or status in (200, 400, 404), (method, path, role, status)
+        for other in {"GET", "POST", "PUT", "PATCH", "DELETE"} - {one for one, path in TABLE if path == pattern}:
+            assert guarded.request(other, path, headers=bearer("admin")).status_code == 405, (other, path)
+
+
+@pytest.mark.parametrize(
+    ("headers", "fine"),
+    [
+        ({"Sec-Fetch-Site": "same-origin"}, True),
+        ({"Sec-Fetch-Site": "cross-site"}, False),
+        ({"Sec-Fetch-Site": "same-site", "Origin": "http://127.0.0.1:8787"}, False),
+        ({"Sec-Fetch-Site": "none"}, False),
+        ({"Sec-Fetch-Site": "cross-site", "X-Windlass": "1"}, False),
+        ({"Origin": "http://127.0.0.1:8787"}, True),
+        ({"Origin": "http://127.0.0.1:9999"}, False),
+        ({"Origin": "http://evil.test"}, False),
+        ({"Origin": "null"}, False),
+        ({}, False),
+        ({"X-Windlass": "1"}, True),
+    ],
+)
+def test_another_site_cannot_act(app: App, headers: dict[str, str], fine: bool) -> None:
+    client = TestClient(
+        Dashboard(app), "http://127.0.0.1:8787", client=("127.0.0.1", 5), headers=headers, follow_redirects=False
+    )
+    assert client.post("/jobs/later-00/cancel").status_code == (303 if fine else 403)
+    assert client.post("/api/jobs/later-01/cancel").status_code == (200 if fine else 403)
+    assert client.get("/").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "peer", "headers", "status"),
+    [
+        ("127.0.0.1:8787", "127.0.0.1", {}, 200),
+        ("localhost", "::1", {}, 200),
+        ("[::1]:8787", "127.0.0.1", {}, 200),
+        ("evil.test", "127.0.0.1", {}, 421),
+        ("localhost.evil.test", "127.0.0.1", {}, 421),
+        ("127.0.0.1:8787", "203.0.113.9", {}, 403),
+        ("127.0.0.1:8787", "203.0.113.9", {"X-Forwarded-For": "127.0.0.1"}, 403),
+        ("127.0.0.1:8787", "127.0.0.1", {"X-Forwarded-For": "127.0.0.1"}, 403),
+        ("127.0.0.1:8787", "127.0.0.1", {"Forwarded": "for=127.0.0.1"}, 403),
+        ("127.0.0.1:8787", "testclient", {}, 403),
+    ],
+)
+def test_without_users_only_this_machine_is_let_in(
+    app: App, host: str, peer: str, headers: dict[str, str], status: int
+) -> None:
+    client = TestClient(Dashboard(app), client=(peer, 5), headers={"Host": host, **headers})
+    assert client.get("/api/queues").status_code == status
+
+
+def test_names_that_are_not_allowed_are_refused_with_users_too(app: App) -> None:
+    client = TestClient(Dashboard(app, auth=USERS, hosts=["jobs.example"]), headers=bearer("viewer"))
+    assert client.get("/api/queues", headers={"Host": "jobs.example"}).status_code == 200
+    assert client.get("/api/queues", headers={"Host": "jobs.example.evil.test"}).status_code == 421
+
+
+def test_passwords(app: App) -> None:
+    clock = FakeClock()
+    client = TestClient(Dashboard(app, auth=USERS, clock=clock), client=("203.0.113.9", 5))
+
+    def status(name: str, secret: str) -> int:
+        login = base64.b64encode(f"{name}:{secret}".encode()).decode()
+        return client.get("/api/queues", headers={"Authorization": f"Basic {login}"}).status_code
+
+    assert client.get("/").headers["www-authenticate"].startswith("Basic")
+    assert status("vera", TOKENS["viewer"]) == 200
+    assert [status("vera", TOKENS["admin"]), status("anna@x", TOKENS["admin"]), status("vera", "")] == [401] * 3
+    assert [status("vera", f"guess-{n}") for n in range(8)] == [401] * 7 + [429]
+    assert status("vera", TOKENS["viewer"]) == 200
+    clock.advance(61)
+    assert status("vera", "guess") == 401
+
+
+@pytest.mark.parametrize("entry", ["anna:admin:short", "anna:root:anna-anna-anna-anna", "anna-anna-anna-anna", ""])
+def test_users_that_cannot_be(app: App, entry: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Dashboard(app, auth=[entry])
+    assert "anna-anna" not in str(caught.value)
+    with pytest.raises(ConfigError, match="at least one"):
+        Dashboard(app, auth=[])
+
+
+def test_mounted_with_the_host_apps_own_users(app: App) -> None:
+    async def auth(request: Request) -> User | None:
+        name = request.headers.get("x-session")
+        return User(name, Role.OPERATOR) if name else None
+
+    client = TestClient(Starlette(routes=[Mount("/ops/jobs", Dashboard(app, auth=auth))]), follow_redirects=False)
+    assert client.get("/ops/jobs/").status_code == 401
+    page = client.get("/ops/jobs/jobs/fail-01", headers={"x-session": "otto"})
+    assert 'href="/ops/jobs/static/app.css' in page.text
+    assert 'action="/ops/jobs/jobs/fail-01/retry"' in page.text
+    assert client.get("/ops/jobs/api/jobs/nope", headers={"x-session": "otto"}).json() == {
+        "error": "there is no job nope: it never was, was deleted, or retention dropped it"
+    }
+    same = {"x-session": "otto", "Sec-Fetch-Site": "same-origin"}
+    done = client.post("/ops/jobs/jobs/fail-01/retry", headers=same)
+    assert (done.status_code, done.headers["location"]) == (303, "/ops/jobs/jobs/fail-01?done=retry&n=1")
+
+
+# What programs get
+
+
+def test_every_answer_keeps_to_itself(local: TestClient) -> None:
+    for path in ("/", "/jobs/nope", "/api/jobs", "/static/app.js", "/nowhere", "/jobs?limit=x"):
+        headers = local.get(path).headers
+        assert headers["content-security-policy"].startswith("default-src 'none'; script-src 'self';")
+        assert headers["x-frame-options"] == "DENY"
+        assert headers["x-content-type-options"] == "nosniff"
+        assert "no-store" in headers["cache-control"] or path.startswith("/static")
+
+
+def test_jobs_are_read_and_acted_on(local: TestClient, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "windlass.audit"):
+        assert local.post("/api/jobs/fail-01/retry").json()["state"] == "ready"
+        refused = local.post("/api/jobs/fail-01/retry")
+        assert refused.status_code == 409
+        assert "is ready already" in refused.json()["error"]
+        assert local.post("/api/bulk/retry", json={"task": "shop.pay.charge"}).json() == {"done": 3}
+        assert local.get("/api/bulk/cancel?queue=mail").json() == {"count": 9}
+        assert local.post("/api/bulk/cancel", json={"queue": "mail"}).json() == {"done": 9}
+        assert local.post("/api/bulk/delete", json={"ids": ["done-01", "done-02", "run-0"]}).json() == {"done": 2}
+        assert local.post("/api/jobs/run-0/delete").status_code == 409
+        assert local.post("/api/schedules/quarterly/resume").json() == {"done": 1}
+    lines = [record.getMessage() for record in caplog.records if record.name == "windlass.audit"]
+    assert lines[0] == "local (admin): retry job fail-01 of shop.pay.charge: 1 done"
+    assert "local (admin): cancel jobs with queue=mail: 9 done" in lines
+    assert not local.get("/api/schedules/quarterly").json()["paused"]
+    first = local.get("/api/jobs?state=ready&limit=2").json()
+    second = local.get("/api/jobs", params={"state": "ready", "limit": 2, "after": first["after"]}).json()
+    assert len({job["id"] for job in first["jobs"] + second["jobs"]}) == 4
+
+
+@pytest.mark.parametrize("body", ["", "[]", "{", '{"ids": []}', "{}", '{"ids": ["a b"]}', '{"ids": ["a"], "tag": "b"}'])
+def test_bulk_takes_nothing_that_names_no_jobs(local: TestClient, body: str) -> None:
+    assert local.post("/api/bulk/delete", content=body).status_code == 400
+    assert local.post("/api/bulk/delete", content=b'{"ids":["' + b"a" * 70_000).status_code == 413
+
+
+@pytest.mark.parametrize("value", ["-1", str(2**63), str(-(2**63)), "x", "1e9", "0", "\0", "a" * 30_000, "(a+)+$", "é"])
+def test_parameters_are_bounded(local: TestClient, value: str) -> None:
+    for name in ("limit", "state"):
+        assert local.get("/api/jobs", params={name: value}).status_code == 400, name
+    for name in ("task", "queue", "tag", "after"):
+        assert local.get("/jobs", params={name: value}).status_code in (200, 400), name
+    assert local.get("/jobs", params={"id": value}).status_code in (303, 404)
+    assert local.get("/", params={"done": "retry", "n": value}).status_code == 200
+
+
+def test_secrets_are_on_no_page(local: TestClient) -> None:
+    for path in ("/jobs/secret-01", "/jobs", "/api/jobs/secret-01", "/api/jobs"):
+        answer = local.get(path)
+        assert answer.status_code == 200
+        assert "4111-SECRET-1111" not in answer.text
+    assert local.get("/api/jobs/secret-01").json()["args"]["card"] == "***"
+
+
+def test_the_document_tells_every_route(local: TestClient) -> None:
+    document = local.get("/api/openapi.json").json()
+    told = {(method.upper(), f"/api{path}") for path, one in document["paths"].items() for method in one}
+    routes = {(method, path.replace(":name}", "}")) for method, path in TABLE if path.startswith("/api/")}
+    assert told == routes - {("GET", "/api/openapi.json")}
+
+
+def test_fifty_open_dashboards_look_once(app: App, local: TestClient) -> None:
+    calls: dict[str, int] = {}
+
+    async def count() -> None:
+        store = await app.connect()
+        inner: Any = store._call  # type: ignore[attr-defined]
+
+        async def counted(call: Any, name: str, *args: Any, **more: Any) -> Any:
+            calls[name] = calls.get(name, 0) + 1
+            return await inner(call, name, *args, **more)
+
+        store._call = counted  # type: ignore[attr-defined]
+
+    asyncio.run(count())
+    clock = FakeClock()
+    board = TestClient(
+        Dashboard(app, clock=clock), "http://localhost", client=("127.0.0.1", 5), headers={"X-Live": "1"}
+    )
+    with board:
+        for second in range(2):
+            for n in range(50):
+                assert board.get(("/", "/queues", "/jobs", "/workers")[n % 4]).status_code in (200, 304)
+            assert calls["stats"] == second + 1
+            clock.advance(1.0)
+        assert sum(calls.values()) <= 2 * 10
+        calls.clear()
+        ids = [f"{kind}-{n:02}" for kind, most in (("done", 9), ("fail", 7), ("ready", 14)) for n in range(most)]
+        for _ in range(4):
+            clock.advance(1.0)
+            for id in ids:
+                assert board.get(f"/jobs/{id}").status_code == 200
+        assert sum(calls.values()) <= 4 * 8
+
+
+def test_a_page_that_is_the_same_is_not_sent_again(local: TestClient) -> None:
+    tag = local.get("/queues", headers={"X-Live": "1"}).headers["etag"]
+    again = {"X-Live": "1", "If-None-Match": tag}
+    assert local.get("/schedules/quarterly", headers=again).status_code == 200
+    tag = local.get("/schedules/quarterly").headers["etag"]
+    assert local.get("/schedules/quarterly", headers={**again, "If-None-Match": tag}).status_code == 304
+
+
+def test_a_store_that_is_away_is_said(tmp_path: Any) -> None:
+    (tmp_path / "file").write_text("")
+    client = TestClient(
+        Dashboard(App(f"sqlite:///{tmp_path}/file/windlass.db")), "http://localhost", client=("127.0.0.1", 5)
+    )
+    page = client.get("/")
+    assert page.status_code == 503
+    assert "windlass.db" in page.text
+    assert client.get("/api/queues").status_code == 503
+
+
+def test_the_command_lets_nobody_in_unasked(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("WINDLASS_DASHBOARD_USERS", raising=False)
+    found = CliRunner().invoke(cli, ["dashboard", "--host", "0.0.0.0"])
+    assert found.exit_code == 2
+    assert "WINDLASS_DASHBOARD_USERS" in found.stderr
+    assert CliRunner().invoke(cli, ["dashboard", "--url", f"sqlite:///{tmp_path}/none.db"]).exit_code == 1
