@@ -72,9 +72,10 @@ def write_pace(paid: int, now: int) -> bytes:
 def read_needs(text: str | bytes | None) -> tuple[Need, ...]:
     """The needs of a job as stored; none, where nobody of ours wrote them."""
     try:
-        return () if text is None else _needs(text)
+        needs = () if text is None else _needs(text)
     except msgspec.MsgspecError:
         return ()
+    return needs if all(need.weight > 0 for need in needs) else ()
 
 
 def write_needs(needs: tuple[Need, ...]) -> str | None:

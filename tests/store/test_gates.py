@@ -290,6 +290,35 @@ async def test_a_turn_that_is_given_up(world: World, verb: Verb) -> None:
     assert await ids(crew, 5) == [second.id]
 
 
+async def test_who_has_kept_a_gate_and_waits_for_another_is_not_forgotten(world: World) -> None:
+    """Even if a better job came behind the same gates meanwhile, which cannot pass the first."""
+    await declare(world, "turn", limit=1)
+    await declare(world, "other", limit=1)
+    gates = (Need("other"), Need("turn", keep=True))
+    first, second = new(gates=gates), new(gates=gates, priority=1)
+    await world.put(first)
+    crew = await world.crew()
+    await crew.exchange(ends(await crew.take(), Ending.RETRY, delay=1))
+    await world.put(behind("other", priority=5))
+    holder = await crew.take()
+    await world.advance(2)
+    assert await crew.claim(5) == []
+    await world.put(second)
+    assert await crew.claim(5) == []
+    answer = await crew.exchange(ends(holder, Ending.SUCCEEDED), demand=wants(5))
+    assert [claim.id for claim in answer.claimed] == [first.id]
+
+
+async def test_a_turn_that_is_kept_takes_no_room_twice(world: World) -> None:
+    await declare(world, limit=2)
+    first, others = behind(Need("g", keep=True)), [behind("g", priority=-1) for _ in range(2)]
+    await world.put(first)
+    crew = await world.crew()
+    await crew.exchange(ends(await crew.take(), Ending.RETRY, delay=0))
+    await world.put(*others)
+    assert await ids(crew, 5) == [first.id, others[0].id]
+
+
 # How fast
 
 

@@ -43,9 +43,9 @@ class Gate:
         """How many jobs of this need fit, at most `most`, if `job` is the first of them."""
         return fit(self.settings, self.used - self.own(need, job), self.paid, self._now, need.weight, most)
 
-    def take(self, need: Need) -> None:
+    def take(self, need: Need, job: str) -> None:
         """Let one job start."""
-        self.used += share(self.settings, need.weight)
+        self.used += share(self.settings, need.weight) - self.own(need, job)
         if self.settings.interval is not None:
             self.paid = paid_after(self.settings, self.paid, self._now, need.weight)
 
@@ -99,9 +99,11 @@ class Gates:
         """Make the best jobs of one line behind these gates ready, as many as fit; how many that are."""
         needs = read_needs(gates)
         kept = [row[0] for need in needs if need.keep for row in exact(self._db, SQL.kept, (need.gate, gates, line))]
-        self._admit(id for id in kept if self._room(needs, id)[0])
+        rooms = {id: self._room(needs, id) for id in kept}
+        self._admit(id for id, (most, _) in rooms.items() if most)
         first = exact(self._db, SQL.standing, (gates, line, 1))
         room, barred = self._room(needs, first[0][0] if first else "")
+        barred = next((one for most, one in rooms.values() if not most), barred)  # what those wait for lets others on
         rows = exact(self._db, SQL.standing, (gates, line, room + 1))
         self._admit(row[0] for row in rows[:room] if row[1] == "waiting")
         if barred is not None and len(rows) > room:
@@ -150,7 +152,7 @@ class Gates:
             barred = next((need for need in needs if not self._passes(need, place, shut, serves)), None)
             if barred is None:
                 for need in needs:
-                    self[need.gate].take(need)
+                    self[need.gate].take(need, place[2])
             else:
                 shut.add(barred.gate)
                 refused.setdefault((line, gates), (barred, []))[1].append(place)
@@ -181,11 +183,14 @@ class Gates:
             if need.gate != barred.gate:
                 self._db.execute(SQL.call, (need.gate, 0, 0))
 
-    def start(self, jobs: Iterable[tuple[str, str]]) -> None:
-        """Write what jobs that were claimed, given as (id, gates), take."""
+    def start(self, jobs: Iterable[tuple[str, str]], *, again: bool) -> None:
+        """Write what jobs that were claimed, given as (id, gates), take; `again`: after others were refused, with whom
+        what these take was forgotten."""
         met = {}
         for id, gates in jobs:
             for need in read_needs(gates):
+                if again:
+                    self[need.gate].take(need, id)
                 self[need.gate].start(need, id)
                 met[need.gate] = self[need.gate]
         for gate in met.values():

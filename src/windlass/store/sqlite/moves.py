@@ -237,7 +237,8 @@ def claim(db: Connection, now: int, gates: Gates, runner: str, seq: int, demand:
         taken = db.execute(SQL.claim, (runner, seq, now, json.dumps(ids))).rowcount
         if taken < len(ids):
             raise Unreadable("an id is no text that JSON can name")
-        gates.start((place[2], needs) for place, _, needs in claiming.gated if place[2] in ids)
+        starting = [(place[2], needs) for place, _, needs in claiming.gated if place[2] in ids]
+        gates.start(starting, again=bool(refused))
     return ids, bool(expired or refused or more)
 
 

@@ -7,10 +7,10 @@ DECLARE
 BEGIN
     IF EXISTS (SELECT 1 FROM jsonb_array_elements(given) e WHERE jsonb_typeof(e) <> 'array'
         OR jsonb_typeof(e -> 0) IS DISTINCT FROM 'string' OR coalesce(jsonb_typeof(e -> 1), 'number') <> 'number'
-        OR coalesce(jsonb_typeof(e -> 2), 'boolean') <> 'boolean') THEN
+        OR coalesce(jsonb_typeof(e -> 2), 'boolean') <> 'boolean' OR (e ->> 1)::integer < 1) THEN
         RETURN;
     END IF;
-    RETURN QUERY SELECT e ->> 0, greatest(1, coalesce((e ->> 1)::integer, 1)), coalesce((e ->> 2)::boolean, false)
+    RETURN QUERY SELECT e ->> 0, coalesce((e ->> 1)::integer, 1), coalesce((e ->> 2)::boolean, false)
     FROM jsonb_array_elements(given) e ORDER BY 1;
 EXCEPTION WHEN data_exception OR program_limit_exceeded THEN
     RETURN;
@@ -201,6 +201,7 @@ DECLARE
     first text;
     ready_ text[];
     best record;
+    kept record;
 BEGIN
     FOR r IN SELECT n.gate FROM needs_of(gates_) n LOOP
         IF NOT lock_gate(r.gate) THEN
@@ -217,6 +218,14 @@ BEGIN
     SELECT l.id INTO first FROM live l WHERE l.gates = gates_ AND l.line = line_ AND l.state IN ('waiting', 'ready')
     ORDER BY l.priority DESC, l.rank, l.id LIMIT 1;
     SELECT * INTO r FROM room_of(gates_, coalesce(first, ''), moment, most);
+    -- One that has kept a gate and waits for another: what it waits for lets others on.
+    SELECT o.gate, o.weight INTO kept FROM needs_of(gates_) n JOIN holds h ON h.gate = n.gate AND h.keep
+        JOIN live l ON l.id = h.job CROSS JOIN LATERAL room_of(gates_, l.id, moment, 1) o
+    WHERE n.keep AND l.state = 'waiting' AND l.gates = gates_ AND l.line = line_ AND o.room = 0 LIMIT 1;
+    IF kept.gate IS NOT NULL THEN
+        r.gate := kept.gate;
+        r.weight := kept.weight;
+    END IF;
     SELECT array_agg(t.id) INTO ready_ FROM (
         SELECT l.id, l.state FROM live l WHERE l.gates = gates_ AND l.line = line_ AND l.state IN ('waiting', 'ready')
         ORDER BY l.priority DESC, l.rank, l.id LIMIT r.room) t WHERE t.state = 'waiting';
@@ -454,7 +463,8 @@ BEGIN
             FOR n IN SELECT * FROM needs_of(j.gates) LOOP
                 at_gate := array_position(met, n.gate);
                 g := now_[at_gate];
-                g.used := g.used + units_of(g, n.weight);
+                g.used := g.used + units_of(g, n.weight) - CASE WHEN n.keep THEN coalesce(
+                    (SELECT h.weight FROM holds h WHERE h.gate = n.gate AND h.job = j.id), 0) ELSE 0 END;
                 g.paid := CASE WHEN g.step IS NULL THEN g.paid ELSE greatest(g.paid, moment) + n.weight * g.step END;
                 now_[at_gate] := g;
             END LOOP;
