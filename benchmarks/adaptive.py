@@ -18,8 +18,8 @@ from benchmarks.marks import Marks
 from benchmarks.measure import running
 from tests.servers import free_port
 
-WORKLOADS = {"waits": 2_500, "computes": 100, "calls": 250, "nothing": 10_000}
-"""Jobs per second that no setting does."""
+WORKLOADS = {"waits": (6, 2_500), "computes": (60, 100), "calls": (25, 250), "nothing": (10_000, 10_000)}
+"""Jobs per second that no slot does, and no setting."""
 
 SETTINGS = ("1", "4", "16", "64", "auto")
 WARM, WARM_FIXED, SECONDS = 20.0, 3.0, 8.0
@@ -41,7 +41,8 @@ def measure(workload: str, setting: str, queue: str, marks: Marks) -> Rate:
     from benchmarks import adaptive_tasks
 
     warm = WARM if setting == "auto" else WARM_FIXED
-    count = int(WORKLOADS[workload] * (warm + SECONDS))
+    slot, most = WORKLOADS[workload]
+    count = int((most if setting == "auto" else min(most, slot * int(setting))) * (warm + SECONDS + 1))
     task = getattr(adaptive_tasks, workload).using(queue=queue)
     for start in range(0, count, BATCH):
         adaptive_tasks.app.enqueue_many([task.bind(n) for n in range(start, min(count, start + BATCH))])

@@ -23,6 +23,9 @@ from windlass.web.users import Role, User
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,128}$", max_length=128)]
 """The name of a queue, task or tag, or the id of a job."""
 
+NAMED = 20
+"""Jobs that a line of the audit log names."""
+
 ROLES = {Verb.RETRY: Role.OPERATOR, Verb.CANCEL: Role.OPERATOR, Verb.DELETE: Role.ADMIN}
 """The least role for what is done to jobs."""
 
@@ -92,7 +95,8 @@ class Desk(Struct, frozen=True):
             raise HTTPException(400, "expected ids, or a filter by state, task, queue or tag, and not both")
         if targets.ids:
             done = len(await self.app.jobs.act(targets.ids, verb))
-            self._tell(user, verb, f"{len(targets.ids)} jobs by id", done)
+            more = f" and {len(targets.ids) - NAMED} more" if len(targets.ids) > NAMED else ""
+            self._tell(user, verb, f"jobs {', '.join(targets.ids[:NAMED])}{more}", done)
             return done
         done = 0
         try:

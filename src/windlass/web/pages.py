@@ -181,6 +181,7 @@ async def job_page(request: Request) -> Response:
         "job",
         job=record,
         failure=job.error,
+        attempt=job.attempt,
         args=arguments_of(record),
         result=result_of(record),
         options=options_of(record),
