@@ -2,12 +2,14 @@
 
 import asyncio
 import inspect
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.budget import BETWEEN, THROUGH
 from tests.store.kinds import KINDS
 from tests.store.world import World
 from windlass.clock import SystemClock
@@ -36,7 +38,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run a test on every kind of store; one that needs data shared by several store objects on those that have it."""
     if "kind" in metafunc.fixturenames:
         together = {"real", "shared"} & set(metafunc.fixturenames)
-        metafunc.parametrize("kind", [kind for kind in sorted(KINDS) if KINDS[kind].shared or not together])
+        through = metafunc.module.__name__.rpartition(".")[2] in THROUGH or "WINDLASS_BETWEEN" in os.environ
+        kinds = [kind for kind in sorted(KINDS) if KINDS[kind].shared or not together]
+        metafunc.parametrize("kind", [kind for kind in kinds if through or kind not in BETWEEN])
 
 
 @pytest.fixture
