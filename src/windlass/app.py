@@ -25,6 +25,7 @@ from windlass.model import Mark, NewJob
 from windlass.options import Executor, Seconds, short
 from windlass.outward import Outward
 from windlass.policy import Retry
+from windlass.queues import Queues
 from windlass.schedule import Plan
 from windlass.schedules import PlanOptions, Scheduled, Schedules
 from windlass.source.bridge import bridging
@@ -91,6 +92,7 @@ class App:
         self._queues: dict[str, tuple[Gate, ...]] = {}
         self.limits: dict[str, Settings] = {}
         self.gates = Gates(self._access, self.vault, self.limits)
+        self.queues = Queues(self._access)
         self.outboxes: list[Relayed] = []
         self.sources: list[Source] = []
         self.jobs = Jobs(self.connect, self._results, self.vault)

@@ -19,6 +19,7 @@ from windlass.errors import Evicted, WindlassError
 from windlass.loader import load
 from windlass.machine import usable_cpus
 from windlass.model import RunnerInfo
+from windlass.pause import View
 from windlass.source.bridge import bridging
 from windlass.worker.board import Board
 from windlass.worker.children import Children
@@ -36,6 +37,7 @@ from windlass.worker.messages import (
     Holding,
     Left,
     Pause,
+    Paused,
     Slots,
     Spent,
     Stop,
@@ -75,6 +77,7 @@ class Process:
         self._runner: Runner | None = None
         self._stop_reading: Callable[[], None] = lambda: None
         self._slots = 0
+        self._view: View | None = None
         self._leaving = False
         self._spent = False
         self._grace: asyncio.TimerHandle | None = None
@@ -151,6 +154,8 @@ class Process:
                 )
                 self._runner = runner
                 runner.resize(self._slots)
+                if self._view is not None:
+                    runner.hold(self._view)
                 threading.Thread(target=self._guard, name="windlass-guard", daemon=True).start()
                 ticking = asyncio.create_task(self._tick(runner, limits))
                 try:
@@ -183,6 +188,10 @@ class Process:
                 self._slots = message.slots
                 if runner:
                     runner.resize(message.slots)
+            elif isinstance(message, Paused):
+                self._view = message.view
+                if runner:
+                    runner.hold(message.view)
             elif isinstance(message, Wake) and runner:
                 runner.wake()
             elif isinstance(message, Cancel) and runner:

@@ -13,6 +13,7 @@ from windlass.context import Takes
 from windlass.errors import DecodeError, Evicted, StoreError
 from windlass.model import Claim, Demand, Ending, Exchanged, Held, Lane, Outcome, Patch, Progress
 from windlass.options import NAME
+from windlass.pause import View
 from windlass.policy import Retry
 from windlass.store.contract import Store
 from windlass.task import Task
@@ -21,6 +22,7 @@ from windlass.worker.board import Board
 from windlass.worker.children import Children
 from windlass.worker.completion import Transactions
 from windlass.worker.lanes import Threads
+from windlass.worker.pauses import look
 from windlass.worker.pipeline import MAX_RESULT, Hook, Running, Stop, perform, perform_blocking, stopped
 from windlass.worker.queues import Queues
 
@@ -124,10 +126,15 @@ class Runner:
         self._turn = asyncio.Event()
         self._hungry = True
         self._claiming = True
-        self._lanes = {name: self._names(name) for name in ("async", "thread", "process")}
+        self._view: View | None = None
+        self._known = frozenset(task.queue for task in tasks.values())
+        self._lanes = self._open_lanes(View())
 
-    def _names(self, executor: str) -> frozenset[str]:
-        return frozenset(name for name, task in self._tasks.items() if task.executor == executor)
+    def _open_lanes(self, view: View) -> dict[str, frozenset[str]]:
+        """The names of tasks that are not paused, by lane."""
+        free = [name for name, task in self._tasks.items() if name not in view.tasks and task.name not in view.tasks]
+        lanes = ("async", "thread", "process")
+        return {lane: frozenset(name for name in free if self._tasks[name].executor == lane) for lane in lanes}
 
     # Speaking with the store
 
@@ -135,6 +142,7 @@ class Runner:
         """Work until `stop_claiming` was called and nothing runs any more."""
         helpers = [asyncio.create_task(self._listen()), asyncio.create_task(self._note())]
         try:
+            await self._look_first()
             while self._claiming or self._running or self._finished:
                 if not (self._finished or (self._hungry and self._free() > 0)):
                     self._turn.clear()
@@ -148,6 +156,19 @@ class Runner:
                 if timer:
                     timer.cancel()
             self._threads.close()
+
+    async def _look_first(self) -> None:
+        """Know what is paused before anything is claimed, unless somebody has told already."""
+        pause = FIRST_PAUSE
+        while self._view is None and self._claiming:
+            try:
+                view = await look(self._store)
+                if self._view is None:
+                    self.hold(view)
+            except StoreError as error:
+                logger.warning("what is paused could not be read, trying again: %s", error)
+                await asyncio.sleep(pause)
+                pause = min(LONGEST_PAUSE, pause * 2)
 
     async def _exchange(self) -> None:
         outcomes, self._finished = self._finished, []
@@ -205,13 +226,17 @@ class Runner:
         free = self._free()
         if free <= 0:
             return Demand(slots=0)
+        view = self._view or View()
+        quotas = self._queues.quotas(free, view.queues, view.known | self._known)
+        if quotas == ():
+            return Demand(slots=0)
         children = min(free, self._children.free)
         lanes = (
             Lane(slots=free, tasks=self._lanes["async"]),
             Lane(slots=free, tasks=self._lanes["thread"]),
-            Lane(slots=children, tasks=self._lanes["process"], suspects=frozenset(self._tasks)),
+            Lane(slots=children, tasks=self._lanes["process"], suspects=frozenset().union(*self._lanes.values())),
         )
-        return Demand(slots=free, lanes=lanes, quotas=self._queues.quotas(free))
+        return Demand(slots=free, lanes=lanes, quotas=quotas)
 
     async def _listen(self) -> None:
         while True:
@@ -233,6 +258,13 @@ class Runner:
         """Have that many slots from now on, and at most those it began with; what runs goes on."""
         self._slots = slots
         self.wake()
+
+    def hold(self, view: View) -> None:
+        """Claim nothing of what is paused; what runs goes on."""
+        if view != self._view:
+            self._view = view
+            self._lanes = self._open_lanes(view)
+            self.wake()
 
     def stop_claiming(self) -> None:
         """Take no more jobs; `run` ends when the running ones have."""
