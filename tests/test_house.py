@@ -12,6 +12,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 LAYERS = [
     {"blocking", "model", "errors", "clock", "values", "machine", "secret", "signature", "wall"},
     {
+        "breaker",
         "call",
         "codec",
         "policy",

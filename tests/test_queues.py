@@ -70,7 +70,7 @@ def test_a_running_worker_stops_claiming(plain: App) -> None:
             first = await work.aenqueue()
             await started.wait()
             await plain.queues.apause(task="work")
-            while "work" in runner._demand().lanes[0].tasks:
+            while "work" in runner._lanes["async"]:
                 await asyncio.sleep(0.02)
             second = await work.aenqueue()
             go.set()

@@ -1,6 +1,7 @@
 """Background jobs for Python that can be trusted."""
 
 from windlass.app import App
+from windlass.breaker import Breaker
 from windlass.context import current
 from windlass.errors import (
     CallError,
@@ -34,6 +35,7 @@ from windlass.worker.pipeline import Hook
 
 __all__ = [
     "App",
+    "Breaker",
     "CallError",
     "Cancel",
     "ConfigError",

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from windlass import callback, options
 from windlass.access import Access
+from windlass.breaker import Breaker
 from windlass.config import Settings as Configured
 from windlass.config import make_config
 from windlass.errors import CallError, ConfigError
@@ -130,6 +131,7 @@ class App:
         retry: Retry | int | None = None,
         gates: GatesGiven = (),
         ordered_by: Key | None = None,
+        breaker: Breaker | None = None,
         on_success: Followers | None = None,
         on_failure: Followers | None = None,
         on_final: Followers | None = None,
@@ -142,7 +144,8 @@ class App:
         `executor` is "auto" (coroutines on the event loop, functions in threads), "process", or says which. `gates` are
         limits and rates that its jobs pass (`windlass.limit`, `windlass.rate`). With `ordered_by` (a template such as
         `"{account_id}"`, or a function of the arguments) the jobs of each key run strictly one after another, in the
-        order in which they came; one that is tried again holds up those behind it.
+        order in which they came; one that is tried again holds up those behind it. `breaker` pauses the task everywhere
+        while it does nothing but fail (`windlass.Breaker`).
         """
         return self._add(fn, options) if fn is not None else lambda fn: self._add(fn, options)
 

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from uuid_utils import uuid7
 
 from windlass import follow, options
+from windlass.breaker import Breaker
 from windlass.codec import Shape
 from windlass.errors import CallError, ConfigError
 from windlass.jobs import Job
@@ -103,6 +104,7 @@ class Task(Generic[P, R_co]):
         retry: Retry | int | None = None,
         gates: Gates = (),
         ordered_by: Key | None = None,
+        breaker: Breaker | None = None,
         on_success: Followers | None = None,
         on_failure: Followers | None = None,
         on_final: Followers | None = None,
@@ -117,6 +119,7 @@ class Task(Generic[P, R_co]):
         self.shape = Shape(fn, self.name)
         turns = () if ordered_by is None else gates_of(ordered(ordered_by), f"order:{self.name}", self.shape)
         self.gates = (*gates_of(gates, f"task:{self.name}", self.shape), *turns)
+        self.breaker = checked_breaker(breaker)
         self.app = app
         self._call = Call(
             queue=options.name("a queue", queue),
@@ -351,6 +354,13 @@ def with_options(
         meta=old.meta if meta is None else options.meta(meta),
     )
     return replace(call, options=own, stored_options=options.store_options(own, limit))
+
+
+def checked_breaker(value: object) -> Breaker | None:
+    """The circuit breaker of a task. Raises `ConfigError`."""
+    if value is None or isinstance(value, Breaker):
+        return value
+    raise ConfigError(f"expected Breaker(failures=…, window=…, probe=…) for breaker; {options.short(value)} came")
 
 
 USING = inspect.signature(Task.using).parameters.keys() - {"self"}

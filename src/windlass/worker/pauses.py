@@ -31,10 +31,10 @@ async def look(store: Store) -> View:
 
 
 class Pauses:
-    """Tells when something is paused or goes on. `every`: whether the worker serves all queues."""
+    """Tells what is paused, at each look: who has just started may have missed the last. `every`: whether the worker
+    serves all queues."""
 
     def __init__(self, store: Store, tell: Callable[[View], object], *, every: bool) -> None:
-        self.view = View()
         self._store = store
         self._tell = tell
         self._every = every
@@ -45,10 +45,7 @@ class Pauses:
         """Look until cancelled."""
         while True:
             try:
-                view = await self._look()
-                if view != self.view:
-                    self.view = view
-                    self._tell(view)
+                self._tell(await self._look())
             except (StoreError, TimeoutError) as error:
                 logger.debug("what is paused could not be read this time: %s", error)
             except Exception:

@@ -19,6 +19,7 @@ from windlass.store.contract import Store
 from windlass.task import Task
 from windlass.vault import Vault
 from windlass.worker.board import Board
+from windlass.worker.breaking import Breaking
 from windlass.worker.children import Children
 from windlass.worker.completion import Transactions
 from windlass.worker.lanes import Threads
@@ -126,21 +127,32 @@ class Runner:
         self._turn = asyncio.Event()
         self._hungry = True
         self._claiming = True
-        self._view: View | None = None
+        self._told = False
+        self._breaking = Breaking(store, id, tasks, free=self._free, tell=self._open)
         self._known = frozenset(task.queue for task in tasks.values())
-        self._lanes = self._open_lanes(View())
+        self._lanes: dict[str, frozenset[str]] = {}
+        self._tries: tuple[Lane, ...] = ()
+        self._open()
 
-    def _open_lanes(self, view: View) -> dict[str, frozenset[str]]:
-        """The names of tasks that are not paused, by lane."""
-        free = [name for name, task in self._tasks.items() if name not in view.tasks and task.name not in view.tasks]
-        lanes = ("async", "thread", "process")
-        return {lane: frozenset(name for name in free if self._tasks[name].executor == lane) for lane in lanes}
+    def _open(self) -> None:
+        """Know by lane which tasks are not paused, and of which paused ones a job may be tried."""
+        paused, tries = self._breaking.view.tasks, self._breaking.tries
+        free = {name: task for name, task in self._tasks.items() if not paused & {name, task.name}}
+        self._lanes = {
+            lane: frozenset(name for name, task in free.items() if task.executor == lane)
+            for lane in ("async", "thread", "process")
+        }
+        self._tries = tuple(
+            Lane(slots=1, tasks=frozenset(name for name, task in self._tasks.items() if task.name == title))
+            for title in tries
+        )
+        self.wake()
 
     # Speaking with the store
 
     async def run(self) -> None:
         """Work until `stop_claiming` was called and nothing runs any more."""
-        helpers = [asyncio.create_task(self._listen()), asyncio.create_task(self._note())]
+        helpers = [asyncio.create_task(work) for work in (self._listen(), self._note(), self._breaking.run())]
         try:
             await self._look_first()
             while self._claiming or self._running or self._finished:
@@ -160,10 +172,10 @@ class Runner:
     async def _look_first(self) -> None:
         """Know what is paused before anything is claimed, unless somebody has told already."""
         pause = FIRST_PAUSE
-        while self._view is None and self._claiming:
+        while not self._told and self._claiming:
             try:
                 view = await look(self._store)
-                if self._view is None:
+                if not self._told:
                     self.hold(view)
             except StoreError as error:
                 logger.warning("what is paused could not be read, trying again: %s", error)
@@ -226,7 +238,7 @@ class Runner:
         free = self._free()
         if free <= 0:
             return Demand(slots=0)
-        view = self._view or View()
+        view = self._breaking.view
         quotas = self._queues.quotas(free, view.queues, view.known | self._known)
         if quotas == ():
             return Demand(slots=0)
@@ -235,6 +247,7 @@ class Runner:
             Lane(slots=free, tasks=self._lanes["async"]),
             Lane(slots=free, tasks=self._lanes["thread"]),
             Lane(slots=children, tasks=self._lanes["process"], suspects=frozenset().union(*self._lanes.values())),
+            *self._tries,
         )
         return Demand(slots=free, lanes=lanes, quotas=quotas)
 
@@ -261,10 +274,10 @@ class Runner:
 
     def hold(self, view: View) -> None:
         """Claim nothing of what is paused; what runs goes on."""
-        if view != self._view:
-            self._view = view
-            self._lanes = self._open_lanes(view)
-            self.wake()
+        self._told = True
+        if view != self._breaking.view:
+            self._breaking.hear(view)
+            self._open()
 
     def stop_claiming(self) -> None:
         """Take no more jobs; `run` ends when the running ones have."""
@@ -308,6 +321,9 @@ class Runner:
         except DecodeError as error:
             self._refuse(claim, error)
             return
+        self._breaking.claimed(claim)
+        if self._tries:
+            self._open()
         context = Running(
             claim,
             state=self._state,
@@ -366,6 +382,7 @@ class Runner:
         del self._running[run.claim.id]
         run.over = True
         self._reports.pop(run.claim.id, None)
+        self._breaking.ended(run.claim, outcome)
         self._finished.append(self._vault.seal_outcome(run.claim, outcome))
         self._log(run.claim, outcome)
         if (self._deadlines and self._deadlines[0][2].over) or (self._overdue and self._overdue[0][1].over):
