@@ -1,14 +1,18 @@
 """Queues at run time: pause, resume, how full they are."""
 
 import asyncio
+import sqlite3
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.worker.rig import PATIENCE, empty_store
-from windlass import App, ConfigError
+from windlass import App, ConfigError, QueueFull
 from windlass.model import Quota
+from windlass.pressure import FRESH
 from windlass.worker.queues import Queues
 
 
@@ -131,3 +135,129 @@ def test_shares_without_paused_queues() -> None:
     assert weighted.quotas(4, {"a"}) == (Quota(queue="b", share=2), Quota(queue="c", share=2))
     shares = [[quota.share for quota in weighted.quotas(5) or ()] for _ in range(2)]
     assert [sum(one) for one in zip(*shares, strict=True)] == [6, 2, 2]
+
+
+# Back-pressure
+
+
+def test_a_full_queue_rejects(app: App) -> None:
+    app.queue("mail", max_length=3, when_full="reject")
+
+    @app.task(name="mail", queue="mail")
+    async def mail() -> None: ...
+
+    async def main() -> None:
+        await app.aenqueue_many([mail.bind(), mail.using(delay=60).bind()])
+        with pytest.raises(QueueFull, match="queue mail is full: 2 jobs wait in it, its max_length is 3, and 2 jobs"):
+            await app.aenqueue_many([mail.bind(), mail.bind()])
+        await mail.using(queue="other").aenqueue()
+        await mail.aenqueue()
+        with pytest.raises(QueueFull) as caught:
+            await mail.aenqueue()
+        assert (caught.value.queue, caught.value.depth, caught.value.stored) == ("mail", 3, ())
+        assert await app.jobs.acount(queue="mail") == 3
+        assert await app.jobs.acancel(queue="mail") == 3
+        await asyncio.sleep(FRESH)
+        await mail.aenqueue()
+        await app.aclose()
+
+    asyncio.run(main())
+
+
+def test_a_full_queue_blocks_until_there_is_room(app: App) -> None:
+    app.queue("mail", max_length=4)
+    deepest = 0
+
+    @app.task(name="mail", queue="mail")
+    async def mail(n: int) -> int:
+        nonlocal deepest
+        deepest = max(deepest, await app.jobs.acount(queue="mail", state="ready"))
+        return n
+
+    async def main() -> None:
+        async with app.worker(concurrency=1):
+            many = await app.aenqueue_many(mail.bind(n) for n in range(10))
+            alone = await asyncio.gather(*[mail.aenqueue(n) for n in range(10, 14)])
+            assert [await job.aresult(PATIENCE) for job in (*many, *alone)] == list(range(14))
+        await app.aclose()
+
+    asyncio.run(main())
+    assert 1 <= deepest <= 4
+
+
+def test_waiting_has_an_end(plain: App) -> None:
+    plain.queue("mail", max_length=2, max_wait=0.1)
+
+    @plain.task(name="mail", queue="mail")
+    def mail() -> None: ...
+
+    with pytest.raises(QueueFull, match="full: 2 jobs") as caught:
+        plain.enqueue_many([mail.bind(), mail.bind(), mail.bind()])
+    assert len(caught.value.stored) == 2
+    assert plain.jobs.count() == 2
+    with pytest.raises(QueueFull, match="and a job came"):
+        mail.enqueue()
+    plain.jobs.cancel(queue="mail")
+    time.sleep(FRESH)
+    assert mail.enqueue().new
+    plain.close()
+
+
+def test_a_transaction_never_waits(plain: App, tmp_path: Path) -> None:
+    plain.queue("mail", max_length=1)
+
+    @plain.task(name="mail", queue="mail")
+    def mail() -> None: ...
+
+    mail.enqueue()
+    connection = sqlite3.connect(tmp_path / "windlass.db", isolation_level=None)
+    connection.execute("BEGIN IMMEDIATE")
+    with pytest.raises(QueueFull):
+        mail.using(tx=connection).enqueue()
+    connection.execute("ROLLBACK")
+    connection.close()
+
+    async def inside() -> None:
+        with pytest.raises(RuntimeError, match="await aenqueue"):
+            mail.enqueue()
+
+    asyncio.run(inside())
+    plain.close()
+
+
+def test_producers_in_threads_share_the_room(plain: App) -> None:
+    plain.queue("mail", max_length=20, when_full="reject")
+
+    @plain.task(name="mail", queue="mail")
+    def mail() -> None: ...
+
+    def produce(_: int) -> bool:
+        try:
+            return mail.enqueue().new
+        except QueueFull:
+            return False
+
+    with ThreadPoolExecutor(8) as pool:
+        taken = sum(pool.map(produce, range(60)))
+    assert 1 <= taken == plain.jobs.count() <= 20
+    time.sleep(FRESH)
+    while taken < 20:
+        assert produce(0)
+        taken += 1
+    assert not produce(0)
+    plain.close()
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"max_length": 0}, "for max_length; 0 came"),
+        ({"max_length": 1, "when_full": "drop"}, "'block' or 'reject'; 'drop' came"),
+        ({"when_full": "reject"}, "need a max_length"),
+        ({"max_wait": 3}, "need a max_length"),
+        ({"max_length": 1, "when_full": "reject", "max_wait": 3}, "does not wait"),
+    ],
+)
+def test_mistakes_in_bounds_are_told(plain: App, given: Any, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        plain.queue("mail", **given)

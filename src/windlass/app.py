@@ -3,29 +3,30 @@
 import contextlib
 import inspect
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import MappingProxyType
 from typing import Any, ParamSpec, Protocol, TypeVar, Unpack, overload
 
 from msgspec.structs import replace
 
-from windlass import callback, options
+from windlass import blocking, callback, options
 from windlass.access import Access
 from windlass.breaker import Breaker
 from windlass.config import Settings as Configured
 from windlass.config import make_config
-from windlass.errors import CallError, ConfigError
+from windlass.errors import CallError, ConfigError, QueueFull
 from windlass.event import Subscription
 from windlass.events import DEBOUNCE, Events, SubscriptionOptions
 from windlass.gate import Settings
 from windlass.gates import Gates
 from windlass.jobs import Job, Jobs
 from windlass.limits import Gate, Key, declared, gates_of
-from windlass.model import Mark, NewJob
+from windlass.model import Mark, NewJob, Placed
 from windlass.options import Executor, Seconds, short
 from windlass.outward import Outward
 from windlass.policy import Retry
+from windlass.pressure import Most, Pressure, WhenFull, bound_of
 from windlass.queues import Queues
 from windlass.schedule import Plan
 from windlass.schedules import PlanOptions, Scheduled, Schedules
@@ -90,7 +91,8 @@ class App:
         self.outward = Outward(self.config.callback_secrets, self.config.callback_hosts)
         self._access = Access(self.config)
         self._tasks: dict[str, Task[..., Any]] = {}
-        self._queues: dict[str, tuple[Gate, ...]] = {}
+        self._queues: dict[str, tuple[tuple[Gate, ...], Most | None]] = {}
+        self.pressure = Pressure(self._access)
         self.limits: dict[str, Settings] = {}
         self.gates = Gates(self._access, self.vault, self.limits)
         self.queues = Queues(self._access)
@@ -163,17 +165,29 @@ class App:
         self._tasks.update(dict.fromkeys(names, task))
         return task
 
-    def queue(self, name: str, *, gates: GatesGiven = ()) -> None:
+    def queue(
+        self,
+        name: str,
+        *,
+        gates: GatesGiven = (),
+        max_length: int | None = None,
+        when_full: WhenFull = "block",
+        max_wait: Seconds | None = None,
+    ) -> None:
         """Say what all jobs of a queue have in common: `app.queue("mail", gates=limit(10))`. Raises `ConfigError`.
 
-        It counts for jobs that this app enqueues, whatever their task.
+        It counts for jobs that this app enqueues, whatever their task. While `max_length` jobs or more are ready,
+        waiting or scheduled in the queue, enqueueing waits for room, up to `max_wait` seconds (None: for ever), and
+        then raises `QueueFull`; with `when_full="reject"`, and with tx=, it raises at once (docs/queues.md).
         """
         title = options.name("a queue", name)
-        found = gates_of(gates, f"queue:{title}", None)
+        found = gates_of(gates, f"queue:{title}", None), bound_of(max_length, when_full, max_wait)
         if self._queues.get(title, found) != found:
             raise ConfigError(f"queue {title} was described before, and differently: say it once")
-        self._declare(found)
+        self._declare(found[0])
         self._queues[title] = found
+        if found[1] is not None:
+            self.pressure.bounds[title] = found[1]
 
     def gate(self, name: str, gate: Gate) -> None:
         """Declare a gate that tasks take of while they run: `app.gate("stripe", rate("100/minute"))`, and in a task
@@ -185,7 +199,7 @@ class App:
 
     def gates_of(self, queue: str) -> tuple[Gate, ...]:
         """The gates that all jobs of a queue pass."""
-        return self._queues.get(queue, ())
+        return self._queues[queue][0] if queue in self._queues else ()
 
     def _declare(self, gates: Iterable[Gate], *, again: bool = False) -> None:
         """Know the settings of gates. Raises `ConfigError` where two of one name differ, unless said `again`."""
@@ -320,6 +334,8 @@ class App:
         """Store jobs on this very thread; inside the transaction of `tx` if one is given."""
         if not jobs:
             return []
+        if self.pressure.touches(jobs):
+            return self._squeeze(jobs, tx)
         placed = self._access.put(jobs) if tx is None else self._access.put_in(tx, jobs)
         return list(map(self.jobs.placed, placed, jobs))
 
@@ -327,7 +343,34 @@ class App:
         """Store jobs, and marks, without blocking the event loop; inside the transaction of `tx` if one is given."""
         if not jobs:
             return []
+        if self.pressure.touches(jobs):
+            return await self._asqueeze(jobs, tx, marks)
         placed = await (self._access.aput(jobs, marks) if tx is None else self._access.aput_in(tx, jobs, marks))
+        return list(map(self.jobs.placed, placed, jobs))
+
+    def _squeeze(self, jobs: Sequence[NewJob], tx: Tx) -> list[Job[Any]]:
+        """`place`, of which some go into queues with a bound: in pieces, as there is room."""
+        if tx is not None:
+            with self.pressure.admit_now(jobs):
+                return list(map(self.jobs.placed, self._access.put_in(tx, jobs), jobs))
+        blocking.refuse_in_loop("aenqueue" if len(jobs) == 1 else "aenqueue_many")
+        placed: list[Placed] = []
+        while len(placed) < len(jobs):
+            with full_after(placed):
+                number, room = blocking.run(self.pressure.admit(jobs[len(placed) :], wait=True))
+            with room:
+                placed += self._access.put(jobs[len(placed) : len(placed) + number])
+        return list(map(self.jobs.placed, placed, jobs))
+
+    async def _asqueeze(self, jobs: Sequence[NewJob], tx: Tx, marks: Sequence[Mark]) -> list[Job[Any]]:
+        """`_squeeze`, without blocking the event loop. With marks, somebody waits for an answer: it comes at once."""
+        placed: list[Placed] = []
+        while len(placed) < len(jobs):
+            with full_after(placed):
+                number, room = await self.pressure.admit(jobs[len(placed) :], wait=tx is None and not marks)
+            now = jobs[len(placed) : len(placed) + number]
+            with room:
+                placed += await (self._access.aput(now, marks) if tx is None else self._access.aput_in(tx, now, marks))
         return list(map(self.jobs.placed, placed, jobs))
 
     # Messages in
@@ -405,6 +448,18 @@ class App:
                 if value is self and not name.startswith("windlass."):
                     return f"{name}:{attribute}"
         return ""
+
+
+@contextlib.contextmanager
+def full_after(placed: Sequence[Placed]) -> Iterator[None]:
+    """Have the error of a full queue tell what was stored before."""
+    try:
+        yield
+    except QueueFull as error:
+        error.stored = tuple(one.id for one in placed)
+        if placed:
+            error.add_note(f"{len(placed):,} calls of the same bulk were stored before: .stored has their ids")
+        raise
 
 
 def is_same(old: Callable[..., Any], new: Callable[..., Any]) -> bool:

@@ -19,7 +19,7 @@ COMMANDS = {
     "dev": ("windlass.cli.worker", "Run jobs, and restart on every saved edit."),
     "enqueue": ("windlass.cli.enqueue", "Enqueue one job from the shell."),
     "jobs": ("windlass.cli.jobs", "List, show, watch, retry, cancel and delete jobs."),
-    "queues": ("windlass.cli.live", "Show what is queued, and what nobody runs."),
+    "queues": ("windlass.cli.queues", "Show what is queued and what nobody runs; pause and resume."),
     "schedules": ("windlass.cli.schedules", "List, show, pause, trigger and delete schedules."),
     "workers": ("windlass.cli.live", "Show the workers, their runners and slots."),
     "migrate": ("windlass.cli.doctor", "Bring the store's schema up to date."),

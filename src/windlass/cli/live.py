@@ -1,12 +1,12 @@
-"""`windlass queues` and `windlass workers`: what is there to do, and who does it."""
+"""`windlass workers`: who works; and of which jobs nobody would."""
 
 from collections.abc import Mapping, Sequence
 
 import click
 
-from windlass.cli.output import cell, clean, coloured, counted, duration, iso, print_json, table
+from windlass.cli.output import clean, duration, iso, print_json, table
 from windlass.cli.reach import json_option, on_store, url_option
-from windlass.model import Line, State, WorkerInfo
+from windlass.model import Line, WorkerInfo
 from windlass.store.contract import Store
 
 NO_TASK = "no running worker knows this task"
@@ -39,43 +39,6 @@ def nobody(line: Line, workers: Sequence[WorkerInfo]) -> str:
 async def lines_and_workers(store: Store) -> tuple[list[Line], list[WorkerInfo]]:
     """What `queues` and `doctor` look at."""
     return await store.stats(), await store.workers()
-
-
-@click.command()
-@url_option
-@json_option
-def queues(url: str | None, as_json: bool) -> None:
-    """Show how many jobs stand in each queue, by task and state, and how long the first has been due."""
-    lines, workers = on_store(url, lines_and_workers)
-    if as_json:
-        print_json([line_data(line, workers) for line in lines])
-        return
-    if not lines:
-        click.echo("All queues are empty.")
-        return
-    head = ("QUEUE", "TASK", "STATE", "JOBS", "FIRST DUE", "")
-    table(head, [line_row(line, workers) for line in lines], right=(3,))
-    total = sum(line.count for line in lines)
-    click.echo(f"\n{counted(total, 'live job')}; finished ones: windlass jobs list")
-
-
-def line_data(line: Line, workers: Sequence[WorkerInfo]) -> Mapping[str, object]:
-    """A line as `--json` prints it. `oldest`: seconds that the first job is due."""
-    return {
-        "queue": line.queue,
-        "task": line.task,
-        "state": str(line.state),
-        "count": line.count,
-        "oldest": line.oldest,
-        "problem": nobody(line, workers) or None,
-    }
-
-
-def line_row(line: Line, workers: Sequence[WorkerInfo]) -> tuple[str, ...]:
-    """A line as a row of the table."""
-    due = f"{duration(line.oldest)} ago" if line.oldest else "later" if line.state is State.SCHEDULED else "now"
-    problem = click.style(nobody(line, workers), fg="red")
-    return cell(line.queue), cell(line.task), coloured(line.state), f"{line.count:,}", due, problem
 
 
 @click.command()

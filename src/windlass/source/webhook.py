@@ -13,7 +13,7 @@ from msgspec import Raw, Struct, json
 
 from windlass.clock import Clock, SystemClock
 from windlass.codec import located
-from windlass.errors import CallError, ConfigError, DecodeError, EncodeError, PayloadTooLarge, StoreError
+from windlass.errors import CallError, ConfigError, DecodeError, EncodeError, PayloadTooLarge, QueueFull, StoreError
 from windlass.jobs import Job
 from windlass.model import Mark, NewJob
 from windlass.options import short
@@ -238,7 +238,7 @@ class Webhooks:
             return (await self._host.aplace([job], marks=marks))[0]
         except Answer:
             raise
-        except StoreError as error:
+        except (StoreError, QueueFull) as error:
             raise Answer(503, f"the job could not be stored: {type(error).__name__}", ("retry-after", AGAIN)) from None
         except Exception as error:  # its text may hold parts of the body
             logger.error("webhook %s of task %s raised %s", path, route.task.name, type(error).__name__)
