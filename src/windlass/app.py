@@ -339,12 +339,15 @@ class App:
         placed = self._access.put(jobs) if tx is None else self._access.put_in(tx, jobs)
         return list(map(self.jobs.placed, placed, jobs))
 
-    async def aplace(self, jobs: Sequence[NewJob], tx: Tx = None, marks: Sequence[Mark] = ()) -> list[Job[Any]]:
-        """Store jobs, and marks, without blocking the event loop; inside the transaction of `tx` if one is given."""
+    async def aplace(
+        self, jobs: Sequence[NewJob], tx: Tx = None, marks: Sequence[Mark] = (), *, wait: bool = True
+    ) -> list[Job[Any]]:
+        """Store jobs, and marks, without blocking the event loop; inside the transaction of `tx` if one is given.
+        Without `wait`, a full queue is an error at once."""
         if not jobs:
             return []
         if self.pressure.touches(jobs):
-            return await self._asqueeze(jobs, tx, marks)
+            return await self._asqueeze(jobs, tx, marks, wait=wait and tx is None)
         placed = await (self._access.aput(jobs, marks) if tx is None else self._access.aput_in(tx, jobs, marks))
         return list(map(self.jobs.placed, placed, jobs))
 
@@ -362,12 +365,12 @@ class App:
                 placed += self._access.put(jobs[len(placed) : len(placed) + number])
         return list(map(self.jobs.placed, placed, jobs))
 
-    async def _asqueeze(self, jobs: Sequence[NewJob], tx: Tx, marks: Sequence[Mark]) -> list[Job[Any]]:
-        """`_squeeze`, without blocking the event loop. With marks, somebody waits for an answer: it comes at once."""
+    async def _asqueeze(self, jobs: Sequence[NewJob], tx: Tx, marks: Sequence[Mark], *, wait: bool) -> list[Job[Any]]:
+        """`_squeeze`, without blocking the event loop."""
         placed: list[Placed] = []
         while len(placed) < len(jobs):
             with full_after(placed):
-                number, room = await self.pressure.admit(jobs[len(placed) :], wait=tx is None and not marks)
+                number, room = await self.pressure.admit(jobs[len(placed) :], wait=wait)
             now = jobs[len(placed) : len(placed) + number]
             with room:
                 placed += await (self._access.aput(now, marks) if tx is None else self._access.aput_in(tx, now, marks))

@@ -1,7 +1,8 @@
 """Back-pressure: how many jobs may stand in a queue, and what happens to those who enqueue more.
 
 The depth is asked of the store, at most every FRESH seconds by one process, which adds what it stores meanwhile.
-So with n processes that enqueue at the same time the bound may be passed by what n - 1 of them store in FRESH seconds.
+So with n processes that enqueue at the same time the bound may be passed by what n - 1 of them store in FRESH seconds;
+in more where counting takes the store long.
 """
 
 import asyncio
@@ -31,6 +32,9 @@ IDLE = (State.READY, State.WAITING, State.SCHEDULED)
 
 FRESH = 0.2
 """Seconds for which a depth that was read is good enough."""
+
+SHARE = 10
+"""It is good for so many times as long as reading it took, if that is longer: the store has better things to do."""
 
 
 LOOKS = 3
@@ -71,11 +75,17 @@ class Level:
     since: int = 0
     coming: int = 0
     doubt: int = 0
+    took: float = 0.0
 
     @property
     def now(self) -> int:
         """How full it should be now."""
         return self.depth + self.since + self.coming
+
+    @property
+    def fresh(self) -> bool:
+        """Whether it is good enough."""
+        return time.monotonic() - self.read_at < max(FRESH, SHARE * self.took)
 
 
 class Room:
@@ -127,9 +137,10 @@ class Pressure:
                 full = jobs[min(number, len(jobs) - 1)].queue
                 if number == len(jobs) or (wait and number):
                     return number, self._take(jobs[:number])
-                depth, doubt = self._levels[full].now, self._levels[full].doubt
-                if doubt and looks < LOOKS:
-                    self._levels[full].read_at, looks = -math.inf, looks + 1
+                level = self._levels[full]
+                depth = level.now
+                if level.doubt and looks < LOOKS and SHARE * level.took < FRESH:
+                    level.read_at, looks = -math.inf, looks + 1
                     continue
             limit = bounds[full].max_wait if wait else 0.0
             left = None if limit is None else began + limit - time.monotonic()
@@ -149,7 +160,7 @@ class Pressure:
         for queue in {job.queue for job in jobs} & self.bounds.keys():
             with self._lock:
                 level = self._levels.setdefault(queue, Level())
-            if time.monotonic() - level.read_at >= FRESH:
+            if not level.fresh:
                 place = (asyncio.get_running_loop(), queue)
                 if (reading := self._reading.get(place)) is None:
                     reading = self._reading[place] = asyncio.create_task(self._read(queue, level))
@@ -167,7 +178,7 @@ class Pressure:
         depth = sum([await store.count(Filter(queue=queue, state=state)) for state in IDLE])
         with self._lock:
             level.depth, level.since, level.read_at = depth, level.since - before, began
-            level.doubt = level.since + level.coming
+            level.doubt, level.took = level.since + level.coming, time.monotonic() - began
 
     def _take(self, jobs: Sequence[NewJob]) -> Room:
         taken = Counter(job.queue for job in jobs if job.queue in self.bounds)

@@ -23,7 +23,7 @@ IDLE = (State.READY, State.WAITING, State.SCHEDULED)
 WINDOW = 10.0
 """Seconds over which the rates of a queue are told."""
 
-LOOKED_AT = 500
+LOOKED_AT = 200
 """The newest jobs, and the last that ended in each way, that rates are made of; where more came within WINDOW, the rate
 is that of the time in which so many came."""
 
@@ -147,20 +147,30 @@ def reason_of(reason: object) -> str:
 
 def paused_of(name: str, stored: Pause) -> Paused:
     """A pause as it is shown."""
-    kind, _, title = name.partition(":")
-    until = None if stored.until is None else datetime.fromtimestamp(stored.until, UTC)
     return Paused(
-        kind="queue" if kind == "queue" else "task",
-        name=title,
+        kind="queue" if name.startswith(QUEUE) else "task",
+        name=name.partition(":")[2],
         reason=stored.reason,
-        since=datetime.fromtimestamp(stored.since, UTC),
-        until=until,
+        since=as_datetime(stored.since),
+        until=None if stored.until is None else as_datetime(stored.until),
     )
+
+
+def as_datetime(moment: float) -> datetime:
+    """A stored moment; the epoch for one that nobody of ours wrote."""
+    try:
+        return datetime.fromtimestamp(moment, UTC)
+    except (OverflowError, OSError, ValueError):
+        return datetime.fromtimestamp(0, UTC)
 
 
 async def paused_in(store: Store) -> dict[str, Paused]:
     """What is paused in a store, by the names of documents."""
-    return {doc.name: paused_of(doc.name, pause.read(doc.body)) async for doc in all_docs(store, PAUSE)}
+    return {
+        doc.name: paused_of(doc.name, pause.read(doc.body))
+        async for doc in all_docs(store, PAUSE)
+        if doc.name.startswith((QUEUE, TASK))
+    }
 
 
 async def queues_in(store: Store) -> Found:
@@ -171,6 +181,7 @@ async def queues_in(store: Store) -> Found:
     coming = await rates(store, None, now)
     going = [await rates(store, state, now) for state in (State.SUCCEEDED, State.FAILED, State.CANCELLED)]
     names = {line.queue for line in lines} | {one.name for one in held.values() if one.kind == "queue"}
+    names.update(coming, *going)
     return [
         queue_info(
             name,

@@ -20,6 +20,7 @@ COMMANDS = {
     "enqueue": ("windlass.cli.enqueue", "Enqueue one job from the shell."),
     "jobs": ("windlass.cli.jobs", "List, show, watch, retry, cancel and delete jobs."),
     "queues": ("windlass.cli.queues", "Show what is queued and what nobody runs; pause and resume."),
+    "gates": ("windlass.cli.gates", "List, set and slow down limits and rates."),
     "schedules": ("windlass.cli.schedules", "List, show, pause, trigger and delete schedules."),
     "workers": ("windlass.cli.live", "Show the workers, their runners and slots."),
     "migrate": ("windlass.cli.doctor", "Bring the store's schema up to date."),

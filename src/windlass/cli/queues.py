@@ -7,6 +7,7 @@ from msgspec import Struct
 
 from windlass.app import App
 from windlass.cli import Group
+from windlass.cli.gates import gate_data, print_gates
 from windlass.cli.live import lines_and_workers, nobody
 from windlass.cli.output import ago, cell, clean, coloured, counted, duration, iso, print_json, table
 from windlass.cli.reach import find_url, json_option, on_store, refuse_missing, url_option
@@ -14,9 +15,6 @@ from windlass.gates import GateInfo, gates_in
 from windlass.model import Line, State, WorkerInfo
 from windlass.queues import Paused, QueueInfo, Queues, paused_in, queues_in
 from windlass.store.contract import Store
-
-HOLDERS = 3
-"""Jobs that are named of those which hold a gate."""
 
 
 class Look(Struct, frozen=True):
@@ -55,7 +53,9 @@ def queues(ctx: click.Context, url: str | None, as_json: bool) -> None:
     print_queues(found.queues)
     print_tasks(found.lines, found.workers)
     print_paused(found.paused)
-    print_gates(found.gates)
+    if found.gates:
+        click.echo()
+        print_gates(found.gates)
     total = sum(line.count for line in found.lines)
     click.echo(f"\n{counted(total, 'live job')}; finished ones: windlass jobs list")
 
@@ -113,34 +113,10 @@ def print_paused(found: Sequence[Paused]) -> None:
 
 def paused_row(one: Paused) -> tuple[str, ...]:
     """A pause as a row of the table."""
-    tried = ago(one.until.timestamp()) if one.until else "never"
+    tried = ago(one.until.timestamp()) if one.until else ""
     if one.until and not tried.startswith("in "):
         tried = "now"
     return one.kind, cell(one.name), ago(one.since.timestamp()), tried, cell(one.reason)
-
-
-def print_gates(found: Sequence[GateInfo]) -> None:
-    """Limits and rates, who holds them, and how many wait."""
-    if found:
-        click.echo()
-        table(("GATE", "ADMITS", "HELD", "WAITING", "BY"), [gate_row(one) for one in found], right=(2, 3))
-
-
-def gate_row(one: GateInfo) -> tuple[str, ...]:
-    """A gate as a row of the table."""
-    by = ", ".join(list(one.holders)[:HOLDERS]) + (", …" if len(one.holders) > HOLDERS else "")
-    return cell(one.name), admits(one), f"{sum(one.holders.values()):,}", f"{one.waiting:,}", cell(by)
-
-
-def admits(one: GateInfo) -> str:
-    """What a gate admits, in words."""
-    said = (
-        [] if one.limit is None else [f"{one.limit:,} at once" if one.limit else "nothing: no worker has declared it"]
-    )
-    if one.interval is not None:
-        burst = f", {one.burst} together" if one.burst > 1 else ""
-        said.append(f"one every {duration(one.interval)}{burst}")
-    return "; ".join(said) or "all"
 
 
 # JSON
@@ -193,19 +169,6 @@ def paused_data(one: Paused) -> Mapping[str, object]:
         "reason": one.reason,
         "since": iso(one.since.timestamp()),
         "until": iso(one.until.timestamp() if one.until else None),
-    }
-
-
-def gate_data(one: GateInfo) -> Mapping[str, object]:
-    """A gate as `--json` prints it."""
-    return {
-        "name": one.name,
-        "limit": one.limit,
-        "interval": one.interval,
-        "burst": one.burst,
-        "held": sum(one.holders.values()),
-        "holders": dict(one.holders),
-        "waiting": one.waiting,
     }
 
 

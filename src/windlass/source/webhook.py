@@ -53,8 +53,10 @@ Send = Callable[[Message], Awaitable[None]]
 class Host(Protocol):
     """What webhooks need of their app."""
 
-    async def aplace(self, jobs: Sequence[NewJob], tx: Tx = None, marks: Sequence[Mark] = ()) -> list[Job[Any]]:
-        """Store jobs and marks in one commit."""
+    async def aplace(
+        self, jobs: Sequence[NewJob], tx: Tx = None, marks: Sequence[Mark] = (), *, wait: bool = True
+    ) -> list[Job[Any]]:
+        """Store jobs and marks in one commit; without `wait`, a full queue is an error at once."""
 
     async def connect(self) -> object:
         """Open the store."""
@@ -235,7 +237,7 @@ class Webhooks:
             else:
                 job, delivery = await asyncio.to_thread(prepare, route, headers, body, now)
             marks = [] if delivery is None else [Mark(key=f"webhook:{job.id}", job=job.id, ttl=REMEMBERED)]
-            return (await self._host.aplace([job], marks=marks))[0]
+            return (await self._host.aplace([job], marks=marks, wait=False))[0]
         except Answer:
             raise
         except (StoreError, QueueFull) as error:

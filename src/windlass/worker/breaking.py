@@ -111,7 +111,7 @@ class Breaking:
             self._turn.clear()
             for work in (self._count, self._judge, self._renew, self._ask):
                 await self._do(work)
-            await asyncio.sleep(PACE)
+            await asyncio.sleep(PACE * random.uniform(0.8, 1.2))  # noqa: S311 - runners that fail together speak apart
 
     def _next(self) -> float | None:
         """Seconds until there may be something to do of itself."""

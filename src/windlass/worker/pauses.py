@@ -17,6 +17,9 @@ logger = logging.getLogger("windlass.worker")
 LOOK_EVERY = 1.0
 """Seconds between two looks: one small statement of a worker, however many runners it has."""
 
+LOOK_WITHIN = 10.0
+"""Seconds after which a look that has no answer is given up, and the next one begins."""
+
 NAMES_EVERY, NAMES_SHARE = 5.0, 20
 """While a queue is paused, a worker of all queues asks which there are: after so many seconds, and after so many times
 as long as the answer took."""
@@ -53,7 +56,7 @@ class Pauses:
             await asyncio.sleep(LOOK_EVERY)
 
     async def _look(self) -> View:
-        view = await look(self._store)
+        view = await asyncio.wait_for(look(self._store), LOOK_WITHIN)
         if not (view.queues and self._every):
             return view
         if time.monotonic() >= self._names_at:

@@ -239,7 +239,8 @@ class Runner:
         if free <= 0:
             return Demand(slots=0)
         view = self._breaking.view
-        quotas = self._queues.quotas(free, view.queues, view.known | self._known)
+        known = view.known | self._known if view.queues else ()
+        quotas = self._queues.quotas(free, view.queues, known)
         if quotas == ():
             return Demand(slots=0)
         children = min(free, self._children.free)
