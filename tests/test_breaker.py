@@ -10,8 +10,9 @@ from tests.worker.rig import PATIENCE, empty_store
 from windlass import App, Breaker, ConfigError, Retry
 from windlass import breaker as rule
 from windlass.breaker import HOLD
-from windlass.model import Doc, Ending, Failure, Outcome
+from windlass.model import Demand, Doc, Ending, Failure, Lane, Outcome, RunnerInfo, WorkerInfo
 from windlass.pause import Pause, may_try, view_of, write
+from windlass.store.contract import PAUSE
 
 BREAKER = Breaker(failures=3, window=10, probe=30)
 
@@ -184,5 +185,32 @@ def test_closed_by_hand(tmp_path: Path) -> None:
             well = True
             assert await app.queues.aresume(task=call)
             await job.aresult(PATIENCE)
+
+    asyncio.run(main())
+
+
+def test_a_job_that_was_lost_before_is_tried_as_well(tmp_path: Path) -> None:
+    """With nothing else to try, the breaker would stay open for ever."""
+    app = App(f"sqlite:///{tmp_path}/windlass.db")
+
+    @app.task(name="call", breaker=Breaker(failures=1, probe=0.1))
+    async def call() -> None: ...
+
+    async def main() -> None:
+        store = await app.connect()
+        await store.enlist(WorkerInfo(id="w", host="h", pid=1, version="1", lease=15))
+        await store.join(RunnerInfo(id="r", worker="w", pid=1, tasks=("call",)))
+        await call.aenqueue()
+        demand = Demand(slots=1, lanes=(Lane(slots=1, tasks=frozenset({"call"})),))
+        assert (await store.exchange("r", 1, [], demand)).claimed
+        assert await store.release(["r"], Ending.LOST) == 1
+        opened = rule.opened(Breaker(probe=0.1), "Outage", 0)
+        await store.save([Doc(kind=PAUSE, name="task:call", version=0, body=write(opened))])
+        async with app.worker(concurrency=2) as runner:
+            while not runner._tries:
+                await asyncio.sleep(0.01)
+            (lane, *_) = runner._demand().lanes
+            assert (lane.slots, sorted(lane.suspects)) == (1, ["call"])
+        await app.aclose()
 
     asyncio.run(main())

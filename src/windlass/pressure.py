@@ -1,8 +1,8 @@
 """Back-pressure: how many jobs may stand in a queue, and what happens to those who enqueue more.
 
-The depth is asked of the store, at most every FRESH seconds by one process, which adds what it stores meanwhile.
-So with n processes that enqueue at the same time the bound may be passed by what n - 1 of them store in FRESH seconds;
-in more where counting takes the store long.
+The depth is asked of the store, and a process adds to it what it has stored since. It asks again after FRESH seconds,
+or when it has taken a good part of the room: others may have done the same. But asking takes no more than a tenth of
+its time; so with several processes the bound is soft, more so where the store takes long to count.
 """
 
 import asyncio
@@ -33,8 +33,11 @@ IDLE = (State.READY, State.WAITING, State.SCHEDULED)
 FRESH = 0.2
 """Seconds for which a depth that was read is good enough."""
 
+PART = 4
+"""One such part of the room that there was may be filled by a process before it looks again."""
+
 SHARE = 10
-"""It is good for so many times as long as reading it took, if that is longer: the store has better things to do."""
+"""A depth is good for so many times as long as reading it took, come what may: the store has better things to do."""
 
 
 LOOKS = 3
@@ -82,10 +85,10 @@ class Level:
         """How full it should be now."""
         return self.depth + self.since + self.coming
 
-    @property
-    def fresh(self) -> bool:
-        """Whether it is good enough."""
-        return time.monotonic() - self.read_at < max(FRESH, SHARE * self.took)
+    def fresh(self, most: int) -> bool:
+        """Whether it is good enough, in a queue that takes so many."""
+        age = time.monotonic() - self.read_at
+        return age < SHARE * self.took or (age < FRESH and self.now - self.depth <= (most - self.depth) // PART)
 
 
 class Room:
@@ -160,7 +163,7 @@ class Pressure:
         for queue in {job.queue for job in jobs} & self.bounds.keys():
             with self._lock:
                 level = self._levels.setdefault(queue, Level())
-            if not level.fresh:
+            if not level.fresh(self.bounds[queue].max_length):
                 place = (asyncio.get_running_loop(), queue)
                 if (reading := self._reading.get(place)) is None:
                     reading = self._reading[place] = asyncio.create_task(self._read(queue, level))
@@ -173,8 +176,8 @@ class Pressure:
             reading.exception()  # told to those who still wait
 
     async def _read(self, queue: str, level: Level) -> None:
-        began, before = time.monotonic(), level.since
         store = await self._access.connect()
+        began, before = time.monotonic(), level.since
         depth = sum([await store.count(Filter(queue=queue, state=state)) for state in IDLE])
         with self._lock:
             level.depth, level.since, level.read_at = depth, level.since - before, began

@@ -130,8 +130,9 @@ class Runner:
         self._told = False
         self._breaking = Breaking(store, id, tasks, free=self._free, tell=self._open)
         self._known = frozenset(task.queue for task in tasks.values())
+        self._process = frozenset(name for name, task in tasks.items() if task.executor == "process")
         self._lanes: dict[str, frozenset[str]] = {}
-        self._tries: tuple[Lane, ...] = ()
+        self._tries: list[frozenset[str]] = []
         self._open()
 
     def _open(self) -> None:
@@ -142,10 +143,7 @@ class Runner:
             lane: frozenset(name for name, task in free.items() if task.executor == lane)
             for lane in ("async", "thread", "process")
         }
-        self._tries = tuple(
-            Lane(slots=1, tasks=frozenset(name for name, task in self._tasks.items() if task.name == title))
-            for title in tries
-        )
+        self._tries = [frozenset(name for name, task in self._tasks.items() if task.name == one) for one in tries]
         self.wake()
 
     # Speaking with the store
@@ -244,13 +242,19 @@ class Runner:
         if quotas == ():
             return Demand(slots=0)
         children = min(free, self._children.free)
+        crew = max(0, children - len(self._tries))
         lanes = (
+            *self._try_lanes(children),
             Lane(slots=free, tasks=self._lanes["async"]),
             Lane(slots=free, tasks=self._lanes["thread"]),
-            Lane(slots=children, tasks=self._lanes["process"], suspects=frozenset().union(*self._lanes.values())),
-            *self._tries,
+            Lane(slots=crew, tasks=self._lanes["process"], suspects=frozenset().union(*self._lanes.values())),
         )
         return Demand(slots=free, lanes=lanes, quotas=quotas)
+
+    def _try_lanes(self, children: int) -> list[Lane]:
+        """One slot for a job of each paused task that may be tried; suspects need a process child."""
+        here = [names for names in self._tries if children or not names & self._process]
+        return [Lane(slots=1, tasks=names, suspects=names if children else frozenset()) for names in here]
 
     async def _listen(self) -> None:
         while True:
