@@ -50,6 +50,7 @@ def test_pause_and_resume(filled: Shell) -> None:
         ("task", "shop.pay", "", None),
     ]
     assert "a deploy" in filled("queues").stdout
+    assert "queue default: a deploy" in filled("doctor").stdout
     assert "goes on" in filled("queues", "resume", "default").stdout
     assert "shop.pay was not paused" in filled("queues", "resume", "shop.pay").stdout
     assert "goes on" in filled("queues", "resume", "shop.pay", "--task", "--url", filled.url).stdout
