@@ -10,8 +10,9 @@ SOURCE = ROOT / "src"
 FILES = sorted(SOURCE.rglob("*.py"))
 
 LAYERS = [
-    {"blocking", "model", "errors", "clock", "values", "machine", "secret", "signature", "wall"},
+    {"blocking", "origin", "model", "errors", "clock", "values", "machine", "secret", "signature", "wall"},
     {
+        "breaker",
         "call",
         "codec",
         "policy",
@@ -22,6 +23,7 @@ LAYERS = [
         "limits",
         "options",
         "outward",
+        "pause",
         "schedule",
         "timing",
         "unique",
@@ -29,7 +31,7 @@ LAYERS = [
     },
     {"store.contract", "store.queries"},
     {"store", "config"},
-    {"access", "gates", "move", "task", "jobs", "schedules", "events", "hook"},
+    {"access", "gates", "move", "pressure", "queues", "task", "jobs", "schedules", "events", "hook"},
     {"callback", "poster", "worker", "source"},
     {"app", "outbox"},
     {"view"},

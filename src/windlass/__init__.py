@@ -1,6 +1,7 @@
 """Background jobs for Python that can be trusted."""
 
 from windlass.app import App
+from windlass.breaker import Breaker
 from windlass.context import current
 from windlass.errors import (
     CallError,
@@ -15,6 +16,7 @@ from windlass.errors import (
     JobNotFound,
     NotUnique,
     PayloadTooLarge,
+    QueueFull,
     ResultTimeout,
     ScheduleNotFound,
     Snooze,
@@ -36,6 +38,7 @@ from windlass.unique import Unique, debounce
 
 __all__ = [
     "App",
+    "Breaker",
     "CallError",
     "Cancel",
     "ConfigError",
@@ -51,6 +54,7 @@ __all__ = [
     "NotUnique",
     "Outbox",
     "PayloadTooLarge",
+    "QueueFull",
     "ResultTimeout",
     "Retry",
     "Schedule",

@@ -3,7 +3,7 @@
 import contextlib
 import inspect
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from types import MappingProxyType
@@ -11,11 +11,12 @@ from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar, Unpack, overlo
 
 from msgspec.structs import replace
 
-from windlass import callback, options
+from windlass import blocking, callback, options
 from windlass.access import Access
+from windlass.breaker import Breaker
 from windlass.config import Concurrency, make_config
 from windlass.config import Settings as Configured
-from windlass.errors import CallError, ConfigError
+from windlass.errors import CallError, ConfigError, QueueFull
 from windlass.event import Subscription
 from windlass.events import DEBOUNCE, Events, SubscriptionOptions
 from windlass.gate import Settings
@@ -23,10 +24,13 @@ from windlass.gates import Gates
 from windlass.hook import Hook, tell_caller, who_hear
 from windlass.jobs import Job, Jobs
 from windlass.limits import Gate, Key, declared, gates_of
-from windlass.model import Mark, NewJob
+from windlass.model import Mark, NewJob, Placed
 from windlass.options import Executor, Seconds, short
+from windlass.origin import by_hand, is_same, place_of
 from windlass.outward import Outward
 from windlass.policy import Retry
+from windlass.pressure import Most, Pressure, WhenFull, bound_of
+from windlass.queues import Queues
 from windlass.schedule import Plan
 from windlass.schedules import PlanOptions, Scheduled, Schedules
 from windlass.source.bridge import bridging
@@ -57,6 +61,7 @@ class Described(NamedTuple):
 
     gates: tuple[Gate, ...] = ()
     aging: float | None = None
+    most: Most | None = None
 
 
 PLAIN = Described()
@@ -102,8 +107,10 @@ class App:
         self._access = Access(self.config)
         self._tasks: dict[str, Task[..., Any]] = {}
         self._queues: dict[str, Described] = {}
+        self.pressure = Pressure(self._access)
         self.limits: dict[str, Settings] = {AGAIN: Settings(limit=1)}
         self.gates = Gates(self._access, self.vault, self.limits)
+        self.queues = Queues(self._access)
         self.outboxes: list[Relayed] = []
         self.sources: list[Source] = []
         self.jobs = Jobs(self.connect, self._results, self.vault, partial(tell_caller, hear) if hear else None)
@@ -144,6 +151,7 @@ class App:
         unique: Uniqueness | None = None,
         fair_key: Key | None = None,
         fair_weight: Weigh = 1.0,
+        breaker: Breaker | None = None,
         on_success: Followers | None = None,
         on_failure: Followers | None = None,
         on_final: Followers | None = None,
@@ -158,7 +166,8 @@ class App:
         `"{account_id}"`, or a function of the arguments) the jobs of each key run strictly one after another, in the
         order in which they came; one that is tried again holds up those behind it. `unique` is a `Unique(…)` or a
         `debounce(…)`. With `fair_key` the jobs of each key of a queue take turns, whoever came first with how many;
-        `fair_weight` (a number, or a function of the arguments) gives a key more turns or fewer.
+        `fair_weight` (a number, or a function of the arguments) gives a key more turns or fewer. `breaker` pauses the
+        task everywhere while it does nothing but fail (`windlass.Breaker`).
         """
         return self._add(fn, options) if fn is not None else lambda fn: self._add(fn, options)
 
@@ -176,22 +185,37 @@ class App:
         self._tasks.update(dict.fromkeys(names, task))
         return task
 
-    def queue(self, name: str, *, gates: GatesGiven = (), aging: Seconds | None = None) -> None:
+    def queue(
+        self,
+        name: str,
+        *,
+        gates: GatesGiven = (),
+        aging: Seconds | None = None,
+        max_length: int | None = None,
+        when_full: WhenFull = "block",
+        max_wait: Seconds | None = None,
+    ) -> None:
         """Say what all jobs of a queue have in common: `app.queue("mail", gates=limit(10))`. Raises `ConfigError`.
 
         It counts for jobs that this app enqueues, whatever their task. With `aging`, waiting makes up for priority: a
         job of the lowest priority passes new ones of the highest after so many seconds, and one of a priority in
-        between after its part of them. Jobs that take turns (`fair_key=`) keep their priority.
+        between after its part of them. Jobs that take turns (`fair_key=`) keep their priority. While `max_length` jobs
+        or more are ready, waiting or scheduled in the queue, enqueueing waits for room, up to `max_wait` seconds (None:
+        for ever), and then raises `QueueFull`; with `when_full="reject"`, and with tx=, it raises at once
+        (docs/queues.md).
         """
         title = options.name("a queue", name)
         found = Described(
             gates=gates_of(gates, f"queue:{title}", None),
             aging=None if aging is None else options.seconds("aging", aging, above_zero=True),
+            most=bound_of(max_length, when_full, max_wait),
         )
         if self._queues.get(title, found) != found:
             raise ConfigError(f"queue {title} was described before, and differently: say it once")
         self._declare(found.gates)
         self._queues[title] = found
+        if found.most is not None:
+            self.pressure.bounds[title] = found.most
 
     def gate(self, name: str, gate: Gate) -> None:
         """Declare a gate that tasks take of while they run: `app.gate("stripe", rate("100/minute"))`, and in a task
@@ -342,14 +366,46 @@ class App:
         """Store jobs on this very thread; inside the transaction of `tx` if one is given."""
         if not jobs:
             return []
+        if self.pressure.touches(jobs):
+            return self._squeeze(jobs, tx)
         placed = self._access.put(jobs) if tx is None else self._access.put_in(tx, jobs)
         return list(map(self.jobs.placed, placed, jobs))
 
-    async def aplace(self, jobs: Sequence[NewJob], tx: Tx = None, marks: Sequence[Mark] = ()) -> list[Job[Any]]:
-        """Store jobs, and marks, without blocking the event loop; inside the transaction of `tx` if one is given."""
+    async def aplace(
+        self, jobs: Sequence[NewJob], tx: Tx = None, marks: Sequence[Mark] = (), *, wait: bool = True
+    ) -> list[Job[Any]]:
+        """Store jobs, and marks, without blocking the event loop; inside the transaction of `tx` if one is given.
+        Without `wait`, a full queue is an error at once."""
         if not jobs:
             return []
+        if self.pressure.touches(jobs):
+            return await self._asqueeze(jobs, tx, marks, wait=wait and tx is None)
         placed = await (self._access.aput(jobs, marks) if tx is None else self._access.aput_in(tx, jobs, marks))
+        return list(map(self.jobs.placed, placed, jobs))
+
+    def _squeeze(self, jobs: Sequence[NewJob], tx: Tx) -> list[Job[Any]]:
+        """`place`, of which some go into queues with a bound: in pieces, as there is room."""
+        if tx is not None:
+            with self.pressure.admit_now(jobs):
+                return list(map(self.jobs.placed, self._access.put_in(tx, jobs), jobs))
+        blocking.refuse_in_loop("aenqueue" if len(jobs) == 1 else "aenqueue_many")
+        placed: list[Placed] = []
+        while len(placed) < len(jobs):
+            with full_after(placed):
+                number, room = blocking.run(self.pressure.admit(jobs[len(placed) :], wait=True))
+            with room:
+                placed += self._access.put(jobs[len(placed) : len(placed) + number])
+        return list(map(self.jobs.placed, placed, jobs))
+
+    async def _asqueeze(self, jobs: Sequence[NewJob], tx: Tx, marks: Sequence[Mark], *, wait: bool) -> list[Job[Any]]:
+        """`_squeeze`, without blocking the event loop."""
+        placed: list[Placed] = []
+        while len(placed) < len(jobs):
+            with full_after(placed):
+                number, room = await self.pressure.admit(jobs[len(placed) :], wait=wait)
+            now = jobs[len(placed) : len(placed) + number]
+            with room:
+                placed += await (self._access.aput(now, marks) if tx is None else self._access.aput_in(tx, now, marks))
         return list(map(self.jobs.placed, placed, jobs))
 
     # Messages in
@@ -431,18 +487,13 @@ class App:
         return ""
 
 
-def is_same(old: Callable[..., Any], new: Callable[..., Any]) -> bool:
-    """Whether `new` is `old` again: reloaded from its place, or redefined by hand in a notebook or a shell."""
-    return place_of(old) == place_of(new) or (by_hand(new) and old.__qualname__ == new.__qualname__)
-
-
-def by_hand(fn: Callable[..., Any]) -> bool:
-    """Whether a function was typed into a notebook or a shell, where things are defined again."""
-    return fn.__module__ == "__main__" and not hasattr(sys.modules["__main__"], "__file__")
-
-
-def place_of(fn: Callable[..., Any]) -> str:
-    """File, line and name of a function, for people."""
-    code = getattr(fn, "__code__", None)
-    where = f" ({code.co_filename}:{code.co_firstlineno})" if code else ""
-    return f"{fn.__module__}.{fn.__qualname__}{where}"
+@contextlib.contextmanager
+def full_after(placed: Sequence[Placed]) -> Iterator[None]:
+    """Have the error of a full queue tell what was stored before."""
+    try:
+        yield
+    except QueueFull as error:
+        error.stored = tuple(one.id for one in placed)
+        if placed:
+            error.add_note(f"{len(placed):,} calls of the same bulk were stored before: .stored has their ids")
+        raise

@@ -63,6 +63,16 @@ class EnqueueUnknown(StoreError):
         self.id = id
 
 
+class QueueFull(WindlassError):
+    """A queue with a `max_length` has no room. `depth` is how many jobs waited in it; `stored` are the ids of those
+    calls of the same bulk that had found room before, which stay."""
+
+    def __init__(self, message: str, queue: str, depth: int) -> None:
+        super().__init__(message)
+        self.queue, self.depth = queue, depth
+        self.stored: tuple[str, ...] = ()
+
+
 class UniquePending(StoreError):
     """Another transaction that is still open has taken the unique key: whether it stays is not known yet. Nothing was
     written, and your own transaction is as it was: try again after that one ends."""

@@ -25,7 +25,7 @@ from windlass.gate import (
 from windlass.limits import Gate, checked_weight
 from windlass.model import Doc, Filter, State
 from windlass.options import Seconds
-from windlass.store.contract import GATE, PACE
+from windlass.store.contract import GATE, PACE, Store
 from windlass.store.documents import Load, Save, Work, all_docs
 from windlass.vault import Vault
 
@@ -50,6 +50,9 @@ class GateInfo(Struct, frozen=True, kw_only=True):
     burst: int
     holders: Mapping[str, int]
     waiting: int
+
+
+Found = list[GateInfo]
 
 
 class Gates:
@@ -98,20 +101,7 @@ class Gates:
 
     async def alist(self) -> list[GateInfo]:
         """The gates that are held or waited for, and those of which settings are stored, by name."""
-        store = await self._access.connect()
-        stored = {doc.name: read_settings(doc.body) async for doc in all_docs(store, GATE)}
-        held: dict[str, dict[str, int]] = {}
-        for job in (await store.find(Filter(state=State.RUNNING), LOOKED_AT)).jobs:
-            for need in job.gates:
-                held.setdefault(need.gate, {})[job.id] = share(
-                    stored.get(family_of(need.gate), Settings()), need.weight
-                )
-        waits = Counter(
-            need.gate for job in (await store.find(Filter(state=State.WAITING), LOOKED_AT)).jobs for need in job.gates
-        )
-        met = held.keys() | waits.keys()
-        names = {name for name in met | (stored.keys() - set(map(family_of, met))) if not name.startswith(OURS)}
-        return [info(name, stored.get(family_of(name)), held.get(name, {}), waits[name]) for name in sorted(names)]
+        return await gates_in(await self._access.connect())
 
     list = twin(alist)
 
@@ -163,6 +153,21 @@ class Gates:
             raise ConfigError(f"expected the name of a gate, of {self._known()}; {options.short(name)} came")
         version = shelf.docs[0].version if shelf.docs else 0
         yield Save([Doc(kind=GATE, name=name, version=version, body=write_settings(settings))])
+
+
+async def gates_in(store: Store) -> Found:
+    """The gates of a store that are held or waited for, and those of which settings are stored, by name."""
+    stored = {doc.name: read_settings(doc.body) async for doc in all_docs(store, GATE)}
+    held: dict[str, dict[str, int]] = {}
+    for job in (await store.find(Filter(state=State.RUNNING), LOOKED_AT)).jobs:
+        for need in job.gates:
+            held.setdefault(need.gate, {})[job.id] = share(stored.get(family_of(need.gate), Settings()), need.weight)
+    waits = Counter(
+        need.gate for job in (await store.find(Filter(state=State.WAITING), LOOKED_AT)).jobs for need in job.gates
+    )
+    met = held.keys() | waits.keys()
+    names = {name for name in met | (stored.keys() - set(map(family_of, met))) if not name.startswith(OURS)}
+    return [info(name, stored.get(family_of(name)), held.get(name, {}), waits[name]) for name in sorted(names)]
 
 
 def pace_doc(gate: str, paid: int, now: int, version: int) -> Doc:

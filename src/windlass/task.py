@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from uuid_utils import uuid7
 
 from windlass import follow, options
+from windlass.breaker import Breaker
 from windlass.codec import Shape
 from windlass.errors import CallError, ConfigError, DecodeError, NotUnique
 from windlass.jobs import Job
@@ -111,6 +112,7 @@ class Task(Generic[P, R_co]):
         unique: Uniqueness | None = None,
         fair_key: Key | None = None,
         fair_weight: Weigh = 1.0,
+        breaker: Breaker | None = None,
         on_success: Followers | None = None,
         on_failure: Followers | None = None,
         on_final: Followers | None = None,
@@ -126,6 +128,7 @@ class Task(Generic[P, R_co]):
         in_order = () if ordered_by is None else gates_of(ordered(ordered_by), f"order:{self.name}", self.shape)
         self.gates = (*gates_of(gates, f"task:{self.name}", self.shape), *in_order)
         self.turns = turns(fair_key, fair_weight, self.shape) if fair_key is not None or fair_weight != 1.0 else None
+        self.breaker = checked_breaker(breaker)
         self.app = app
         self._call = Call(
             rule=None if unique is None else self._rule(unique),
@@ -409,6 +412,13 @@ def with_options(
         meta=old.meta if meta is None else options.meta(meta),
     )
     return replace(call, options=own, stored_options=options.store_options(own, limit))
+
+
+def checked_breaker(value: object) -> Breaker | None:
+    """The circuit breaker of a task. Raises `ConfigError`."""
+    if value is None or isinstance(value, Breaker):
+        return value
+    raise ConfigError(f"expected Breaker(failures=…, window=…, probe=…) for breaker; {options.short(value)} came")
 
 
 USING = inspect.signature(Task.using).parameters.keys() - {"self"}

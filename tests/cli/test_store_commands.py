@@ -7,12 +7,15 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Shell, job_id
+from windlass import App, limit, rate
 from windlass.cli.doctor import fact
-from windlass.store.contract import Store
+from windlass.gate import write_settings
+from windlass.model import Doc
+from windlass.store.contract import GATE, Store
 
 
 def test_queues_mark_what_nobody_runs(filled: Shell) -> None:
-    lines = {(line["task"], line["state"]): line for line in filled.json("queues")}
+    lines = {(line["task"], line["state"]): line for line in filled.json("queues")["tasks"]}
     assert lines["old.gone", "ready"]["problem"] == "no running worker knows this task"
     assert lines["shop.pay", "ready"]["problem"] is None
     assert lines["shop.pay", "running"]["count"] == 1
@@ -23,7 +26,68 @@ def test_queues_mark_what_nobody_runs(filled: Shell) -> None:
 
 def test_empty_queues(shell: Shell) -> None:
     assert "All queues are empty" in shell("queues").stdout
-    assert shell.json("queues") == []
+    assert shell.json("queues") == {"queues": [], "tasks": [], "paused": [], "gates": []}
+
+
+def test_queues_by_name_and_how_they_go(filled: Shell) -> None:
+    queues = {one["name"]: one for one in filled.json("queues")["queues"]}
+    assert queues.keys() == {"default", "mail"}
+    assert queues["mail"]["out"] > 0
+    one = queues["default"]
+    assert (one["depth"], one["ready"], one["scheduled"], one["running"]) == (3, 2, 1, 1)
+    assert one["in"] > one["out"] > 0
+    assert one["empty_in"] is None
+    assert "not at this rate" in filled("queues").stdout
+
+
+def test_pause_and_resume(filled: Shell) -> None:
+    assert "default is paused" in filled("queues", "pause", "default", "--reason", "a deploy").stdout
+    filled("queues", "--url", filled.url, "pause", "shop.pay", "--task")
+    found = filled.json("queues")
+    assert found["queues"][0]["paused"]
+    assert [(one["kind"], one["name"], one["reason"], one["until"]) for one in found["paused"]] == [
+        ("queue", "default", "a deploy", None),
+        ("task", "shop.pay", "", None),
+    ]
+    assert "a deploy" in filled("queues").stdout
+    assert "queue default: a deploy" in filled("doctor").stdout
+    assert "goes on" in filled("queues", "resume", "default").stdout
+    assert "shop.pay was not paused" in filled("queues", "resume", "shop.pay").stdout
+    assert "goes on" in filled("queues", "resume", "shop.pay", "--task", "--url", filled.url).stdout
+    assert filled.json("queues")["paused"] == []
+    assert "expected a queue of 1 to 128" in filled("queues", "pause", "a b", code=2).stderr
+
+
+def test_limits_and_who_holds_them(shell: Shell) -> None:
+    app = App(shell.url)
+
+    @app.task(name="work", gates=[limit(1), rate("60/minute", name="slow")])
+    def work() -> None: ...
+
+    work.enqueue()
+    app.close()
+    gates = {one["name"]: one for one in shell.json("queues")["gates"]}
+    assert (gates["slow"]["waiting"], gates["slow"]["held"]) == (1, 0)
+    assert "nothing: no code declares it" in shell("queues").stdout
+    assert "expected the name of a gate" in shell("gates", "set", "slow", "--limit", "1", code=2).stderr
+
+    async def declare(store: Store) -> None:
+        settings = write_settings(rate("1/s").settings)
+        await store.save([Doc(kind=GATE, name="slow", version=0, body=settings)])
+
+    shell.store(declare)
+    assert "slow is set" in shell("gates", "set", "slow", "--rate", "10/s", "--burst", "3").stdout
+    found = {one["name"]: one for one in shell.json("gates", "list")}["slow"]
+    assert (found["limit"], found["burst"]) == (None, 3)
+    assert "one every 101 ms, 3 together" in shell("gates", "list").stdout
+    assert "for 30.0 s" in shell("gates", "slow", "slow", "30").stdout
+    assert "slow is set" in shell("gates", "set", "slow", "--open").stdout
+    assert "has no rate" in shell("gates", "slow", "slow", "30", code=2).stderr
+    assert "one of --limit" in shell("gates", "set", "slow", code=2).stderr
+
+
+def test_no_limits(shell: Shell) -> None:
+    assert "There are no limits" in shell("gates", "list").stdout
 
 
 def test_workers(filled: Shell) -> None:

@@ -214,6 +214,13 @@ def test_a_sender_that_stalls(app: App, post: Callable[..., Call], monkeypatch: 
     assert app.jobs.count(task="push") == 0
 
 
+def test_a_full_queue(app: App, post: Callable[..., Call]) -> None:
+    app.queue("default", max_length=1)
+    assert post("/github").status == 202
+    answer = post("/github")  # nobody waits for room while a sender does
+    assert (answer.status, answer.headers["retry-after"]) == (503, "5")
+
+
 def test_a_store_that_is_down(app: App, post: Callable[..., Call], monkeypatch: pytest.MonkeyPatch) -> None:
     async def down(*_: object, **__: object) -> None:
         raise StoreUnavailable("no route to postgresql://user:password@host")

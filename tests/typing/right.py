@@ -7,7 +7,7 @@ from typing import Any, assert_type
 from uuid import UUID
 
 from tests.typing.tasks import Order, add, app, mail, render, sweep
-from windlass import App, Job, Outbox, Retry, State, Task, current
+from windlass import App, Breaker, Job, Outbox, Retry, State, Task, current
 from windlass.model import Failure, Progress
 from windlass.source.verify import github, unsigned
 
@@ -36,6 +36,12 @@ assert_type(app.enqueue_many(add.using(priority=1).bind(n, b=n) for n in range(1
 assert_type(app.jobs.get("id").refresh().error, Failure | None)
 assert_type(app.jobs.find(state=State.FAILED, task=add, limit=5)[0].progress, Progress | None)
 assert_type(app.jobs.count(queue="mail", tag="eu"), int)
+assert_type(app.queues.pause("mail", reason="a deploy"), None)
+assert_type(app.queues.resume(task=add), bool)
+assert_type(app.queues.list()[0].empty_in, float | None)
+assert_type(app.queues.paused()[0].until, datetime | None)
+app.queue("mail", max_length=10_000, when_full="block", max_wait=timedelta(seconds=2))
+app.task(breaker=Breaker(failures=5, window=timedelta(minutes=1), on=(OSError, "httpx.TimeoutException")))
 assert_type(app.jobs.cancel(task="shop.add"), int)
 assert_type(add.enqueue(1).cancel(), bool)
 assert_type(add.enqueue(1).retry(), bool)

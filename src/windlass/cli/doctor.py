@@ -21,6 +21,7 @@ from windlass.cli.output import cell, counted, print_json
 from windlass.cli.reach import file_of, find_url, json_option, on_store, shown, url_option
 from windlass.errors import StoreUnavailable, WindlassError
 from windlass.model import Line, State, WorkerInfo
+from windlass.queues import Paused, paused_in
 from windlass.store.contract import Store
 from windlass.store.dispatch import bounded, make_store
 from windlass.view import NO_WORKER, duration, living, nobody
@@ -113,6 +114,7 @@ async def examine(store: Store, began: float) -> list[Check]:
         *[fact(name, value) for name, value in (await store.probe()).items() if name != "latency"],
         *crew(workers, lines),
         *orphans(lines, workers),
+        *[held_up(one) for one in (await paused_in(store)).values()],
     ]
 
 
@@ -182,6 +184,13 @@ def orphans(lines: Sequence[Line], workers: Sequence[WorkerInfo]) -> Iterator[Ch
             f"{counted(count)} of {task} in queue {queue}: {reason}",
             "start a worker whose app has the task (an alias, if it was renamed) and that serves the queue",
         )
+
+
+def held_up(one: Paused) -> Check:
+    """A queue or task that is paused, which whoever looks for the reason should see."""
+    found = f"{one.kind} {one.name}" + (f": {one.reason}" if one.reason else "")
+    task = " --task" if one.kind == "task" else ""
+    return Check("warning", "paused", found, f"windlass queues resume {one.name}{task}, when it shall go on")
 
 
 @click.command()

@@ -1,44 +1,17 @@
-"""`windlass queues` and `windlass workers`: what is there to do, and who does it."""
-
-from collections.abc import Sequence
+"""`windlass workers`: who works; and of which jobs nobody would."""
 
 import click
 
-from windlass.cli.output import cell, clean, coloured, counted, print_json, table
+from windlass.cli.output import clean, print_json, table
 from windlass.cli.reach import json_option, on_store, url_option
-from windlass.model import Line, State, WorkerInfo
+from windlass.model import Line, WorkerInfo
 from windlass.store.contract import Store
-from windlass.view import duration, line_data, nobody, worker_data
+from windlass.view import duration, worker_data
 
 
 async def lines_and_workers(store: Store) -> tuple[list[Line], list[WorkerInfo]]:
     """What `queues` and `doctor` look at."""
     return await store.stats(), await store.workers()
-
-
-@click.command()
-@url_option
-@json_option
-def queues(url: str | None, as_json: bool) -> None:
-    """Show how many jobs stand in each queue, by task and state, and how long the first has been due."""
-    lines, workers = on_store(url, lines_and_workers)
-    if as_json:
-        print_json([line_data(line, workers) for line in lines])
-        return
-    if not lines:
-        click.echo("All queues are empty.")
-        return
-    head = ("QUEUE", "TASK", "STATE", "JOBS", "FIRST DUE", "")
-    table(head, [line_row(line, workers) for line in lines], right=(3,))
-    total = sum(line.count for line in lines)
-    click.echo(f"\n{counted(total, 'live job')}; finished ones: windlass jobs list")
-
-
-def line_row(line: Line, workers: Sequence[WorkerInfo]) -> tuple[str, ...]:
-    """A line as a row of the table."""
-    due = f"{duration(line.oldest)} ago" if line.oldest else "later" if line.state is State.SCHEDULED else "now"
-    problem = click.style(nobody(line, workers), fg="red")
-    return cell(line.queue), cell(line.task), coloured(line.state), f"{line.count:,}", due, problem
 
 
 @click.command()

@@ -13,7 +13,7 @@ from msgspec import Raw, Struct, json
 
 from windlass.clock import Clock, SystemClock
 from windlass.codec import located
-from windlass.errors import CallError, ConfigError, DecodeError, EncodeError, PayloadTooLarge, StoreError
+from windlass.errors import CallError, ConfigError, DecodeError, EncodeError, PayloadTooLarge, QueueFull, StoreError
 from windlass.jobs import Job
 from windlass.model import Mark, NewJob
 from windlass.options import short
@@ -53,8 +53,10 @@ Send = Callable[[Message], Awaitable[None]]
 class Host(Protocol):
     """What webhooks need of their app."""
 
-    async def aplace(self, jobs: Sequence[NewJob], tx: Tx = None, marks: Sequence[Mark] = ()) -> list[Job[Any]]:
-        """Store jobs and marks in one commit."""
+    async def aplace(
+        self, jobs: Sequence[NewJob], tx: Tx = None, marks: Sequence[Mark] = (), *, wait: bool = True
+    ) -> list[Job[Any]]:
+        """Store jobs and marks in one commit; without `wait`, a full queue is an error at once."""
 
     async def connect(self) -> object:
         """Open the store."""
@@ -235,10 +237,10 @@ class Webhooks:
             else:
                 job, delivery = await asyncio.to_thread(prepare, route, headers, body, now)
             marks = [] if delivery is None else [Mark(key=f"webhook:{job.id}", job=job.id, ttl=REMEMBERED)]
-            return (await self._host.aplace([job], marks=marks))[0]
+            return (await self._host.aplace([job], marks=marks, wait=False))[0]
         except Answer:
             raise
-        except StoreError as error:
+        except (StoreError, QueueFull) as error:
             raise Answer(503, f"the job could not be stored: {type(error).__name__}", ("retry-after", AGAIN)) from None
         except Exception as error:  # its text may hold parts of the body
             logger.error("webhook %s of task %s raised %s", path, route.task.name, type(error).__name__)

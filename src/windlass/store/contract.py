@@ -78,7 +78,13 @@ PACE = "pace"
 """The documents that say until when the starts of a gate are paid for (`windlass.gate.Pace`); due when they say nothing
 any more."""
 
-KINDS: tuple[str, ...] = (SCHEDULE, MANIFEST, SUBSCRIPTIONS, PENDING, RETAINED, GATE, PACE)
+PAUSE = "pause"
+"""The documents that name a queue or a task of which nothing is claimed (`windlass.pause.Pause`)."""
+
+BREAKER = "breaker"
+"""The documents that say when jobs of a task with a circuit breaker failed last (`windlass.breaker.Failures`)."""
+
+KINDS: tuple[str, ...] = (SCHEDULE, MANIFEST, SUBSCRIPTIONS, PENDING, RETAINED, GATE, PACE, PAUSE, BREAKER)
 """The kinds of documents there are. Whoever adds one names it here, so that `windlass move` carries its documents."""
 
 Topic = Literal["work", "done"]

@@ -21,7 +21,8 @@ from windlass.worker.board import Board
 from windlass.worker.duties import Duties
 from windlass.worker.fires import Fires
 from windlass.worker.logs import set_up
-from windlass.worker.messages import Bye, Cancel, FromRunner, Holding, Wake, Welcome
+from windlass.worker.messages import Bye, Cancel, FromRunner, Holding, Paused, Wake, Welcome
+from windlass.worker.pauses import Pauses
 from windlass.worker.pulse import Pulse
 from windlass.worker.wire import Channel
 
@@ -56,7 +57,10 @@ class Beater:
         self._channel.send(Welcome(worker=self._pulse.id))
         keep = {State(state): seconds for state, seconds in self._given["keep"].items()}
         duties = Duties(self._store, keep)
-        work = [asyncio.create_task(one.run()) for one in (self._pulse, duties, self._fires)]
+        pauses = Pauses(
+            self._store, lambda view: self._channel.send(Paused(view=view)), every=not self._given["queues"]
+        )
+        work = [asyncio.create_task(one.run()) for one in (self._pulse, duties, self._fires, pauses)]
         clean = False
         async for message in self._channel:
             if isinstance(message, Holding):

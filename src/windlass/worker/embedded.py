@@ -29,7 +29,8 @@ from windlass.worker.declare import Declared, declare
 from windlass.worker.duties import Duties
 from windlass.worker.fires import Fires
 from windlass.worker.limits import Limits
-from windlass.worker.messages import Bye, Cancel, FromSupervisor, Holding, Wake, Welcome
+from windlass.worker.messages import Bye, Cancel, FromSupervisor, Holding, Paused, Wake, Welcome
+from windlass.worker.pauses import Pauses
 from windlass.worker.pulse import Pulse
 from windlass.worker.queues import Queues
 from windlass.worker.runner import AnyTask, Runner
@@ -165,7 +166,8 @@ async def beat_here(
     await pulse.enlist()
     board.beat = pulse.last
     duties = Duties(store, config.keep)
-    work = [asyncio.create_task(one.run()) for one in (pulse, duties, fires)]
+    pauses = Pauses(store, runner.hold, every=not queues)
+    work = [asyncio.create_task(one.run()) for one in (pulse, duties, fires, pauses)]
     try:
         yield pulse.id
     finally:
@@ -209,6 +211,8 @@ async def beat_beside(
                 runner.cancel(message.id, message.fence)
             elif isinstance(message, Wake):
                 runner.wake()
+            elif isinstance(message, Paused):
+                runner.hold(message.view)
         logger.critical("the helper that renews the lease is gone: nothing new is started here; start the worker anew")
 
     async def tell() -> None:

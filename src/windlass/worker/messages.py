@@ -3,6 +3,7 @@
 from msgspec import Struct
 
 from windlass.model import Held
+from windlass.pause import View
 
 
 class Hello(Struct, frozen=True, tag=True):
@@ -65,6 +66,12 @@ class Pause(Struct, frozen=True, tag=True):
     """Supervisor: claim nothing more, and end when nothing runs; this process is replaced."""
 
 
+class Paused(Struct, frozen=True, tag=True):
+    """Supervisor: claim nothing of these queues and tasks; what runs goes on."""
+
+    view: View
+
+
 class Stop(Struct, frozen=True, tag=True):
     """Supervisor: claim nothing more, end within `grace` seconds."""
 
@@ -101,4 +108,4 @@ class Bye(Struct, frozen=True, tag=True):
 
 
 FromRunner = Hello | Broken | Child | Spent | Left | Chosen | Holding | Bye
-FromSupervisor = Welcome | Slots | Cancel | Wake | Pause | Stop
+FromSupervisor = Welcome | Slots | Cancel | Wake | Pause | Paused | Stop

@@ -19,6 +19,7 @@ from windlass.errors import Evicted, WindlassError
 from windlass.loader import load
 from windlass.machine import usable_cpus
 from windlass.model import RunnerInfo
+from windlass.pause import View
 from windlass.source.bridge import bridging
 from windlass.worker.adaptive import Adaptive
 from windlass.worker.board import Board
@@ -38,6 +39,7 @@ from windlass.worker.messages import (
     Holding,
     Left,
     Pause,
+    Paused,
     Slots,
     Spent,
     Stop,
@@ -80,6 +82,7 @@ class Process:
         )
         self._stop_reading: Callable[[], None] = lambda: None
         self._slots = 0
+        self._view: View | None = None
         self._leaving = False
         self._spent = False
         self._grace: asyncio.TimerHandle | None = None
@@ -152,8 +155,7 @@ class Process:
                 )
                 worker = welcome.worker
                 await store.join(RunnerInfo(id=self._id, worker=worker, pid=os.getpid(), tasks=tuple(app.tasks)))
-                self._runner = runner
-                self._resize()
+                self._begin(runner)
                 threading.Thread(target=self._guard, name="windlass-guard", daemon=True).start()
                 beside = [
                     asyncio.create_task(declare(store, app.vault, self._given["app"], worker, app)),
@@ -180,6 +182,13 @@ class Process:
         await app.aclose()
         return 0
 
+    def _begin(self, runner: Runner) -> None:
+        """Let it know what the supervisor has said so far, and hear what it says from now on."""
+        self._runner = runner
+        self._resize()
+        if self._view is not None:
+            runner.hold(self._view)
+
     async def _obey(self) -> None:
         """Do what the supervisor says; when it is gone, so are we."""
         async for message in self._channel:
@@ -189,6 +198,10 @@ class Process:
             elif isinstance(message, Slots):
                 self._slots = message.slots
                 self._resize()
+            elif isinstance(message, Paused):
+                self._view = message.view
+                if runner:
+                    runner.hold(message.view)
             elif isinstance(message, Wake) and runner:
                 runner.wake()
             elif isinstance(message, Cancel) and runner:

@@ -1,6 +1,8 @@
 """Which queues a worker serves and how it divides its free slots between them."""
 
 import re
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 
 from windlass.errors import ConfigError
 from windlass.model import Quota
@@ -23,24 +25,28 @@ class Queues:
                 f"expected queues as in 'mail,reports' (in this order) or 'mail:3,reports:1' (by weight); {text!r} came"
             )
         self._names = names
-        self._weights = [int(weight) for weight in given]
-        self._carried = [0.0] * len(given)
+        self._weights = dict(zip(names, map(int, given), strict=False))
+        self._carried: defaultdict[str, float] = defaultdict(float)
 
-    def quotas(self, slots: int) -> tuple[Quota, ...] | None:
-        """The queues' shares of `slots` now; what was rounded off is carried to the next call."""
-        if not self._names:
+    def quotas(self, slots: int, paused: Collection[str] = (), known: Collection[str] = ()) -> tuple[Quota, ...] | None:
+        """The queues' shares of `slots` now, but for paused ones; what was rounded off is carried to the next call.
+
+        A worker of all queues needs to know their names once one is paused; the others then take turns.
+        """
+        if not self._names and not paused:
             return None
-        shares = self._weighted(slots) if self._weights else [slots] * len(self._names)
-        return tuple(Quota(queue=name, share=share) for name, share in zip(self._names, shares, strict=True))
+        names = [name for name in self._names or sorted(known) if name not in paused]
+        weights = self._weights if self._names else dict.fromkeys(names, 1)
+        shares = self._weighted(slots, names, weights) if weights else [slots] * len(names)
+        return tuple(Quota(queue=name, share=share) for name, share in zip(names, shares, strict=True))
 
-    def _weighted(self, slots: int) -> list[int]:
-        total = sum(self._weights)
-        self._carried = [
-            carried + slots * weight / total for carried, weight in zip(self._carried, self._weights, strict=True)
-        ]
-        shares = [0] * len(self._weights)
-        for _ in range(slots):
-            richest = max(range(len(shares)), key=self._carried.__getitem__)
+    def _weighted(self, slots: int, names: Sequence[str], weights: Mapping[str, int]) -> list[int]:
+        total = sum(weights[name] for name in names)
+        shares = dict.fromkeys(names, 0)
+        for name in names:
+            self._carried[name] += slots * weights[name] / total
+        for _ in range(slots if names else 0):
+            richest = max(names, key=self._carried.__getitem__)
             shares[richest] += 1
             self._carried[richest] -= 1
-        return shares
+        return list(shares.values())

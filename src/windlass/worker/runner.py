@@ -14,16 +14,19 @@ from windlass.errors import DecodeError, Evicted, StoreError
 from windlass.hook import Hook
 from windlass.model import Claim, Demand, Ending, Exchanged, Held, Lane, Outcome, Patch, Progress
 from windlass.options import NAME
+from windlass.pause import View
 from windlass.policy import Retry
 from windlass.store.contract import Store
 from windlass.task import Task
 from windlass.vault import Vault
 from windlass.worker.board import Board, Deadline
+from windlass.worker.breaking import Breaking
 from windlass.worker.children import Children
 from windlass.worker.completion import Transactions
 from windlass.worker.lanes import Threads
 from windlass.worker.meter import Meter
 from windlass.worker.news import Settled
+from windlass.worker.pauses import look
 from windlass.worker.pipeline import MAX_RESULT, Running, Stop, perform, perform_blocking, stopped
 from windlass.worker.queues import Queues
 
@@ -126,22 +129,35 @@ class Runner:
         self._order = itertools.count()
         self._overdue: list[tuple[float, Run]] = []
         self._alarm: asyncio.TimerHandle | None = None
-        self._alarm_at = NEVER
         self._due: asyncio.TimerHandle | None = None
+        self._alarm_at = NEVER
         self._turn = asyncio.Event()
-        self._hungry = True
-        self._claiming = True
-        self._lanes = {name: self._names(name) for name in ("async", "thread", "process")}
+        self._hungry, self._claiming, self._told = True, True, False
+        self._breaking = Breaking(store, id, tasks, free=self._free, tell=self._open)
+        self._known = frozenset(task.queue for task in tasks.values())
+        self._process = frozenset(name for name, task in tasks.items() if task.executor == "process")
+        self._lanes: dict[str, frozenset[str]] = {}
+        self._tries: list[frozenset[str]] = []
+        self._open()
 
-    def _names(self, executor: str) -> frozenset[str]:
-        return frozenset(name for name, task in self._tasks.items() if task.executor == executor)
+    def _open(self) -> None:
+        """Know by lane which tasks are not paused, and of which paused ones a job may be tried."""
+        paused, tries = self._breaking.view.tasks, self._breaking.tries
+        free = {name: task for name, task in self._tasks.items() if not paused & {name, task.name}}
+        self._lanes = {
+            lane: frozenset(name for name, task in free.items() if task.executor == lane)
+            for lane in ("async", "thread", "process")
+        }
+        self._tries = [frozenset(name for name, task in self._tasks.items() if task.name == one) for one in tries]
+        self.wake()
 
     # Speaking with the store
 
     async def run(self) -> None:
         """Work until `stop_claiming` was called and nothing runs any more."""
-        helpers = [asyncio.create_task(self._listen()), asyncio.create_task(self._note())]
+        helpers = [asyncio.create_task(work) for work in (self._listen(), self._note(), self._breaking.run())]
         try:
+            await self._look_first()
             while self._claiming or self._running or self._finished:
                 if not (self._finished or (self._hungry and self._free() > 0)):
                     self._turn.clear()
@@ -156,6 +172,19 @@ class Runner:
                     timer.cancel()
             self._threads.close()
             await self._settled.close()
+
+    async def _look_first(self) -> None:
+        """Know what is paused before anything is claimed, unless somebody has told already."""
+        pause = FIRST_PAUSE
+        while not self._told and self._claiming:
+            try:
+                view = await look(self._store)
+                if not self._told:
+                    self.hold(view)
+            except StoreError as error:
+                logger.warning("what is paused could not be read, trying again: %s", error)
+                await asyncio.sleep(pause)
+                pause = min(LONGEST_PAUSE, pause * 2)
 
     async def _exchange(self) -> None:
         outcomes, self._finished = self._finished, []
@@ -216,13 +245,25 @@ class Runner:
         free = self._free()
         if free <= 0:
             return Demand(slots=0)
+        view = self._breaking.view
+        known = view.known | self._known if view.queues else ()
+        quotas = self._queues.quotas(free, view.queues, known)
+        if quotas == ():
+            return Demand(slots=0)
         children = min(free, self._children.free)
+        crew = max(0, children - len(self._tries))
         lanes = (
+            *self._try_lanes(children),
             Lane(slots=free, tasks=self._lanes["async"]),
             Lane(slots=free, tasks=self._lanes["thread"]),
-            Lane(slots=children, tasks=self._lanes["process"], suspects=frozenset(self._tasks)),
+            Lane(slots=crew, tasks=self._lanes["process"], suspects=frozenset().union(*self._lanes.values())),
         )
-        return Demand(slots=free, lanes=lanes, quotas=self._queues.quotas(free))
+        return Demand(slots=free, lanes=lanes, quotas=quotas)
+
+    def _try_lanes(self, children: int) -> list[Lane]:
+        """One slot for a job of each paused task that may be tried; suspects need a process child."""
+        here = [names for names in self._tries if children or not names & self._process]
+        return [Lane(slots=1, tasks=names, suspects=names if children else frozenset()) for names in here]
 
     async def _listen(self) -> None:
         while True:
@@ -244,6 +285,13 @@ class Runner:
         """Have that many slots from now on, and at most those it began with; what runs goes on."""
         self._slots = slots
         self.wake()
+
+    def hold(self, view: View) -> None:
+        """Claim nothing of what is paused; what runs goes on."""
+        self._told = True
+        if view != self._breaking.view:
+            self._breaking.hear(view)
+            self._open()
 
     def stop_claiming(self) -> None:
         """Take no more jobs; `run` ends when the running ones have."""
@@ -287,6 +335,9 @@ class Runner:
         except DecodeError as error:
             self._refuse(claim, error)
             return
+        self._breaking.claimed(claim)
+        if self._tries:
+            self._open()
         context = Running(
             claim,
             state=self._state,
@@ -352,6 +403,7 @@ class Runner:
         if self._meter:
             now = self._clock.boot()
             self._meter.ended(now, run.claim.task, now - run.began, good=outcome.failure is None)
+        self._breaking.ended(run.claim, outcome)
         self._finished.append(self._vault.seal_outcome(run.claim, outcome))
         self._settled.ended(run.claim, outcome)
         self._log(run.claim, outcome)

@@ -15,6 +15,7 @@ from windlass.clock import SystemClock
 from windlass.errors import ConfigError, StoreError
 from windlass.machine import megabytes, oom_kills, resident
 from windlass.model import Ending, Held, Orders, State
+from windlass.pause import View
 from windlass.store.contract import Store
 from windlass.store.dispatch import make_store
 from windlass.vault import Vault
@@ -24,7 +25,8 @@ from windlass.worker.fires import Fires
 from windlass.worker.health import Health, Vitals
 from windlass.worker.hosting import adopt_orphans, reap_strays
 from windlass.worker.limits import Limits
-from windlass.worker.messages import Broken, Cancel, Hello, Left, Pause, Slots, Spent, Stop, Wake, Welcome
+from windlass.worker.messages import Broken, Cancel, Hello, Left, Pause, Paused, Slots, Spent, Stop, Wake, Welcome
+from windlass.worker.pauses import Pauses
 from windlass.worker.pulse import Pulse
 from windlass.worker.seat import Seat, Spec
 
@@ -99,6 +101,7 @@ class Supervisor:
                 self._spawn_task(Duties(self._store, keep).run())
                 self._fires = Fires(self._store, Vault(self._hello.keys))
                 self._spawn_task(self._fires.run())
+                self._spawn_task(Pauses(self._store, self._hold, every=not self._spec.queues).run())
             await self._stopping.wait()
             self._health.stopping()
             await self._drain(seats)
@@ -308,6 +311,10 @@ class Supervisor:
             asyncio.get_running_loop().call_later(orders.due, self._wake_all)
         if self._fires:
             self._fires.hear(orders.fire)
+
+    def _hold(self, view: View) -> None:
+        for seat in self._seats:
+            seat.send(Paused(view=view))
 
     def _wake_all(self) -> None:
         for seat in self._seats:

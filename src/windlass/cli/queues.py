@@ -1,0 +1,199 @@
+"""`windlass queues`: what is there to do, how it goes, what is held up and why; pause and resume."""
+
+from collections.abc import Mapping, Sequence
+
+import click
+from msgspec import Struct
+
+from windlass.app import App
+from windlass.cli import Group
+from windlass.cli.gates import gate_data, print_gates
+from windlass.cli.live import lines_and_workers
+from windlass.cli.output import ago, cell, clean, coloured, counted, print_json, table
+from windlass.cli.reach import find_url, json_option, on_store, refuse_missing, url_option
+from windlass.gates import GateInfo, gates_in
+from windlass.model import Line, State, WorkerInfo
+from windlass.queues import Paused, QueueInfo, Queues, paused_in, queues_in
+from windlass.store.contract import Store
+from windlass.view import duration, iso, line_data, nobody
+
+
+class Look(Struct, frozen=True):
+    """What the command shows."""
+
+    lines: list[Line]
+    workers: list[WorkerInfo]
+    queues: list[QueueInfo]
+    paused: list[Paused]
+    gates: list[GateInfo]
+
+
+async def look(store: Store) -> Look:
+    """Look at the store."""
+    lines, workers = await lines_and_workers(store)
+    return Look(lines, workers, await queues_in(store), list((await paused_in(store)).values()), await gates_in(store))
+
+
+@click.group(cls=Group, invoke_without_command=True)
+@url_option
+@json_option
+@click.pass_context
+def queues(ctx: click.Context, url: str | None, as_json: bool) -> None:
+    """Show each queue: its jobs, since when the first is due, jobs a second in and out, when it will be empty; what is
+    paused; limits and who holds them. `pause` and `resume` are below."""
+    if ctx.invoked_subcommand is not None:
+        ctx.obj = url
+        return
+    found = on_store(url, look)
+    if as_json:
+        print_json(look_data(found))
+        return
+    if not (found.queues or found.paused or found.gates):
+        click.echo("All queues are empty.")
+        return
+    print_queues(found.queues)
+    print_tasks(found.lines, found.workers)
+    print_paused(found.paused)
+    if found.gates:
+        click.echo()
+        print_gates(found.gates)
+    total = sum(line.count for line in found.lines)
+    click.echo(f"\n{counted(total, 'live job')}; finished ones: windlass jobs list")
+
+
+def print_queues(found: Sequence[QueueInfo]) -> None:
+    """The queues, one a line."""
+    if found:
+        head = ("QUEUE", "READY", "WAITING", "LATER", "RUNNING", "FIRST DUE", "IN/S", "OUT/S", "EMPTY IN", "")
+        table(head, [queue_row(one) for one in found], right=(1, 2, 3, 4, 6, 7))
+
+
+def queue_row(one: QueueInfo) -> tuple[str, ...]:
+    """A queue as a row of the table."""
+    numbers = (one.ready, one.waiting, one.scheduled, one.running)
+    return (
+        cell(one.name),
+        *[f"{number:,}" for number in numbers],
+        f"{duration(one.oldest)} ago" if one.oldest else "",
+        f"{one.coming:.1f}",
+        f"{one.going:.1f}",
+        empty_in(one),
+        click.style("paused", fg="yellow") if one.paused else "",
+    )
+
+
+def empty_in(one: QueueInfo) -> str:
+    """When a queue will be empty if all goes on so."""
+    if not one.depth:
+        return ""
+    return "not at this rate" if one.empty_in is None else duration(one.empty_in)
+
+
+def print_tasks(lines: Sequence[Line], workers: Sequence[WorkerInfo]) -> None:
+    """What the queues hold, by task and state."""
+    if lines:
+        click.echo()
+        head = ("QUEUE", "TASK", "STATE", "JOBS", "FIRST DUE", "")
+        table(head, [line_row(line, workers) for line in lines], right=(3,))
+
+
+def line_row(line: Line, workers: Sequence[WorkerInfo]) -> tuple[str, ...]:
+    """A line as a row of the table."""
+    due = f"{duration(line.oldest)} ago" if line.oldest else "later" if line.state is State.SCHEDULED else "now"
+    problem = click.style(nobody(line, workers), fg="red")
+    return cell(line.queue), cell(line.task), coloured(line.state), f"{line.count:,}", due, problem
+
+
+def print_paused(found: Sequence[Paused]) -> None:
+    """What is paused, and why."""
+    if found:
+        click.echo()
+        head = ("PAUSED", "", "SINCE", "A JOB IS TRIED", "REASON")
+        table(head, [paused_row(one) for one in found])
+
+
+def paused_row(one: Paused) -> tuple[str, ...]:
+    """A pause as a row of the table."""
+    tried = ago(one.until.timestamp()) if one.until else ""
+    if one.until and not tried.startswith("in "):
+        tried = "now"
+    return one.kind, cell(one.name), ago(one.since.timestamp()), tried, cell(one.reason)
+
+
+# JSON
+
+
+def look_data(found: Look) -> Mapping[str, object]:
+    """All of it as `--json` prints it. Times are in seconds, rates in jobs a second."""
+    return {
+        "queues": [queue_data(one) for one in found.queues],
+        "tasks": [line_data(line, found.workers) for line in found.lines],
+        "paused": [paused_data(one) for one in found.paused],
+        "gates": [gate_data(one) for one in found.gates],
+    }
+
+
+def queue_data(one: QueueInfo) -> Mapping[str, object]:
+    """A queue as `--json` prints it."""
+    return {
+        "name": one.name,
+        "depth": one.depth,
+        "ready": one.ready,
+        "waiting": one.waiting,
+        "scheduled": one.scheduled,
+        "running": one.running,
+        "oldest": one.oldest,
+        "in": one.coming,
+        "out": one.going,
+        "empty_in": one.empty_in,
+        "paused": one.paused is not None,
+    }
+
+
+def paused_data(one: Paused) -> Mapping[str, object]:
+    """A pause as `--json` prints it."""
+    return {
+        "kind": one.kind,
+        "name": one.name,
+        "reason": one.reason,
+        "since": iso(one.since.timestamp()),
+        "until": iso(one.until.timestamp() if one.until else None),
+    }
+
+
+# Pause and resume
+
+
+def at_hand(ctx: click.Context, url: str | None) -> Queues:
+    """The queues of a store that exists; `--url` may stand before the subcommand or behind it."""
+    found = find_url(url or ctx.obj)
+    refuse_missing(found)
+    return App(found).queues
+
+
+@queues.command()
+@click.argument("name")
+@click.option("--task", "is_task", is_flag=True, help="NAME is a task, not a queue.")
+@click.option("--reason", default="", help="Why, for whoever looks.")
+@url_option
+@click.pass_context
+def pause(ctx: click.Context, name: str, is_task: bool, reason: str, url: str | None) -> None:
+    """Have no worker begin jobs of this queue, or this task, until it is resumed. What runs goes on."""
+    every = at_hand(ctx, url)
+    if is_task:
+        every.pause(task=name, reason=reason)
+    else:
+        every.pause(name, reason=reason)
+    click.echo(f"{clean(name)} is paused; workers know within a second or two.")
+
+
+@queues.command()
+@click.argument("name")
+@click.option("--task", "is_task", is_flag=True, help="NAME is a task, not a queue.")
+@url_option
+@click.pass_context
+def resume(ctx: click.Context, name: str, is_task: bool, url: str | None) -> None:
+    """Go on with a queue, or a task: one that was paused by hand or by its circuit breaker."""
+    every = at_hand(ctx, url)
+    was = every.resume(task=name) if is_task else every.resume(name)
+    click.echo(f"{clean(name)} goes on." if was else f"{clean(name)} was not paused.")

@@ -1,0 +1,72 @@
+"""What is paused, by hand or by a circuit breaker: queues and tasks of which nothing is claimed. Pure values.
+
+The store has a document for each. Workers look once a second and leave what is paused out of what they ask for.
+"""
+
+from collections.abc import Iterable
+
+import msgspec
+from msgspec import Struct
+
+from windlass.model import Doc
+
+QUEUE, TASK = "queue:", "task:"
+"""What the names of documents begin with; behind it stands the name of the queue or the task."""
+
+
+class Pause(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Why nothing is claimed, and since when; moments are seconds since the epoch, by the store's clock.
+
+    `until` is None for a pause by hand, which lasts until somebody resumes. A breaker lets one job at a time try from
+    `until` on: that of the runner `prober`, which has this right until `held`.
+    """
+
+    since: float
+    reason: str = ""
+    until: float | None = None
+    prober: str = ""
+    held: float = 0.0
+
+
+class View(Struct, frozen=True, kw_only=True):
+    """What runners need to know: the queues and tasks that are paused, the tasks of which a runner may now ask for the
+    right to try one job, and, while a queue is paused, the queues in which there are jobs."""
+
+    queues: frozenset[str] = frozenset()
+    tasks: frozenset[str] = frozenset()
+    probes: frozenset[str] = frozenset()
+    known: frozenset[str] = frozenset()
+
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Pause).decode
+
+
+def write(pause: Pause) -> bytes:
+    """A pause as it is stored."""
+    return _encode(pause)
+
+
+def read(body: bytes) -> Pause:
+    """A stored pause. One that cannot be read pauses all the same, until somebody resumes."""
+    try:
+        return _decode(body)
+    except msgspec.MsgspecError:
+        return Pause(since=0.0, reason="the stored pause cannot be read; resume to drop it")
+
+
+def may_try(pause: Pause, now: float) -> bool:
+    """Whether a runner may take the right to try one job."""
+    return pause.until is not None and now >= pause.until and now >= pause.held
+
+
+def view_of(docs: Iterable[Doc], now: float) -> View:
+    """What these documents say now."""
+    found = {doc.name: read(doc.body) for doc in docs}
+    return View(
+        queues=frozenset(name.removeprefix(QUEUE) for name in found if name.startswith(QUEUE)),
+        tasks=frozenset(name.removeprefix(TASK) for name in found if name.startswith(TASK)),
+        probes=frozenset(
+            name.removeprefix(TASK) for name, one in found.items() if name.startswith(TASK) and may_try(one, now)
+        ),
+    )

@@ -1,0 +1,211 @@
+"""Back-pressure: how many jobs may stand in a queue, and what happens to those who enqueue more.
+
+The depth is asked of the store, and a process adds to it what it has stored since. It asks again after FRESH seconds,
+or when it has taken a good part of the room: others may have done the same. But asking takes no more than a tenth of
+its time; so with several processes the bound is soft, more so where the store takes long to count.
+"""
+
+import asyncio
+import math
+import os
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+from msgspec import Struct
+
+from windlass import blocking, options
+from windlass.access import Access
+from windlass.errors import ConfigError, QueueFull
+from windlass.model import Filter, NewJob, State
+from windlass.options import Seconds
+
+WhenFull = Literal["block", "reject"]
+
+IDLE = (State.READY, State.WAITING, State.SCHEDULED)
+"""The states whose jobs make up the depth of a queue."""
+
+FRESH = 0.2
+"""Seconds for which a depth that was read is good enough."""
+
+PART = 4
+"""One such part of the room that there was may be filled by a process before it looks again."""
+
+SHARE = 10
+"""A depth is good for so many times as long as reading it took, come what may: the store has better things to do."""
+
+
+LOOKS = 3
+"""How often a queue that seems full only because of what was stored while it was counted is counted again."""
+
+
+class Most(Struct, frozen=True, kw_only=True):
+    """The most jobs that a queue takes, and what happens with more; `max_wait` in seconds, None: for ever."""
+
+    max_length: int
+    when_full: WhenFull = "block"
+    max_wait: float | None = None
+
+
+def bound_of(max_length: object, when_full: object, max_wait: Seconds | None) -> Most | None:
+    """A checked bound; None where there is none. Raises `ConfigError`."""
+    if when_full not in ("block", "reject"):
+        raise ConfigError(f"expected when_full as 'block' or 'reject'; {options.short(when_full)} came")
+    if max_wait is not None and when_full == "reject":
+        raise ConfigError("max_wait says how long to wait, and when_full='reject' does not wait: leave one out")
+    if max_length is None:
+        if max_wait is not None or when_full != "block":
+            raise ConfigError("when_full and max_wait need a max_length: how many jobs may stand in the queue?")
+        return None
+    if type(max_length) is not int or max_length < 1:
+        raise ConfigError(f"expected a whole number from 1 on for max_length; {options.short(max_length)} came")
+    wait = None if max_wait is None else options.seconds("max_wait", max_wait)
+    return Most(max_length=max_length, when_full=when_full, max_wait=wait)
+
+
+@dataclass(slots=True)
+class Level:
+    """How full a queue was when somebody looked, and what this process has stored since, or is about to. `doubt`: so
+    many of those were stored while the depth was read, and may have been counted with it."""
+
+    depth: int = 0
+    read_at: float = -math.inf
+    since: int = 0
+    coming: int = 0
+    doubt: int = 0
+    took: float = 0.0
+
+    @property
+    def now(self) -> int:
+        """How full it should be now."""
+        return self.depth + self.since + self.coming
+
+    def fresh(self, most: int) -> bool:
+        """Whether it is good enough, in a queue that takes so many."""
+        age = time.monotonic() - self.read_at
+        return age < SHARE * self.took or (age < FRESH and self.now - self.depth <= (most - self.depth) // PART)
+
+
+class Room:
+    """Room that was taken for jobs which are being stored now; let go of at the end of the `with`."""
+
+    def __init__(self, lock: threading.Lock, levels: Mapping[str, Level], taken: Mapping[str, int]) -> None:
+        self._lock = lock
+        self._levels = levels
+        self._taken = taken
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        with self._lock:
+            for queue, number in self._taken.items():
+                self._levels[queue].coming -= number
+                self._levels[queue].since += number
+
+
+class Pressure:
+    """Keeps jobs out of queues that are full. `bounds` are those of the app's queues."""
+
+    def __init__(self, access: Access) -> None:
+        self.bounds: dict[str, Most] = {}
+        self._access = access
+        self._levels: dict[str, Level] = {}
+        self._reading: dict[tuple[asyncio.AbstractEventLoop, str], asyncio.Task[None]] = {}
+        self._lock, self._pid = threading.Lock(), os.getpid()
+
+    def touches(self, jobs: Sequence[NewJob]) -> bool:
+        """Whether any of these goes into a queue with a bound."""
+        if self._pid != os.getpid():  # forked: another thread may have held the lock then
+            self._lock, self._pid = threading.Lock(), os.getpid()
+        return bool(self.bounds) and any(job.queue in self.bounds for job in jobs)
+
+    async def admit(self, jobs: Sequence[NewJob], *, wait: bool) -> tuple[int, Room]:
+        """Take room for as many of the first of these as there is, waiting for the first where its queue says so.
+
+        Without `wait`, and with jobs of a queue that rejects among them, all come or none. Raises `QueueFull`.
+        """
+        began, looks = time.monotonic(), 0
+        bounds = {queue: bound for queue, bound in self.bounds.items() if any(job.queue == queue for job in jobs)}
+        wait = wait and all(bound.when_full == "block" for bound in bounds.values())
+        while True:
+            await self._look(jobs)
+            with self._lock:
+                number = self._fitting(jobs)
+                full = jobs[min(number, len(jobs) - 1)].queue
+                if number == len(jobs) or (wait and number):
+                    return number, self._take(jobs[:number])
+                level = self._levels[full]
+                depth = level.now
+                if level.doubt and looks < LOOKS and SHARE * level.took < FRESH:
+                    level.read_at, looks = -math.inf, looks + 1
+                    continue
+            limit = bounds[full].max_wait if wait else 0.0
+            left = None if limit is None else began + limit - time.monotonic()
+            if left is not None and left <= 0:
+                raise too_full(full, depth, bounds[full], len(jobs) if not wait else 1)
+            pause = FRESH * random.uniform(1, 1.5)  # noqa: S311 - spreads load
+            await asyncio.sleep(pause if left is None else min(pause, left))
+
+    def admit_now(self, jobs: Sequence[NewJob]) -> Room:
+        """Take room for all of these, blocking this thread while the depth is read, even in an event loop: for whoever
+        has a transaction open, which blocks it anyway. Raises `QueueFull`."""
+        work = self.admit(jobs, wait=False)
+        return asyncio.run_coroutine_threadsafe(work, blocking.background_loop()).result()[1]
+
+    async def _look(self, jobs: Sequence[NewJob]) -> None:
+        """Read the depth of queues of which it was not read just now."""
+        for queue in {job.queue for job in jobs} & self.bounds.keys():
+            with self._lock:
+                level = self._levels.setdefault(queue, Level())
+            if not level.fresh(self.bounds[queue].max_length):
+                place = (asyncio.get_running_loop(), queue)
+                if (reading := self._reading.get(place)) is None:
+                    reading = self._reading[place] = asyncio.create_task(self._read(queue, level))
+                    reading.add_done_callback(partial(self._over, place))
+                await asyncio.shield(reading)
+
+    def _over(self, place: tuple[asyncio.AbstractEventLoop, str], reading: asyncio.Task[None]) -> None:
+        self._reading.pop(place, None)
+        if not reading.cancelled():
+            reading.exception()  # told to those who still wait
+
+    async def _read(self, queue: str, level: Level) -> None:
+        store = await self._access.connect()
+        began, before = time.monotonic(), level.since
+        depth = sum([await store.count(Filter(queue=queue, state=state)) for state in IDLE])
+        with self._lock:
+            level.depth, level.since, level.read_at = depth, level.since - before, began
+            level.doubt, level.took = level.since + level.coming, time.monotonic() - began
+
+    def _take(self, jobs: Sequence[NewJob]) -> Room:
+        taken = Counter(job.queue for job in jobs if job.queue in self.bounds)
+        for queue, number in taken.items():
+            self._levels[queue].coming += number
+        return Room(self._lock, self._levels, taken)
+
+    def _fitting(self, jobs: Sequence[NewJob]) -> int:
+        """How many of the first of these find room."""
+        rest = {queue: self.bounds[queue].max_length - level.now for queue, level in self._levels.items()}
+        for at, job in enumerate(jobs):
+            if job.queue in rest:
+                rest[job.queue] -= 1
+                if rest[job.queue] < 0:
+                    return at
+        return len(jobs)
+
+
+def too_full(queue: str, depth: int, bound: Most, came: int) -> QueueFull:
+    """The error of a queue that has no room for so many."""
+    more = f"{came:,} jobs came at once" if came > 1 else "a job came"
+    return QueueFull(
+        f"queue {queue} is full: {depth:,} jobs wait in it, its max_length is {bound.max_length:,}, and {more}. "
+        "Try again later, or start more workers",
+        queue,
+        depth,
+    )

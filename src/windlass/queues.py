@@ -1,0 +1,226 @@
+"""Queues at run time, `app.queues`: pause and resume them, or a task, everywhere; how many jobs stand in each."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, Literal
+
+from msgspec import Struct
+
+from windlass import options, pause
+from windlass.access import Access
+from windlass.blocking import twin
+from windlass.errors import ConfigError
+from windlass.model import Doc, Filter, JobRecord, Line, State
+from windlass.pause import QUEUE, TASK, Pause
+from windlass.store.contract import BREAKER, PAUSE, Store
+from windlass.store.documents import Load, Save, Work, all_docs
+from windlass.task import Task
+
+IDLE = (State.READY, State.WAITING, State.SCHEDULED)
+"""The states whose jobs make up the depth of a queue."""
+
+WINDOW = 10.0
+"""Seconds over which the rates of a queue are told."""
+
+LOOKED_AT = 200
+"""The newest jobs, and the last that ended in each way, that rates are made of; where more came within WINDOW, the rate
+is that of the time in which so many came."""
+
+Named = Task[..., Any] | str
+
+
+class Paused(Struct, frozen=True, kw_only=True):
+    """A queue or a task of which nothing is claimed, and why.
+
+    `until` is None for a pause by hand; a circuit breaker lets single jobs try from then on.
+    """
+
+    kind: Literal["queue", "task"]
+    name: str
+    reason: str
+    since: datetime
+    until: datetime | None = None
+
+
+class QueueInfo(Struct, frozen=True, kw_only=True):
+    """A queue: how many jobs stand in it, by state; the seconds since the first of them became due (0: none did).
+
+    `coming` and `going` are jobs a second: those that were enqueued, and those that ended, in the last 10 s.
+    """
+
+    name: str
+    ready: int = 0
+    waiting: int = 0
+    scheduled: int = 0
+    running: int = 0
+    oldest: float = 0.0
+    coming: float = 0.0
+    going: float = 0.0
+    paused: Paused | None = None
+
+    @property
+    def depth(self) -> int:
+        """How many jobs are not running yet."""
+        return self.ready + self.waiting + self.scheduled
+
+    @property
+    def empty_in(self) -> float | None:
+        """Seconds until the queue is empty if all goes on as it does; None: never."""
+        if not self.depth:
+            return 0.0
+        return self.depth / (self.going - self.coming) if self.going > self.coming else None
+
+
+Found = list[QueueInfo]
+Pauses = list[Paused]
+
+
+class Queues:
+    """The queues of an app's store. Each call has a twin with an `a` in front for asynchronous code.
+
+    What is paused stays so until it is resumed, whatever is restarted. Workers see a change within a second or two:
+    they claim nothing more of it; jobs that run go on.
+    """
+
+    def __init__(self, access: Access) -> None:
+        self._access = access
+
+    async def apause(self, queue: str | None = None, *, task: Named | None = None, reason: str = "") -> None:
+        """Have no worker begin jobs of a queue, or of a task in whatever queue. `reason` is for people.
+
+        Jobs still come in. Raises `ConfigError`.
+        """
+        await self._access.ado(partial(self._pause, key_of(queue, task), reason_of(reason)))
+
+    pause = twin(apause)
+
+    async def aresume(self, queue: str | None = None, *, task: Named | None = None) -> bool:
+        """Go on with a queue or a task that somebody, or its circuit breaker, has paused; whether it was paused.
+
+        A breaker begins to count anew. Raises `ConfigError`.
+        """
+        return await self._access.ado(partial(self._resume, key_of(queue, task)))
+
+    resume = twin(aresume)
+
+    async def apaused(self) -> Pauses:
+        """The queues and tasks that are paused, by name."""
+        return list((await paused_in(await self._access.connect())).values())
+
+    paused = twin(apaused)
+
+    async def alist(self) -> Found:
+        """The queues in which there are jobs, and those that are paused, by name."""
+        return await queues_in(await self._access.connect())
+
+    def _pause(self, key: str, reason: str) -> Work[None]:
+        shelf = yield Load(PAUSE, [key])
+        version = shelf.docs[0].version if shelf.docs else 0
+        yield Save(
+            [Doc(kind=PAUSE, name=key, version=version, body=pause.write(Pause(since=shelf.now, reason=reason)))]
+        )
+
+    def _resume(self, key: str) -> Work[bool]:
+        shelf = yield Load(PAUSE, [key])
+        yield Save(drop=[(PAUSE, key), (BREAKER, key.removeprefix(TASK))])
+        return bool(shelf.docs)
+
+    list = twin(alist)
+
+
+def key_of(queue: str | None, task: Named | None) -> str:
+    """The name of the document that pauses this. Raises `ConfigError`."""
+    if (queue is None) == (task is None):
+        raise ConfigError("expected the name of a queue, or task=…; " + ("both came" if queue else "neither came"))
+    if task is None:
+        return QUEUE + options.name("a queue", queue)
+    return TASK + options.name("a task", task.name if isinstance(task, Task) else task)
+
+
+def reason_of(reason: object) -> str:
+    """A reason as it can be stored. Raises `ConfigError`."""
+    if not isinstance(reason, str):
+        raise ConfigError(f"expected a text for reason; {options.short(reason)} came")
+    return reason.encode("utf-8", "replace").decode().replace("\0", "")[:1000]
+
+
+def paused_of(name: str, stored: Pause) -> Paused:
+    """A pause as it is shown."""
+    return Paused(
+        kind="queue" if name.startswith(QUEUE) else "task",
+        name=name.partition(":")[2],
+        reason=stored.reason,
+        since=as_datetime(stored.since),
+        until=None if stored.until is None else as_datetime(stored.until),
+    )
+
+
+def as_datetime(moment: float) -> datetime:
+    """A stored moment; the epoch for one that nobody of ours wrote."""
+    try:
+        return datetime.fromtimestamp(moment, UTC)
+    except (OverflowError, OSError, ValueError):
+        return datetime.fromtimestamp(0, UTC)
+
+
+async def paused_in(store: Store) -> dict[str, Paused]:
+    """What is paused in a store, by the names of documents."""
+    return {
+        doc.name: paused_of(doc.name, pause.read(doc.body))
+        async for doc in all_docs(store, PAUSE)
+        if doc.name.startswith((QUEUE, TASK))
+    }
+
+
+async def queues_in(store: Store) -> Found:
+    """The queues of a store."""
+    lines = await store.stats()
+    held = await paused_in(store)
+    now = (await store.load(PAUSE, names=())).now
+    coming = await rates(store, None, now)
+    going = [await rates(store, state, now) for state in (State.SUCCEEDED, State.FAILED, State.CANCELLED)]
+    names = {line.queue for line in lines} | {one.name for one in held.values() if one.kind == "queue"}
+    names.update(coming, *going)
+    return [
+        queue_info(
+            name,
+            [line for line in lines if line.queue == name],
+            coming.get(name, 0.0),
+            sum(one.get(name, 0.0) for one in going),
+            held.get(QUEUE + name),
+        )
+        for name in sorted(names)
+    ]
+
+
+def queue_info(name: str, lines: list[Line], coming: float, going: float, paused: Paused | None) -> QueueInfo:
+    """What is told of one queue, of which these are the lines."""
+    counts = {state: sum(line.count for line in lines if line.state is state) for state in (*IDLE, State.RUNNING)}
+    return QueueInfo(
+        name=name,
+        **{str(state): number for state, number in counts.items()},
+        oldest=max((line.oldest for line in lines if line.state in IDLE), default=0.0),
+        coming=coming,
+        going=going,
+        paused=paused,
+    )
+
+
+async def rates(store: Store, state: State | None, now: float) -> Mapping[str, float]:
+    """Jobs a second by queue: those that ended in a final state in the last seconds, or, with None, that were made."""
+    jobs = (await store.find(Filter(state=state), LOOKED_AT)).jobs
+    moments = [(job.queue, moment_of(job, state)) for job in jobs]
+    window = WINDOW
+    if len(jobs) == LOOKED_AT:
+        window = min(WINDOW, max(0.001, now - min(at for _, at in moments)))
+    found: dict[str, float] = {}
+    for queue, at in moments:
+        if now - at <= window:
+            found[queue] = found.get(queue, 0.0) + 1 / window
+    return found
+
+
+def moment_of(job: JobRecord, state: State | None) -> float:
+    """When a job was made, or ended."""
+    return job.enqueued_at if state is None else job.finished_at or 0.0
