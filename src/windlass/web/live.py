@@ -81,6 +81,7 @@ class Watch:
         self._looks: dict[object, Look] = {}
         self._streams: set[asyncio.Event] = set()
         self._task: asyncio.Task[None] | None = None
+        self._ended = False
         self.news = 0
 
     async def snapshot(self) -> Snapshot:
@@ -135,8 +136,7 @@ class Watch:
             self._task = asyncio.create_task(self._poll())
         try:
             yield b"retry: 2000\n\n"
-            while True:
-                await wake.wait()
+            while await wake.wait() and not self._ended:
                 wake.clear()
                 yield f"data: {self.news}\n\n".encode()
         finally:
@@ -165,6 +165,11 @@ class Watch:
                 seen, told = mark, now
                 self._tell()
             await asyncio.sleep(EVERY)
+
+    def end(self) -> None:
+        """End every stream: a server waits for them when it stops."""
+        self._ended = True
+        self._tell()
 
     async def close(self) -> None:
         """End the looking."""
