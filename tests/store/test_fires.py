@@ -24,6 +24,7 @@ from windlass.store.contract import MANIFEST, SCHEDULE
 from windlass.store.documents import named
 from windlass.timing import Rule
 from windlass.vault import Vault
+from windlass.worker import fires as module
 from windlass.worker.declare import declare
 from windlass.worker.fires import Fires
 
@@ -83,6 +84,17 @@ async def test_any_number_may_fire_at_once(shared: World) -> None:
     for name in names:
         assert len(set(await ticks(shared, name))) == len(await ticks(shared, name)) == 4
     assert await shared.store.count(Filter(task="sweep")) == 4 * len(names)
+
+
+async def test_a_full_batch_of_what_is_not_due_yet_is_no_busy_loop(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BATCH", 3)
+    for n in range(3):
+        await schedules(world).acreate(f"s{n}", HOURLY, sweep)
+    due = min(doc.due for doc in (await world.store.load(SCHEDULE)).docs if doc.due is not None)
+    await world.advance(due - await world.now() - 1)
+    assert await fires(world).fire_due() == pytest.approx(1, abs=0.001)
 
 
 async def backup_comes_back(world: World, folder: Path) -> list[Violation]:

@@ -2,7 +2,13 @@
 
 import asyncio
 import base64
+import contextlib
 import logging
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +20,7 @@ from starlette.routing import Mount
 from starlette.testclient import TestClient
 
 from tests.web.conftest import USERS
+from tests.worker.rig import PATIENCE, until
 from windlass import App, ConfigError
 from windlass.cli import cli
 from windlass.clock import FakeClock
@@ -261,7 +268,9 @@ def test_fifty_open_dashboards_look_once(app: App, local: TestClient) -> None:
             clock.advance(1.0)
             for id in ids:
                 assert board.get(f"/jobs/{id}").status_code == 200
-        assert sum(calls.values()) <= 4 * 8
+            assert board.get("/queues").status_code == 200
+        assert calls["stats"] == 4
+        assert sum(calls.values()) <= len(ids) + 4 * 8
 
 
 def test_a_page_that_is_the_same_is_not_sent_again(local: TestClient) -> None:
@@ -290,3 +299,35 @@ def test_the_command_lets_nobody_in_unasked(monkeypatch: pytest.MonkeyPatch, tmp
     assert found.exit_code == 2
     assert "WINDLASS_DASHBOARD_USERS" in found.stderr
     assert CliRunner().invoke(cli, ["dashboard", "--url", f"sqlite:///{tmp_path}/none.db"]).exit_code == 1
+
+
+def test_it_stops_at_once_and_quietly_with_pages_open(app: App) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "windlass", "dashboard", "--url", app.config.url, "--port", str(port)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        page = open_stream(port)
+        assert page.readline().startswith(b"retry:")
+        process.send_signal(signal.SIGINT)
+        told = process.communicate(timeout=PATIENCE)[1]
+    finally:
+        process.kill()
+        process.wait()
+    assert "Traceback" not in told
+    assert "ERROR" not in told
+    assert f"http://127.0.0.1:{port}/" in told
+
+
+def open_stream(port: int) -> Any:
+    """What comes of /live, once there is somebody who answers."""
+    found: list[Any] = []
+
+    def answers() -> bool:
+        with contextlib.suppress(OSError):
+            found.append(urllib.request.urlopen(f"http://127.0.0.1:{port}/live", timeout=PATIENCE))
+        return bool(found)
+
+    until(answers, "the dashboard to answer")
+    return found[0]

@@ -1,7 +1,9 @@
 """`windlass dashboard`: the dashboard of an app, served alone."""
 
+import contextlib
 import ipaddress
 import os
+from types import FrameType
 
 import click
 
@@ -64,7 +66,7 @@ def serve(app: App, users: list[str], host: str, port: int, hosts: tuple[str, ..
     click.echo(f"dashboard of {shown(app.config.url)}\n  http://{name}:{port}/", err=True)
     if not is_loopback(host):
         click.echo("  passwords travel as they are: put TLS in front of it", err=True)
-    uvicorn.run(
+    config = uvicorn.Config(
         served,
         host=host,
         port=port,
@@ -73,3 +75,13 @@ def serve(app: App, users: list[str], host: str, port: int, hosts: tuple[str, ..
         server_header=False,
         timeout_graceful_shutdown=FAREWELL,
     )
+
+    class Server(uvicorn.Server):
+        """Lets open pages go when it is told to stop."""
+
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            super().handle_exit(sig, frame)
+            served.end_streams()
+
+    with contextlib.suppress(KeyboardInterrupt):
+        Server(config).run()

@@ -22,13 +22,13 @@ def answer(data: Any) -> Response:
 
 async def queues(request: Request) -> Response:
     """Live jobs by queue, task and state."""
-    snapshot = await desk_of(request).watch.snapshot(live=True)
+    snapshot = await desk_of(request).watch.snapshot()
     return answer({"queues": [line_data(line, snapshot.workers) for line in snapshot.lines]})
 
 
 async def workers(request: Request) -> Response:
     """The workers and their runners."""
-    snapshot = await desk_of(request).watch.snapshot(live=True)
+    snapshot = await desk_of(request).watch.snapshot()
     return answer({"workers": [worker_data(worker) for worker in snapshot.workers]})
 
 

@@ -153,6 +153,10 @@ class Dashboard:
         """Serve one connection, as ASGI 3 says."""
         await self._guard(scope, receive, send)
 
+    def end_streams(self) -> None:
+        """Let open pages go, for good: a server that stops waits for them."""
+        self._watch.end()
+
     @contextlib.asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
         """Served alone: let go of the store in the end."""

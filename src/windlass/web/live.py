@@ -27,13 +27,16 @@ RATE = 5
 IN_USE = 15.0
 """Seconds for which what a page looked at counts as still looked at."""
 
-REST = 20
+REST = 10
 """A look that takes long is not repeated before so many times as long, at most MOST seconds."""
 
 MOST = 30.0
 
 AT_LEAST = 10.0
 """Seconds after which pages look again, whatever is known to have changed."""
+
+SNAPSHOT = "snapshot"
+"""The key of what all pages share, whatever else is looked at."""
 
 KEPT = 1_000
 """Looks that are kept."""
@@ -78,11 +81,12 @@ class Watch:
         self._looks: dict[object, Look] = {}
         self._streams: set[asyncio.Event] = set()
         self._task: asyncio.Task[None] | None = None
+        self._ended = False
         self.news = 0
 
-    async def snapshot(self, live: bool = False) -> Snapshot:
-        """The live jobs and the workers; with `live`, at most EVERY seconds old."""
-        return await self.look("snapshot", self._read, live)
+    async def snapshot(self) -> Snapshot:
+        """The live jobs and the workers, at most EVERY seconds old unless reading them takes long."""
+        return await self.look(SNAPSHOT, self._read, live=True)
 
     async def _read(self) -> Snapshot:
         store = await self._connect()
@@ -92,7 +96,7 @@ class Watch:
         """What `read` gives. With `live`, what it gave a moment ago, to whoever asked under this key, will do."""
         now = self._clock.boot()
         known = self._looks.get(key)
-        if known is None or not live or now - known.began >= self._patience(known, now):
+        if known is None or not live or now - known.began >= self._patience(key, known, now):
             work = asyncio.ensure_future(read())
             work.add_done_callback(lambda over: over.cancelled() or over.exception())  # told to those who still wait
             self._looks.pop(key, None)
@@ -109,9 +113,9 @@ class Watch:
             raise
         return found
 
-    def _patience(self, known: Look, now: float) -> float:
+    def _patience(self, key: object, known: Look, now: float) -> float:
         """Seconds for which what was read is good enough."""
-        wanted = sum(now - look.used < IN_USE for look in self._looks.values())
+        wanted = 0 if key == SNAPSHOT else sum(now - look.used < IN_USE for look in self._looks.values())
         return max(EVERY * 0.9, wanted / RATE, min(MOST, REST * known.took))
 
     def _time(self, look: Look, _: object) -> None:
@@ -132,8 +136,7 @@ class Watch:
             self._task = asyncio.create_task(self._poll())
         try:
             yield b"retry: 2000\n\n"
-            while True:
-                await wake.wait()
+            while await wake.wait() and not self._ended:
                 wake.clear()
                 yield f"data: {self.news}\n\n".encode()
         finally:
@@ -150,7 +153,7 @@ class Watch:
         told = 0.0
         while self._streams:
             try:
-                snapshot = await self.snapshot(live=True)
+                snapshot = await self.snapshot()
                 mark, busy = snapshot.mark, snapshot.busy
             except StoreError as error:
                 mark, busy = str(error), False
@@ -162,6 +165,11 @@ class Watch:
                 seen, told = mark, now
                 self._tell()
             await asyncio.sleep(EVERY)
+
+    def end(self) -> None:
+        """End every stream: a server waits for them when it stops."""
+        self._ended = True
+        self._tell()
 
     async def close(self) -> None:
         """End the looking."""

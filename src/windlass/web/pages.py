@@ -90,7 +90,7 @@ async def schedules_of(desk: Desk, live: bool) -> tuple[list[Schedule], list[str
 async def overview(request: Request) -> Response:
     """What runs, what is stuck and why."""
     desk, live = desk_of(request), is_live(request)
-    snapshot = await desk.watch.snapshot(live)
+    snapshot = await desk.watch.snapshot()
     found, broken = await schedules_of(desk, live)
     failed = await desk.watch.look("failed", partial(desk.app.jobs.afind, state="failed", limit=FAILED), live)
     following = sorted((one.next_runs(1)[0], one.name) for one in found if not one.paused and not one.over)
@@ -115,7 +115,7 @@ async def overview(request: Request) -> Response:
 async def queue_list(request: Request) -> Response:
     """Every queue, by task and state."""
     desk = desk_of(request)
-    snapshot = await desk.watch.snapshot(is_live(request))
+    snapshot = await desk.watch.snapshot()
     return desk.pages.page(request, "queues", queues=queues(snapshot))
 
 
@@ -126,7 +126,7 @@ async def job_list(request: Request) -> Response:
         return RedirectResponse(f"{base_of(request)}/jobs/{checked_id(id)}", 303)
     query = read(JobsQuery, request.query_params)
     found: JobList = await desk.watch.look(("jobs", query), partial(find, desk, query), live)
-    snapshot = await desk.watch.snapshot(live=True)
+    snapshot = await desk.watch.snapshot()
     given = filter_data(query.filter)
     return desk.pages.page(
         request,
@@ -210,7 +210,7 @@ async def schedule_page(request: Request) -> Response:
 async def workers(request: Request) -> Response:
     """Every worker, its runners and what they hold."""
     desk, live = desk_of(request), is_live(request)
-    snapshot = await desk.watch.snapshot(live)
+    snapshot = await desk.watch.snapshot()
     running = await desk.watch.look("running", partial(desk.app.jobs.afind, state="running", limit=200), live)
     held: dict[str, list[Job[Any]]] = {}
     for job in running:

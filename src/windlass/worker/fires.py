@@ -37,6 +37,10 @@ TRIES = 5
 """How often the same schedules are read again before each goes alone, and then, until the next beat, nobody."""
 
 
+STUCK = 0.1
+"""Seconds until the next look after a full batch of which nothing moved: another was faster, or has the keys."""
+
+
 class Due(Struct, frozen=True):
     """A schedule whose time has come."""
 
@@ -94,9 +98,11 @@ class Fires:
         moved = 0
         for at in range(0, len(due), TOGETHER):
             moved += await fire(due[at : at + TOGETHER], shelf.now)
-        if moved or len(shelf.docs) == BATCH:
+        if moved:
             return 0.0
-        return later[0] if later else None
+        if later:
+            return later[0]
+        return STUCK if len(shelf.docs) == BATCH else None
 
     async def _fire(self, docs: Sequence[Doc], now: float) -> int:
         """Fire some that are due together; how many moved on."""
