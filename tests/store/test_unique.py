@@ -399,3 +399,19 @@ async def test_a_gated_job_that_is_put_off_gives_its_place_to_the_next(world: Wo
     await world.advance(6)
     answer = await crew.exchange(ends(claim, Ending.SUCCEEDED), demand=wants(5))
     assert [one.id for one in answer.claimed] == [job.id]
+
+
+async def test_a_gated_job_that_is_moved_to_now_stands_behind_those_that_came_before(world: World) -> None:
+    await world.store.save([Doc(kind=GATE, name="g", version=0, body=write_settings(Settings(limit=1)))])
+    gates = (Need("g"),)
+    job = await held(world, gates=gates)
+    await world.advance(1)
+    await world.put(second := new(gates=gates))
+    crew = await world.crew()
+    assert await crew.claim(1, "other") == []
+    await world.advance(1)
+    await world.put(new(unique=KEY, clash=Clash.MOVE, gates=gates))
+    claim = await crew.take()
+    assert claim.id == second.id
+    answer = await crew.exchange(ends(claim, Ending.SUCCEEDED), demand=wants(5))
+    assert [one.id for one in answer.claimed] == [job.id]

@@ -140,6 +140,7 @@ def take_key(db: Connection, now: int, job: NewJob) -> str | None:
         if db.execute(SQL.replace, changed).rowcount and job.clash is Clash.MOVE:
             most = None if job.max_wait is None else micros(job.max_wait)
             db.execute(SQL.move, {"id": holder, "now": now, "due": due_of(job, now), "most": most})
+            db.execute(SQL.stir, (holder,))
     return holder
 
 

@@ -45,8 +45,13 @@ UPDATE jobs SET args = ?, options = ?, follow = ? WHERE id = ? AND state IN ('wa
 UPDATE jobs SET
     run_at = min(:due, coalesce(enqueued_at + :most, :due)),
     rank = max(:now, min(:due, coalesce(enqueued_at + :most, :due))) - ahead,
-    state = CASE WHEN min(:due, coalesce(enqueued_at + :most, :due)) > :now THEN 'scheduled' ELSE 'ready' END
+    state = CASE WHEN min(:due, coalesce(enqueued_at + :most, :due)) > :now THEN 'scheduled'
+        WHEN gates IS NOT NULL AND state <> 'scheduled' THEN state ELSE 'ready' END
 WHERE id = :id;
+
+-- name: stir
+-- It may stand behind others now, of whom one comes first.
+INSERT OR IGNORE INTO stirred (line, gates) SELECT line, gates FROM jobs WHERE id = ? AND gates IS NOT NULL;
 
 -- name: mark_holder
 SELECT job FROM marks WHERE key = ?;

@@ -287,8 +287,12 @@ BEGIN
         IF FOUND AND k.clash = 'move' THEN
             due := least(k.run_at, old.enqueued_at + k.max_wait);
             UPDATE live SET run_at = due, rank = greatest(due, answer.moment) - ahead,
-                state = CASE WHEN due > answer.moment THEN 'scheduled' ELSE 'ready' END
+                state = CASE WHEN due > answer.moment THEN 'scheduled'
+                    WHEN gates IS NOT NULL AND state <> 'scheduled' THEN state ELSE 'ready' END
             WHERE id = holder RETURNING * INTO old;
+            IF old.gates IS NOT NULL THEN   -- it may stand behind others now, of whom one comes first
+                INSERT INTO stirred VALUES (answer.moment, old.line, old.gates);
+            END IF;
             IF old.state = 'ready' THEN
                 PERFORM note_lines(ARRAY[old.line], ARRAY[old.priority], ARRAY[old.rank]);
             END IF;
