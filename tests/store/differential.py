@@ -85,8 +85,8 @@ class Side:
         answer = await getattr(self.world.store, call.method)(*args, **call.more)
         for doc in docs:
             if doc.version == 0:
-                (found,) = (await self.world.store.load(doc.kind, names=[doc.name])).docs
-                self.before[doc.kind, doc.name] = found.version - 1
+                for found in (await self.world.store.load(doc.kind, names=[doc.name])).docs:  # none, if dropped again
+                    self.before[doc.kind, doc.name] = found.version - 1
         return answer
 
     def _here(self, doc: Doc) -> Doc:
