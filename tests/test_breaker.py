@@ -1,6 +1,7 @@
 """Circuit breakers: the rule, by a clock of the test's own; and what workers make of it."""
 
 import asyncio
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -117,8 +118,10 @@ def test_no_breaker() -> None:
 
 
 @pytest.fixture(params=["sqlite", "postgres", "redis"])
-def app(request: pytest.FixtureRequest, tmp_path: Path) -> App:
-    return App(empty_store(request.param, tmp_path))
+def app(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[App]:
+    app = App(empty_store(request.param, tmp_path))
+    yield app
+    app.close()
 
 
 def test_a_task_that_only_fails_is_paused_tried_and_goes_on(app: App) -> None:

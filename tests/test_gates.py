@@ -41,9 +41,11 @@ crowd = Crowd()
 
 
 @pytest.fixture(params=["sqlite", "postgres", "redis"])
-def app(request: pytest.FixtureRequest, tmp_path: Path) -> App:
+def app(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[App]:
     crowd.__init__()  # type: ignore[misc]
-    return App(empty_store(request.param, tmp_path))
+    app = App(empty_store(request.param, tmp_path))
+    yield app
+    app.close()  # what plain functions opened
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import sqlite3
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,10 @@ from windlass.worker.queues import Queues
 
 
 @pytest.fixture(params=["sqlite", "postgres", "redis"])
-def app(request: pytest.FixtureRequest, tmp_path: Path) -> App:
-    return App(empty_store(request.param, tmp_path))
+def app(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[App]:
+    app = App(empty_store(request.param, tmp_path))
+    yield app
+    app.close()
 
 
 @pytest.fixture

@@ -17,9 +17,11 @@ ran: list[Any] = []
 
 
 @pytest.fixture(params=["sqlite", "postgres", "redis"])
-def app(request: pytest.FixtureRequest, tmp_path: Path) -> App:
+def app(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[App]:
     ran.clear()
-    return App(empty_store(request.param, tmp_path))
+    app = App(empty_store(request.param, tmp_path))
+    yield app
+    app.close()  # what plain functions opened
 
 
 @pytest.fixture

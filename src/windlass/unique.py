@@ -99,7 +99,10 @@ def checked(key: object) -> Key | None:
 def fitting(rule: object, shape: Shape) -> Uniqueness:
     """A rule for a task. Raises `ConfigError`."""
     if not isinstance(rule, Uniqueness):
-        raise ConfigError(f"expected Unique(…) or debounce(…) for unique; {options.short(rule)} came")
+        raise ConfigError(
+            "expected Unique(…) or debounce(…) for unique, or in using() a text such as 'order:42'; "
+            f"{options.short(rule)} came"
+        )
     if isinstance(rule.key, str):
         check_template(rule.key, shape)
     return rule
