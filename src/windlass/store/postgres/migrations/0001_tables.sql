@@ -128,14 +128,15 @@ CREATE INDEX heavy ON blocked (gate) WHERE weight > 1;
 CREATE TABLE stirred (
     at    bigint NOT NULL,
     line  text COLLATE "C" NOT NULL,
-    gates text COLLATE "C" NOT NULL
+    gates text COLLATE "C" NOT NULL,
+    since bigint NOT NULL                   -- when it was written; a clock that is behind that was set back
 );
 CREATE INDEX stirred_at ON stirred (at);
 CREATE TABLE freed (
     at    bigint NOT NULL,
     gate  text COLLATE "C" NOT NULL,
-    whole boolean NOT NULL DEFAULT false,
-    since bigint NOT NULL DEFAULT 0         -- when it was written; a clock that is behind that was set back
+    whole boolean NOT NULL,
+    since bigint NOT NULL                   -- the same
 );
 CREATE INDEX freed_at ON freed (at);
 CREATE INDEX freed_gate ON freed (gate, at);

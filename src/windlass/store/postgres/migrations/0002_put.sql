@@ -291,7 +291,7 @@ BEGIN
                     WHEN gates IS NOT NULL AND state <> 'scheduled' THEN state ELSE 'ready' END
             WHERE id = holder RETURNING * INTO old;
             IF old.gates IS NOT NULL THEN   -- it may stand behind others now, of whom one comes first
-                INSERT INTO stirred VALUES (answer.moment, old.line, old.gates);
+                INSERT INTO stirred VALUES (answer.moment, old.line, old.gates, answer.moment);
             END IF;
             IF old.state = 'ready' THEN
                 PERFORM note_lines(ARRAY[old.line], ARRAY[old.priority], ARRAY[old.rank]);

@@ -46,7 +46,7 @@ BEGIN
             rank, NEW.finished_at + f.expires, f.args, f.options, f.tags, f.follow, NEW.finished_at, f.gates)
         ON CONFLICT (id) DO NOTHING;
         IF f.gates IS NOT NULL THEN
-            INSERT INTO stirred VALUES (now_micros(), line, f.gates);
+            INSERT INTO stirred VALUES (now_micros(), line, f.gates, now_micros());
         END IF;
         PERFORM note_lines(ARRAY[line], ARRAY[f.priority], ARRAY[rank]);
     END LOOP;

@@ -25,7 +25,7 @@ BEGIN
     IF past.gates IS NULL THEN
         PERFORM note_lines(ARRAY[line], ARRAY[priority], ARRAY[rank]) FROM live WHERE id = past.id;
     ELSE
-        INSERT INTO stirred VALUES (moment, past.queue || '/' || past.task, past.gates);
+        INSERT INTO stirred VALUES (moment, past.queue || '/' || past.task, past.gates, moment);
     END IF;
     RETURN true;
 END $$;

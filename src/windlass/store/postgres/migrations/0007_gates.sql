@@ -19,7 +19,7 @@ END $$;
 -- Lines to which jobs of these shapes came are looked at.
 CREATE FUNCTION stir(known shape[]) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-    INSERT INTO stirred SELECT DISTINCT now_micros(), k.line, k.gates FROM unnest(known) k
+    INSERT INTO stirred SELECT DISTINCT now_micros(), k.line, k.gates, now_micros() FROM unnest(known) k
     WHERE k.gates IS NOT NULL AND k.state = 'waiting';
 END $$;
 
@@ -33,7 +33,7 @@ END $$;
 -- Look again at the gates of which a document tells that was written.
 CREATE FUNCTION call_for(kind text, name text) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-    INSERT INTO freed VALUES (now_micros(), name, kind = 'gate');
+    INSERT INTO freed VALUES (now_micros(), name, kind = 'gate', now_micros());
 END $$;
 
 -- When something is to be looked at next; not after now if it is at once.
@@ -56,7 +56,7 @@ BEGIN
     END IF;
     IF TG_OP = 'UPDATE' AND NEW.gates IS NOT NULL AND NEW.state = 'ready' AND OLD.state <> 'waiting' THEN
         NEW.state := 'waiting';
-        INSERT INTO stirred VALUES (now_micros(), NEW.line, NEW.gates);
+        INSERT INTO stirred VALUES (now_micros(), NEW.line, NEW.gates, now_micros());
     END IF;
     RETURN NEW;
 END $$;
@@ -74,8 +74,8 @@ BEGIN
     ELSE
         DELETE FROM holds WHERE job = OLD.id AND (NOT keep OR NEW.finished_at IS NOT NULL);
     END IF;
-    INSERT INTO freed SELECT moment, n.gate FROM needs_of(OLD.gates) n;
-    INSERT INTO stirred VALUES (moment, OLD.line, OLD.gates);
+    INSERT INTO freed SELECT moment, n.gate, false, moment FROM needs_of(OLD.gates) n;
+    INSERT INTO stirred VALUES (moment, OLD.line, OLD.gates, moment);
     RETURN NULL;
 END $$;
 CREATE TRIGGER job_left AFTER UPDATE OF state ON live FOR EACH ROW
@@ -205,7 +205,7 @@ DECLARE
 BEGIN
     FOR r IN SELECT n.gate FROM needs_of(gates_) n LOOP
         IF NOT lock_gate(r.gate) THEN
-            INSERT INTO stirred VALUES (moment, line_, gates_);
+            INSERT INTO stirred VALUES (moment, line_, gates_, moment);
             RETURN -1;
         END IF;
     END LOOP;
@@ -258,7 +258,7 @@ BEGIN
     )
     SELECT (SELECT count(*) FROM moved) + 0 * (SELECT count(*) FROM noted) INTO n;
     IF n < cardinality(ids) THEN    -- somebody changes one of them just now
-        INSERT INTO stirred VALUES (moment + 1000000, line_, gates_);
+        INSERT INTO stirred VALUES (moment + 1000000, line_, gates_, moment);
     END IF;
 END $$;
 
@@ -281,7 +281,7 @@ DECLARE
     b record;
 BEGIN
     IF NOT lock_gate(name) THEN
-        INSERT INTO freed VALUES (moment, name);
+        INSERT INTO freed VALUES (moment, name, false, moment);
         RETURN;
     END IF;
     g := gate_now(name, moment);
@@ -306,11 +306,11 @@ END $$;
 CREATE FUNCTION set_back(moment bigint) RETURNS boolean LANGUAGE plpgsql AS $$
 BEGIN
     IF NOT EXISTS (SELECT 1 FROM freed WHERE at > moment AND since > moment)
-        AND NOT EXISTS (SELECT 1 FROM stirred WHERE at > moment + 2000000) THEN
+        AND NOT EXISTS (SELECT 1 FROM stirred WHERE at > moment AND since > moment) THEN
         RETURN false;
     END IF;
     UPDATE freed SET at = moment, since = moment WHERE at > moment;
-    UPDATE stirred SET at = moment WHERE at > moment;
+    UPDATE stirred SET at = moment, since = moment WHERE at > moment;
     RETURN true;
 END $$;
 
@@ -327,9 +327,11 @@ BEGIN
     found := false;
     more := false;
     next := next_look(moment, low);
-    IF next > moment AND set_back(moment) THEN
+    IF next IS NULL THEN
+        RETURN;
+    ELSIF set_back(moment) THEN
         low := 0;
-    ELSIF coalesce(next > moment, true) THEN
+    ELSIF next > moment THEN
         RETURN;
     END IF;
     FOR s IN
@@ -359,7 +361,7 @@ BEGIN
             PERFORM open_gate(b.gate, moment) FROM (SELECT DISTINCT x.gate FROM blocked x
                 WHERE x.gate = s.gate OR x.gate >= s.gate || '/' AND x.gate < s.gate || '0') b;
         ELSE
-            INSERT INTO freed VALUES (moment, s.gate, true);
+            INSERT INTO freed VALUES (moment, s.gate, true, moment);
             more := true;
         END IF;
     END LOOP;
@@ -514,5 +516,5 @@ BEGIN
             AND (-x.priority, x.rank, x.id) >= (-priority_, rank_, id_) FOR UPDATE SKIP LOCKED) r
     WHERE l.id = r.id;
     PERFORM block(line_, gates_, barred, barred_weight, priority_, rank_, id_, moment);
-    INSERT INTO freed SELECT moment, n.gate FROM needs_of(gates_) n WHERE n.gate <> barred; -- others may wait there
+    INSERT INTO freed SELECT moment, n.gate, false, moment FROM needs_of(gates_) n WHERE n.gate <> barred; -- others may wait there
 END $$;
