@@ -313,13 +313,6 @@ class Model:
         due = [job.run_at for job in self.jobs.values() if job.state is State.SCHEDULED]
         return max(0.0, min(due) - self.now) if due else None
 
-    def paced(self) -> bool:
-        """Whether jobs wait that need a gate with a rate."""
-        return any(
-            job.state is State.WAITING and any(self.gates[need.gate].interval for need in job.new.gates)
-            for job in self.jobs.values()
-        )
-
     def next_start(self) -> float | None:
         """Seconds until the rate of the one gate that it needs lets a waiting job start."""
         alone = {
