@@ -271,39 +271,41 @@ class Task(Generic[P, R_co]):
         """The job of a call that is encoded already, which nobody has checked: one that does not fit fails."""
         call = self._call
         id, own, vault = call.id or str(uuid7()), self._stored_options(), self.app.vault
-        more = self._more(stored)
+        gates, aging = (*self.gates, *self.app.gates_of(call.queue)), self.app.aging_of(call.queue)
+        more = self._more(stored, gates, aging) if gates or aging or call.rule or self.turns else None
         if vault.seals:
             stored = vault.seal(stored, id, self.name, "args")
             own = None if own is None else vault.seal(own, id, self.name, "options")
-        return NewJob(
+        new = NewJob(
             id=id,
             task=self.name,
             args=stored,
             queue=call.queue,
+            priority=call.priority,
+            delay=call.delay,
             run_at=call.run_at,
             expires_in=call.expires_in,
+            unique=call.unique,
             tags=call.tags,
             options=own,
             fresh=call.id is None,
             follow=follow.write(call.followers, id, vault, self.app.max_payload) if call.followers else None,
-            **more,
         )
+        return replace(new, **more) if more else new
 
-    def _more(self, stored: bytes) -> dict[str, Any]:
-        """What a job has of its arguments and its queue, as fields: priority, unique key, gates, turns."""
+    def _more(self, stored: bytes, gates: tuple[Gate, ...], aging: float | None) -> dict[str, Any]:
+        """What few jobs have, of their arguments and their queue, as fields: gates, unique key, turns."""
         call, vault = self._call, self.app.vault
-        more: dict[str, Any] = {"priority": call.priority, "unique": call.unique, "delay": call.delay}
-        if gates := (*self.gates, *self.app.gates_of(call.queue)):
-            more["gates"] = needs_of(gates, stored, self.shape, vault.key)
+        more: dict[str, Any] = {"gates": needs_of(gates, stored, self.shape, vault.key)}
         try:
             if call.rule is not None and call.unique is None:
-                more |= self._held(call.rule, stored, more.get("gates", ()))
+                more |= self._held(call.rule, stored, more["gates"])
             if self.turns is not None:
                 key, weight = self.turns.of(stored, self.shape)
                 more["fair"] = Fair(vault.key(self.name, key), weight)
         except DecodeError:
             pass  # the job will fail, alone
-        if self.turns is None and (aging := self.app.aging_of(call.queue)):
+        if self.turns is None and aging:
             more |= {"priority": 0, "ahead": aging * call.priority / (PRIORITIES[-1] - PRIORITIES[0])}
         return more
 

@@ -87,6 +87,8 @@ class Gates:
 
     def admit(self) -> bool:
         """Look at what was stirred and at gates that were called; whether more of that is left."""
+        if (at := next_look(self._db, self._now)) is None or at > self._now:
+            return False
         lines = exact(self._db, SQL.stirred, (BATCH,))
         for line, gates in lines:
             self._look(line, gates)
@@ -206,8 +208,6 @@ def call_for(db: Connection, kind: str, name: str) -> None:
 
 
 def next_look(db: Connection, now: int) -> int | None:
-    """When a gate is to be looked at next, at the earliest now."""
-    if one(db, SQL.any_stirred) or one(db, SQL.any_freed_later, (now,)):
-        return now
-    at: int | None = one(db, SQL.next_freed)
+    """When a gate is to be looked at next, at the earliest now; None: at no known time."""
+    at: int | None = one(db, SQL.next_look, (now,))
     return at

@@ -6,9 +6,6 @@ SELECT body FROM docs WHERE kind = ? AND name = ?;
 -- name: stirred
 DELETE FROM stirred WHERE (gates, line) IN (SELECT gates, line FROM stirred LIMIT ?) RETURNING line, gates;
 
--- name: any_stirred
-SELECT EXISTS (SELECT 1 FROM stirred);
-
 -- name: call
 INSERT INTO freed (gate, at, since) VALUES (?, ?, ?)
 ON CONFLICT (gate) DO UPDATE SET at = min(at, excluded.at), since = max(since, excluded.since);
@@ -21,12 +18,6 @@ ON CONFLICT (gate) DO UPDATE SET at = 0;
 -- name: freed
 -- Those whose moment has come, and those that were written before somebody set the clock back.
 DELETE FROM freed WHERE gate IN (SELECT gate FROM freed WHERE at <= ? OR since > ? LIMIT ?) RETURNING gate;
-
--- name: any_freed_later
-SELECT EXISTS (SELECT 1 FROM freed WHERE since > ?);
-
--- name: next_freed
-SELECT min(at) FROM freed;
 
 -- name: used
 SELECT coalesce(sum(weight), 0) FROM holds WHERE gate = ?;
@@ -80,3 +71,8 @@ SELECT -priority, rank, id, line FROM blocked INDEXED BY heavy WHERE gate = ? AN
 -- name: save_pace
 INSERT INTO docs (kind, name, version, body, due) VALUES (?, ?, ?, ?, ?)
 ON CONFLICT (kind, name) DO UPDATE SET version = version + 1, body = excluded.body, due = excluded.due;
+
+-- name: next_look
+-- Now, where something was stirred, or called before somebody set the clock back.
+SELECT CASE WHEN EXISTS (SELECT 1 FROM stirred) OR EXISTS (SELECT 1 FROM freed WHERE since > ?1) THEN ?1
+    ELSE (SELECT min(at) FROM freed) END;
