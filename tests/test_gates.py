@@ -2,19 +2,17 @@
 
 import asyncio
 import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 
-from tests.worker.rig import PATIENCE, empty_store
+from tests.worker.rig import PATIENCE, closing, empty_store
 from windlass import App, ConfigError, Retry, current, limit, rate
 from windlass.limits import JITTER, MICRO
 from windlass.model import Need, State
 from windlass.vault import make_key
-
-T = TypeVar("T")
 
 
 class Crowd:
@@ -53,18 +51,6 @@ def plain(tmp_path: Path) -> Iterator[App]:
     app = App(f"sqlite:///{tmp_path}/windlass.db")
     yield app
     app.close()
-
-
-def closing(app: App, work: Coroutine[Any, Any, T]) -> T:
-    """The result of work on an app, which is closed then."""
-
-    async def main() -> T:
-        try:
-            return await work
-        finally:
-            await app.aclose()
-
-    return asyncio.run(main())
 
 
 async def done(app: App, jobs: list[Any], concurrency: int = 8) -> list[Any]:

@@ -1,18 +1,17 @@
 """Uniqueness and turns as users write them."""
 
 import asyncio
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 
-from tests.worker.rig import PATIENCE, empty_store
+from tests.worker.rig import PATIENCE, closing, empty_store
 from windlass import App, ConfigError, NotUnique, Unique, current, debounce, limit
 from windlass.model import State
 from windlass.vault import make_key
 
-T = TypeVar("T")
 ran: list[Any] = []
 
 
@@ -29,18 +28,6 @@ def plain(tmp_path: Path) -> Iterator[App]:
     app = App(f"sqlite:///{tmp_path}/windlass.db")
     yield app
     app.close()
-
-
-def closing(app: App, work: Coroutine[Any, Any, T]) -> T:
-    """The result of work on an app, which is closed then."""
-
-    async def main() -> T:
-        try:
-            return await work
-        finally:
-            await app.aclose()
-
-    return asyncio.run(main())
 
 
 async def until_over(app: App, concurrency: int = 1) -> None:

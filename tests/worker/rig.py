@@ -1,19 +1,24 @@
 """Starts real workers for the tests and reads what their jobs did."""
 
+import asyncio
 import os
 import signal
 import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import psutil
 
 from tests import servers
+from windlass import App
+
+T = TypeVar("T")
 
 ROOT = Path(__file__).parent.parent.parent
 PATIENCE = 60.0
@@ -56,6 +61,18 @@ def empty_store(kind: str, folder: Path) -> str:
         case "redis":
             return f"{servers.redis_url()}?prefix={name}"
     return f"sqlite:///{folder}/windlass.db"
+
+
+def closing(app: App, work: Coroutine[Any, Any, T]) -> T:
+    """The result of work on an app, which is closed then."""
+
+    async def main() -> T:
+        try:
+            return await work
+        finally:
+            await app.aclose()
+
+    return asyncio.run(main())
 
 
 class Rig:
