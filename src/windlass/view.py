@@ -6,7 +6,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from windlass import follow
+from windlass.gates import GateInfo
 from windlass.model import FINAL, Attempt, Ending, Filter, JobRecord, Line, State, Verb, WorkerInfo
+from windlass.queues import Paused
 from windlass.schedules import Schedule
 from windlass.secret import HIDDEN, RESULT, hide
 from windlass.timing import Every, Rule, to_data
@@ -204,6 +206,39 @@ def line_data(line: Line, workers: Sequence[WorkerInfo]) -> Mapping[str, object]
         "count": line.count,
         "oldest": line.oldest,
         "problem": nobody(line, workers) or None,
+    }
+
+
+def admits(one: GateInfo) -> str:
+    """What a gate admits, in words."""
+    said = [] if one.limit is None else [f"{one.limit:,} at once" if one.limit else "nothing: no code declares it"]
+    if one.interval is not None:
+        burst = f", {one.burst} together" if one.burst > 1 else ""
+        said.append(f"one every {duration(one.interval)}{burst}")
+    return "; ".join(said) or "all"
+
+
+def gate_data(one: GateInfo) -> Mapping[str, object]:
+    """A gate as JSON."""
+    return {
+        "name": one.name,
+        "limit": one.limit,
+        "interval": one.interval,
+        "burst": one.burst,
+        "held": sum(one.holders.values()),
+        "holders": dict(one.holders),
+        "waiting": one.waiting,
+    }
+
+
+def paused_data(one: Paused) -> Mapping[str, object]:
+    """A pause as JSON."""
+    return {
+        "kind": one.kind,
+        "name": one.name,
+        "reason": one.reason,
+        "since": iso(one.since.timestamp()),
+        "until": iso(one.until.timestamp() if one.until else None),
     }
 
 

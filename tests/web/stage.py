@@ -9,12 +9,14 @@ import time
 from typing import Annotated, Any
 
 from tests.web.hostile import HOSTILE
-from windlass import App, Secret
+from windlass import App, Breaker, Secret, limit, pause, rate
 from windlass.model import (
     Demand,
+    Doc,
     Ending,
     Failure,
     Lane,
+    Need,
     NewJob,
     Outcome,
     Patch,
@@ -23,7 +25,8 @@ from windlass.model import (
     Verb,
     WorkerInfo,
 )
-from windlass.store.contract import Store
+from windlass.pause import Pause
+from windlass.store.contract import PAUSE, Store
 from windlass.timing import cron, every
 from windlass.values import plain_bytes
 
@@ -41,12 +44,13 @@ TASKS = frozenset(QUEUES)
 def make_app(url: str) -> App:
     """The app whose jobs these are."""
     app = App(url)
+    app.gate("gateway", limit(3))
 
-    @app.task(name="shop.pay.charge", queue="payments")
+    @app.task(name="shop.pay.charge", queue="payments", gates=rate("100/minute", burst=5))
     def charge(order: int, card: Annotated[str, Secret()] = "", note: str = "") -> str:
         return f"{order} {len(card)} {note}"
 
-    @app.task(name="shop.reports.nightly", queue="reports")
+    @app.task(name="shop.reports.nightly", queue="reports", breaker=Breaker(failures=3))
     def nightly() -> None: ...
 
     return app
@@ -67,13 +71,20 @@ async def fill(app: App) -> None:
     jobs += [new(f"fail-{n:02}", "shop.pay.charge" if n % 3 else "shop.mail.receipt", tags=("eu",)) for n in range(7)]
     await store.put(jobs)
     await settle(store, jobs)
-    await store.put([new(f"run-{n}", "shop.pictures.resize") for n in range(3)])
+    await app.gates.aset("gateway", limit(3))
+    eu = (Need("gateway/eu", 2),)
+    await store.put([new(f"run-{n}", "shop.pictures.resize", gates=eu if n == 2 else ()) for n in range(3)])
     for claim in await claim_all(store, "runner-1-aaaa1111", 3):
         progress = Progress(done=30, total=120, note="page 30")
         await store.note("runner-1-aaaa1111", [Patch(id=claim.id, fence=claim.fence, seq=claim.seq, progress=progress)])
     ready = [new(f"ready-{n:02}", sorted(TASKS)[n % 3], priority=n % 2 * 10) for n in range(14)]
     later = [new(f"later-{n:02}", "shop.mail.receipt", delay=600.0 * (n + 1)) for n in range(5)]
     await store.put([*ready, *later, new("orphan-01", "shop.old.export", queue="legacy")])
+    await store.put([new("orphan-02", "shop.old.export", queue="legacy", gates=(Need("gateway"),))])
+    await app.queues.apause("reports", reason="the warehouse is being moved")
+    now = time.time()
+    broken = Pause(since=now - 90, until=now + 3_600, reason="3 failures within 60 s, the last of them TimeoutError")
+    await store.save([Doc(kind=PAUSE, name="task:shop.reports.nightly", version=0, body=pause.write(broken))])
     await store.act(["later-04"], Verb.CANCEL)
     await (
         app.tasks["shop.pay.charge"]

@@ -22,6 +22,8 @@ Stage = tuple[str, App]
 SCREENS = {
     "/": "Overview",
     "/queues": "Queues",
+    "/queues/reports": "reports",
+    "/limits": "Limits",
     "/jobs": "Jobs",
     "/jobs/fail-01": "shop.pay.charge",
     "/jobs/run-1": "shop.pictures.resize",
@@ -165,6 +167,28 @@ def test_acting_on_schedules(desk: Watched) -> None:
     page.get_by_role("button", name="Delete this schedule").click()
     expect(page.get_by_role("link", name="nightly-report")).to_be_visible()
     expect(page.get_by_role("link", name="quarterly")).to_have_count(0)
+
+
+def test_pausing_and_limits(desk: Watched) -> None:
+    page = desk.go("/queues")
+    row = page.locator(".paused tr", has_text="shop.reports.nightly")
+    expect(row).to_contain_text("circuit breaker shop.reports.nightly")
+    page.get_by_role("link", name="mail", exact=True).click()
+    page.get_by_label("Reason").fill("<b>moving</b> house")
+    page.get_by_role("button", name="Pause this queue").click()
+    expect(page.locator("h1")).to_have_text("mail paused")
+    expect(page.get_by_text("<b>moving</b> house")).to_be_visible()
+    page.get_by_role("button", name="Resume").click()
+    expect(page.locator("h1")).to_have_text("mail")
+    desk.go("/limits")
+    page.get_by_role("row", name="shop.reports.nightly").get_by_role("button", name="Close").click()
+    expect(page.locator("body > .done")).to_have_text("It goes on.")
+    desk.go("/limits")
+    page.get_by_role("row", name="gateway/eu").get_by_role("link", name="Change…").click()
+    expect(page.get_by_role("combobox")).to_have_value("gateway")
+    page.get_by_label("Admits").fill("5/10s")
+    page.get_by_role("button", name="Change", exact=True).click()
+    expect(page.get_by_role("row", name="gateway/eu")).to_contain_text("one every 2")
 
 
 def test_pages_follow_what_happens(desk: Watched, stage: Stage) -> None:

@@ -1,6 +1,6 @@
 """`windlass gates`: limits and rates, who holds them; change them, or slow them down."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import click
 
@@ -12,7 +12,7 @@ from windlass.errors import ConfigError
 from windlass.gates import GateInfo, Gates, gates_in
 from windlass.limits import limit as limit_of
 from windlass.limits import rate as rate_of
-from windlass.view import duration
+from windlass.view import admits, duration, gate_data
 
 HOLDERS = 3
 """Jobs that are named of those which hold a gate."""
@@ -80,25 +80,3 @@ def gate_row(one: GateInfo) -> tuple[str, ...]:
     """A gate as a row of the table."""
     by = ", ".join(list(one.holders)[:HOLDERS]) + (", …" if len(one.holders) > HOLDERS else "")
     return cell(one.name), admits(one), f"{sum(one.holders.values()):,}", f"{one.waiting:,}", cell(by)
-
-
-def admits(one: GateInfo) -> str:
-    """What a gate admits, in words."""
-    said = [] if one.limit is None else [f"{one.limit:,} at once" if one.limit else "nothing: no code declares it"]
-    if one.interval is not None:
-        burst = f", {one.burst} together" if one.burst > 1 else ""
-        said.append(f"one every {duration(one.interval)}{burst}")
-    return "; ".join(said) or "all"
-
-
-def gate_data(one: GateInfo) -> Mapping[str, object]:
-    """A gate as `--json` prints it."""
-    return {
-        "name": one.name,
-        "limit": one.limit,
-        "interval": one.interval,
-        "burst": one.burst,
-        "held": sum(one.holders.values()),
-        "holders": dict(one.holders),
-        "waiting": one.waiting,
-    }

@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from windlass.app import App
 from windlass.cli import Group
-from windlass.cli.gates import gate_data, print_gates
+from windlass.cli.gates import print_gates
 from windlass.cli.live import lines_and_workers
 from windlass.cli.output import ago, cell, clean, coloured, counted, print_json, table
 from windlass.cli.reach import find_url, json_option, on_store, refuse_missing, url_option
@@ -15,7 +15,7 @@ from windlass.gates import GateInfo, gates_in
 from windlass.model import Line, State, WorkerInfo
 from windlass.queues import Paused, QueueInfo, Queues, paused_in, queues_in
 from windlass.store.contract import Store
-from windlass.view import duration, iso, line_data, nobody
+from windlass.view import duration, gate_data, line_data, nobody, paused_data
 
 
 class Look(Struct, frozen=True):
@@ -147,17 +147,6 @@ def queue_data(one: QueueInfo) -> Mapping[str, object]:
         "out": one.going,
         "empty_in": one.empty_in,
         "paused": one.paused is not None,
-    }
-
-
-def paused_data(one: Paused) -> Mapping[str, object]:
-    """A pause as `--json` prints it."""
-    return {
-        "kind": one.kind,
-        "name": one.name,
-        "reason": one.reason,
-        "since": iso(one.since.timestamp()),
-        "until": iso(one.until.timestamp() if one.until else None),
     }
 
 

@@ -10,6 +10,7 @@ from windlass.app import App
 from windlass.clock import Clock
 from windlass.errors import WindlassError
 from windlass.jobs import Job
+from windlass.limits import Gate, limit, rate
 from windlass.model import Filter, State, Verb
 from windlass.schedules import Schedules
 from windlass.store.contract import BATCH
@@ -37,6 +38,39 @@ SCHEDULE_ACTS: dict[str, Callable[[Schedules, str], Awaitable[Any]]] = {
 }
 
 SCHEDULE_ROLES = {"pause": Role.OPERATOR, "resume": Role.OPERATOR, "trigger": Role.OPERATOR, "delete": Role.ADMIN}
+
+
+KINDS = {"queues": "queue", "tasks": "task"}
+"""What can be paused, by how paths call it."""
+
+OPEN = "all"
+"""What a gate without a limit admits."""
+
+
+class Why(Struct, frozen=True, kw_only=True):
+    """The reason that somebody pauses something for."""
+
+    reason: Annotated[str, Meta(max_length=1000)] = ""
+
+
+class Change(Struct, frozen=True, kw_only=True):
+    """What a gate shall admit: so many at once, starts as in '100/minute' of which `burst` may come together, or all.
+
+    A number may be given as a text; null is `all`.
+    """
+
+    name: Annotated[str, Meta(min_length=1, max_length=200)]
+    admits: int | Annotated[str, Meta(max_length=40)] | None
+    burst: Annotated[int, Meta(ge=1, le=2**31)] = 1
+
+    @property
+    def gate(self) -> Gate:
+        """The same as users write it. Raises `ConfigError`."""
+        if self.admits is None or self.admits == OPEN:
+            return limit(None)
+        if isinstance(self.admits, int) or self.admits.isdecimal():
+            return limit(int(self.admits))
+        return rate(self.admits, burst=self.burst)
 
 
 class Which(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -123,6 +157,21 @@ class Desk(Struct, frozen=True):
             raise
         self._tell(user, act, f"schedule {name}", 1)
         return found
+
+    async def hold(self, user: User, kind: str, name: str, act: str, reason: str = "") -> bool:
+        """Pause or resume a queue or a task, which closes its circuit breaker; whether that changed anything."""
+        queues, which = self.app.queues, {kind: name}
+        if act == "pause":
+            await queues.apause(**which, reason=reason)
+        done = act == "pause" or await queues.aresume(**which)
+        self._tell(user, act, f"{kind} {name}{': ' if reason else ''}{reason}", int(done))
+        return done
+
+    async def set_gate(self, user: User, change: Change) -> None:
+        """Change what a gate admits. Raises `ConfigError`."""
+        await self.app.gates.aset(change.name, change.gate)
+        burst = f", {change.burst} together" if change.burst > 1 else ""
+        self._tell(user, "limit", f"{change.name} to {change.admits or OPEN}{burst}", 1)
 
     def _tell(self, user: User, act: str, what: str, done: int) -> None:
         """Write to the audit log, and have open pages look."""

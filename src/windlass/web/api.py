@@ -1,6 +1,6 @@
 """The JSON API: the same as the pages, for programs."""
 
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from starlette.exceptions import HTTPException
@@ -9,10 +9,12 @@ from starlette.responses import JSONResponse, Response
 
 from windlass.model import Verb
 from windlass.values import plain_bytes
-from windlass.view import job_data, line_data, schedule_data, worker_data
-from windlass.web.acts import Targets
+from windlass.view import gate_data, job_data, line_data, paused_data, schedule_data, worker_data
+from windlass.web.acts import Change, Targets, Why
 from windlass.web.guard import user_of
 from windlass.web.pages import JobsQuery, body_of, desk_of, find, read
+
+T = TypeVar("T")
 
 
 def answer(data: Any) -> Response:
@@ -21,9 +23,15 @@ def answer(data: Any) -> Response:
 
 
 async def queues(request: Request) -> Response:
-    """Live jobs by queue, task and state."""
+    """Live jobs by queue, task and state; what is paused."""
     snapshot = await desk_of(request).watch.snapshot()
-    return answer({"queues": [line_data(line, snapshot.workers) for line in snapshot.lines]})
+    lines = [line_data(line, snapshot.workers) for line in snapshot.lines]
+    return answer({"queues": lines, "paused": [paused_data(one) for one in snapshot.paused]})
+
+
+async def limits(request: Request) -> Response:
+    """The gates, who holds them, and how many wait."""
+    return answer({"limits": [gate_data(one) for one in await desk_of(request).app.gates.alist()]})
 
 
 async def workers(request: Request) -> Response:
@@ -72,11 +80,16 @@ async def act_on_job(verb: Verb, request: Request) -> Response:
 
 async def act_on_many(verb: Verb, request: Request) -> Response:
     """One verb to many jobs; to how many it was done."""
+    targets = await sent(request, Targets)
+    return answer({"done": await desk_of(request).do_all(user_of(request), targets, verb)})
+
+
+async def sent(request: Request, kind: type[T], default: bytes = b"") -> T:
+    """What came as JSON; `default` for an empty body. Raises 400."""
     try:
-        targets = msgspec.json.decode(await body_of(request), type=Targets)
+        return msgspec.json.decode(await body_of(request) or default, type=kind)
     except (msgspec.DecodeError, ValueError) as error:
         raise HTTPException(400, f"this cannot be asked for: {error}") from None
-    return answer({"done": await desk_of(request).do_all(user_of(request), targets, verb)})
 
 
 async def count(verb: Verb, request: Request) -> Response:
@@ -88,6 +101,19 @@ async def act_on_schedule(act: str, request: Request) -> Response:
     """One thing to one schedule."""
     found = await desk_of(request).do_schedule(user_of(request), request.path_params["name"], act)
     return answer({"done": 1, "job": found.id} if act == "trigger" else {"done": 1})
+
+
+async def hold(kind: str, act: str, request: Request) -> Response:
+    """Pause or resume a queue or a task; whether that changed anything."""
+    why = await sent(request, Why, b"{}")
+    done = await desk_of(request).hold(user_of(request), kind, request.path_params["name"], act, why.reason)
+    return answer({"done": int(done)})
+
+
+async def set_limit(request: Request) -> Response:
+    """Change what a gate admits."""
+    await desk_of(request).set_gate(user_of(request), await sent(request, Change))
+    return answer({"done": 1})
 
 
 def error(status: int, text: str, headers: Any = None) -> Response:

@@ -26,8 +26,8 @@ from windlass.errors import (
     WindlassError,
 )
 from windlass.model import Verb
-from windlass.web import api, openapi, pages
-from windlass.web.acts import ROLES, SCHEDULE_ROLES, Desk
+from windlass.web import api, openapi, pages, queues
+from windlass.web.acts import KINDS, ROLES, SCHEDULE_ROLES, Desk
 from windlass.web.guard import Auth, Guard, check_role, path_of
 from windlass.web.live import Watch
 from windlass.web.render import Pages
@@ -74,7 +74,9 @@ def spots() -> list[Spot]:
     """Every route there is."""
     reading: list[tuple[str, Handler]] = [
         ("/", pages.overview),
-        ("/queues", pages.queue_list),
+        ("/queues", queues.queue_list),
+        ("/queues/{name:name}", queues.queue_page),
+        ("/limits", queues.limits),
         ("/jobs", pages.job_list),
         ("/jobs/{id:name}", pages.job_page),
         ("/schedules", pages.schedule_list),
@@ -84,6 +86,7 @@ def spots() -> list[Spot]:
         ("/static/{file}", pages.static),
         ("/api/openapi.json", openapi.document),
         ("/api/queues", api.queues),
+        ("/api/limits", api.limits),
         ("/api/workers", api.workers),
         ("/api/jobs", api.jobs),
         ("/api/jobs/{id:name}", api.job),
@@ -101,6 +104,16 @@ def spots() -> list[Spot]:
             Spot("GET", f"/api/bulk/{verb}", partial(api.count, verb), role),
             Spot("POST", f"/api/bulk/{verb}", partial(api.act_on_many, verb), role),
         ]
+    found += [
+        Spot("POST", "/limits", queues.set_limit, Role.ADMIN),
+        Spot("POST", "/api/limits", api.set_limit, Role.ADMIN),
+    ]
+    for path, kind in KINDS.items():
+        for act in ("pause", "resume"):
+            found += [
+                Spot("POST", f"/{path}/{{name:name}}/{act}", partial(queues.hold, kind, act), Role.OPERATOR),
+                Spot("POST", f"/api/{path}/{{name:name}}/{act}", partial(api.hold, kind, act), Role.OPERATOR),
+            ]
     for act, role in SCHEDULE_ROLES.items():
         found += [
             Spot("POST", f"/schedules/{{name:name}}/{act}", partial(pages.act_on_schedule, act), role),

@@ -12,6 +12,7 @@ from msgspec import Struct
 from windlass.clock import Clock
 from windlass.errors import StoreError
 from windlass.model import Line, WorkerInfo
+from windlass.queues import Paused, paused_in
 from windlass.store.contract import Store
 
 logger = logging.getLogger("windlass.web")
@@ -43,11 +44,12 @@ KEPT = 1_000
 
 
 class Snapshot(Struct, frozen=True):
-    """The live jobs and the workers at one moment, in seconds since the epoch."""
+    """The live jobs, the workers and what is paused at one moment, in seconds since the epoch."""
 
     lines: list[Line]
     workers: list[WorkerInfo]
     read_at: float
+    paused: tuple[Paused, ...] = ()
 
     @property
     def mark(self) -> object:
@@ -55,6 +57,7 @@ class Snapshot(Struct, frozen=True):
         return (
             [(line.queue, line.task, line.state, line.count) for line in self.lines],
             [(one.id, one.beat_age <= one.lease, [(it.id, it.running) for it in one.runners]) for one in self.workers],
+            self.paused,
         )
 
     @property
@@ -85,12 +88,13 @@ class Watch:
         self.news = 0
 
     async def snapshot(self) -> Snapshot:
-        """The live jobs and the workers, at most EVERY seconds old unless reading them takes long."""
+        """The live jobs, the workers and what is paused, at most EVERY seconds old unless reading them takes long."""
         return await self.look(SNAPSHOT, self._read, live=True)
 
     async def _read(self) -> Snapshot:
         store = await self._connect()
-        return Snapshot(await store.stats(), await store.workers(), self._clock.now())
+        paused = tuple((await paused_in(store)).values())
+        return Snapshot(await store.stats(), await store.workers(), self._clock.now(), paused)
 
     async def look(self, key: object, read: Callable[[], Awaitable[T]], live: bool) -> T:
         """What `read` gives. With `live`, what it gave a moment ago, to whoever asked under this key, will do."""

@@ -7,6 +7,7 @@ from msgspec import Struct
 
 from windlass.jobs import Job
 from windlass.model import JobRecord, State
+from windlass.queues import Paused
 from windlass.schedules import Schedule
 from windlass.view import ENDINGS, NO_WORKER, duration, is_late, living, nobody
 from windlass.web.live import Snapshot
@@ -39,6 +40,7 @@ class QueueView(Struct, frozen=True):
     states: dict[str, int]
     oldest: float
     tasks: list["TaskView"]
+    paused: Paused | None = None
 
     @property
     def total(self) -> int:
@@ -53,6 +55,7 @@ class TaskView(Struct, frozen=True):
     states: dict[str, int]
     oldest: float
     problem: str
+    paused: Paused | None = None
 
 
 class Cause(Struct, frozen=True):
@@ -90,16 +93,21 @@ def oldest_of(lines: Sequence[Any]) -> float:
 
 
 def queues(snapshot: Snapshot) -> list[QueueView]:
-    """The queues that have jobs, by name."""
-    found = []
-    for name in sorted({line.queue for line in snapshot.lines}):
-        lines = [line for line in snapshot.lines if line.queue == name]
-        tasks = []
-        for task in sorted({line.task for line in lines}):
-            own = [line for line in lines if line.task == task]
-            tasks.append(TaskView(task, by_state(own), oldest_of(own), nobody(own[0], snapshot.workers)))
-        found.append(QueueView(name, by_state(lines), oldest_of(lines), tasks))
-    return found
+    """The queues that have jobs or are paused, by name."""
+    held = {one.name for one in snapshot.paused if one.kind == "queue"}
+    return [queue(snapshot, name) for name in sorted({line.queue for line in snapshot.lines} | held)]
+
+
+def queue(snapshot: Snapshot, name: str) -> QueueView:
+    """One queue, were it empty."""
+    held = {(one.kind, one.name): one for one in snapshot.paused}
+    lines = [line for line in snapshot.lines if line.queue == name]
+    tasks = []
+    for task in sorted({line.task for line in lines}):
+        own = [line for line in lines if line.task == task]
+        problem = nobody(own[0], snapshot.workers)
+        tasks.append(TaskView(task, by_state(own), oldest_of(own), problem, held.get(("task", task))))
+    return QueueView(name, by_state(lines), oldest_of(lines), tasks, held.get(("queue", name)))
 
 
 def by_state(lines: Sequence[Any]) -> dict[str, int]:
@@ -120,10 +128,11 @@ def problems(snapshot: Snapshot, schedules: Sequence[Schedule], broken: Sequence
             found.append(
                 Problem(f"Worker {worker.host}:{worker.pid} is lost", f"its last beat was {beat} ago", "workers")
             )
-    for queue in queues(snapshot):
-        if alive and queue.oldest > LONG_WAIT and not any(task.problem for task in queue.tasks):
-            why = f"its oldest ready job has waited for {duration(queue.oldest)}"
-            found.append(Problem(f"Queue {queue.name} is behind", why, f"jobs?state=ready&queue={queue.name}"))
+    found += map(held_up, snapshot.paused)
+    for one in queues(snapshot):
+        if alive and one.oldest > LONG_WAIT and not (one.paused or any(it.problem or it.paused for it in one.tasks)):
+            why = f"its oldest ready job has waited for {duration(one.oldest)}"
+            found.append(Problem(f"Queue {one.name} is behind", why, f"jobs?state=ready&queue={one.name}"))
     found += [
         Problem(f"Schedule {one.name} is late", "a run is due and nobody fired it", f"schedules/{one.name}")
         for one in schedules
@@ -135,6 +144,14 @@ def problems(snapshot: Snapshot, schedules: Sequence[Schedule], broken: Sequence
     return found
 
 
+def held_up(one: Paused) -> Problem:
+    """A queue or a task that is paused."""
+    if one.until is not None:
+        return Problem(f"The circuit breaker of {one.name} is open", one.reason, "limits")
+    link = f"queues/{one.name}" if one.kind == "queue" else "queues"
+    return Problem(f"{one.kind.capitalize()} {one.name} is paused", one.reason or "no reason was given", link)
+
+
 def nobody_works(snapshot: Snapshot) -> Sequence[Problem]:
     """Live jobs that nobody would run."""
     total = sum(line.count for line in snapshot.lines if line.state is not State.RUNNING)
@@ -142,9 +159,9 @@ def nobody_works(snapshot: Snapshot) -> Sequence[Problem]:
         waits = f"{total:,} job{' waits' if total == 1 else 's wait'}. Start one: windlass worker MODULE:APP"
         return [Problem(NO_WORKER.capitalize(), waits, "queues")] if snapshot.lines else []
     return [
-        Problem(f"{queue.name} / {task.name}", task.problem, f"jobs?queue={queue.name}&task={task.name}")
-        for queue in queues(snapshot)
-        for task in queue.tasks
+        Problem(f"{one.name} / {task.name}", task.problem, f"jobs?queue={one.name}&task={task.name}")
+        for one in queues(snapshot)
+        for task in one.tasks
         if task.problem
     ]
 

@@ -8,14 +8,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from windlass.values import plain_bytes
-from windlass.web.acts import ROLES, SCHEDULE_ROLES, Targets, Which
+from windlass.web.acts import KINDS, ROLES, SCHEDULE_ROLES, Change, Targets, Which, Why
 from windlass.web.guard import OWN
 from windlass.web.pages import JobsQuery
 
 NAME = {"type": "string", "pattern": "^[A-Za-z0-9_.-]{1,128}$"}
 
 LINES = {
-    "queues": "Live jobs by queue, task and state",
+    "queues": "Live jobs by queue, task and state; what is paused",
+    "limits": "Limits and rates, who holds them, and how many jobs wait",
     "workers": "The workers, their runners and what they run",
     "jobs": "Jobs that match, what is to come next first, what is over newest first; `after` of an answer leads on",
     "schedules": "Every schedule, with its next runs",
@@ -30,8 +31,8 @@ async def document(request: Request) -> Response:
 
 def made(server: str) -> dict[str, Any]:
     """The whole document."""
-    (_, _, targets), components = msgspec.json.schema_components(
-        [Which, JobsQuery, Targets], ref_template="#/components/schemas/{name}"
+    (_, _, targets, why, change), components = msgspec.json.schema_components(
+        [Which, JobsQuery, Targets, Why, Change], ref_template="#/components/schemas/{name}"
     )
     paths: dict[str, Any] = {f"/{name}": {"get": operation(name, line)} for name, line in LINES.items()}
     paths["/jobs"]["get"]["parameters"] = parameters(components["JobsQuery"])
@@ -43,13 +44,19 @@ def made(server: str) -> dict[str, Any]:
         note = f"Takes the role {role.name.lower()}"
         one = operation(f"{verb}_job", f"{str(verb).capitalize()} one job. {note}", 404, 409)
         paths[f"/jobs/{{id}}/{verb}"] = {"post": {**one, "parameters": [in_path("id"), own()]}}
-        body = {"required": True, "content": {"application/json": {"schema": targets}}}
         many = operation(f"{verb}_jobs", f"{str(verb).capitalize()} the jobs of a filter, or of ids. {note}")
         how_many = operation(f"count_to_{verb}", "How many jobs that would be", 503)
         paths[f"/bulk/{verb}"] = {
             "get": {**how_many, "parameters": parameters(components["Which"])},
-            "post": {**many, "parameters": [own()], "requestBody": body},
+            "post": {**many, "parameters": [own()], "requestBody": body(targets)},
         }
+    for path, kind in KINDS.items():
+        for act in ("pause", "resume"):
+            one = operation(f"{act}_{kind}", f"{act.capitalize()} a {kind}. Takes the role operator")
+            more = {"requestBody": body(why, required=False)} if act == "pause" else {}
+            paths[f"/{path}/{{name}}/{act}"] = {"post": {**one, "parameters": [in_path("name"), own()], **more}}
+    one = operation("set_limit", "Change what a limit or a rate admits. Takes the role admin")
+    paths["/limits"]["post"] = {**one, "parameters": [own()], "requestBody": body(change)}
     for act, role in SCHEDULE_ROLES.items():
         line = f"{act.capitalize()} one schedule. Takes the role {role.name.lower()}"
         one = operation(f"{act}_schedule", line, 404)
@@ -79,6 +86,11 @@ def operation(id: str, line: str, *more: int) -> dict[str, Any]:
     answers = {str(code): {"description": "Refused, and why", "content": wrong} for code in (400, 401, 403, *more)}
     fine = {"description": "Done", "content": {"application/json": {"schema": {"type": "object"}}}}
     return {"operationId": id, "summary": line, "responses": {"200": fine, **answers}}
+
+
+def body(schema: dict[str, Any], *, required: bool = True) -> dict[str, Any]:
+    """What is sent as JSON."""
+    return {"required": required, "content": {"application/json": {"schema": schema}}}
 
 
 def in_path(name: str) -> dict[str, Any]:

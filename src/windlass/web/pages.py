@@ -112,13 +112,6 @@ async def overview(request: Request) -> Response:
     )
 
 
-async def queue_list(request: Request) -> Response:
-    """Every queue, by task and state."""
-    desk = desk_of(request)
-    snapshot = await desk.watch.snapshot()
-    return desk.pages.page(request, "queues", queues=queues(snapshot))
-
-
 async def job_list(request: Request) -> Response:
     """Jobs that match."""
     desk, live = desk_of(request), is_live(request)
@@ -247,6 +240,14 @@ async def static(request: Request) -> Response:
 # Forms
 
 
+async def form_of(request: Request) -> list[tuple[str, str]]:
+    """The fields of a form that was sent. Raises 400, 413."""
+    try:
+        return parse_qsl((await body_of(request)).decode(), max_num_fields=2_000)
+    except ValueError:
+        raise HTTPException(400, "expected a form") from None
+
+
 def base_of(request: Request) -> str:
     """The path where the dashboard is mounted."""
     base: str = request.scope.get("root_path", "")
@@ -292,11 +293,7 @@ async def preview(verb: Verb, request: Request) -> Response:
 
 async def act_on_many(verb: Verb, request: Request) -> Response:
     """One verb to many jobs."""
-    try:
-        pairs = parse_qsl((await body_of(request)).decode(), max_num_fields=2_000)
-    except ValueError:
-        raise HTTPException(400, "expected a form") from None
-    targets = targets_of(pairs)
+    targets = targets_of(await form_of(request))
     done = await desk_of(request).do_all(user_of(request), targets, verb)
     return back(request, f"/jobs?{urlencode(filter_data(targets.filter))}", verb, done)
 

@@ -12,7 +12,7 @@ from starlette.responses import HTMLResponse, Response
 
 from windlass.model import State
 from windlass.values import visible
-from windlass.view import ENDINGS, duration, iso, pretty, words
+from windlass.view import ENDINGS, admits, duration, iso, pretty, words
 from windlass.web.guard import user_of
 from windlass.web.users import Role
 
@@ -87,6 +87,7 @@ class Pages:
         self._templates.filters |= {
             "when": when,
             "state": state,
+            "admits": admits,
             "duration": duration,
             "pretty": pretty,
             "words": words,
@@ -121,6 +122,9 @@ DONE = {
     "delete": "{} deleted.",
     "pause": "Paused: no more ticks fire.",
     "resume": "Resumed.",
+    "paused": "Paused: workers begin nothing more of it within a second or two; what runs goes on.",
+    "resumed": "It goes on.",
+    "limit": "The limit is changed, from now on; what runs goes on.",
     "trigger": "A job was made; it runs beside the ticks.",
 }
 

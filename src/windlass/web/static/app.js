@@ -147,7 +147,7 @@ document.addEventListener("click", async (event) => {
 
 // Keys
 
-const GO = { o: "", q: "queues", j: "jobs", f: "jobs?state=failed", s: "schedules", w: "workers" };
+const GO = { o: "", q: "queues", j: "jobs", f: "jobs?state=failed", s: "schedules", w: "workers", l: "limits" };
 let before = "";
 
 function row(step) {
