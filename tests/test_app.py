@@ -135,6 +135,39 @@ def test_a_jobs_life(app: App) -> None:
     assert job.enqueued_at.tzinfo is UTC
 
 
+def test_a_job_is_watched_to_its_end(app: App) -> None:
+    job = task_of(app).enqueue(42)
+    hand = Hand(app)
+    claims: list[Claim] = []
+    acts: Iterator[Callable[[], object]] = iter(
+        [
+            lambda: claims.extend(hand.claim()),
+            lambda: hand.note(claims[0], Progress(done=1, total=2, note="half")),
+            lambda: hand.end(claims[0], Ending.SUCCEEDED),
+        ]
+    )
+    seen = []
+    for step in job.watch():
+        seen.append((step.state, step.attempt, step.done, step.total, step.note))
+        next(acts, lambda: None)()
+    half = (1.0, 2.0, "half")
+    assert seen == [
+        ("ready", 0, 0, None, ""),
+        ("running", 1, 0, None, ""),
+        ("running", 1, *half),
+        (*seen[-1][:2], *half),
+    ]
+    assert seen[-1][:2] == ("succeeded", 1)
+
+    async def main() -> list[str]:
+        return [step.state async for step in (await app.jobs.aget(job.id)).watch()]
+
+    assert asyncio.run(main()) == ["succeeded"]
+    assert job.delete()
+    with pytest.raises(JobNotFound):
+        list(job.watch())
+
+
 def test_a_failed_job_tells_why(app: App) -> None:
     job = task_of(app).enqueue(1)
     hand = Hand(app)
@@ -312,6 +345,7 @@ def test_blocking_calls_in_async_code_say_what_to_do(app: App) -> None:
             (lambda: job.result(1), "await aresult("),
             (job.cancel, "await acancel("),
             (lambda: job.attempt, "await arefresh("),
+            (lambda: list(job.watch()), "write async for"),
             (app.jobs.count, "await acount("),
             (app.close, "await aclose("),
         ):

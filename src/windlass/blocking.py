@@ -7,8 +7,8 @@ import functools
 import os
 import sys
 import threading
-from collections.abc import Callable, Coroutine
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
 S = TypeVar("S")
 P = ParamSpec("P")
@@ -47,13 +47,35 @@ def twin(method: Callable[Concatenate[S, P], Coroutine[Any, Any, T]]) -> Callabl
     return blocking
 
 
-def refuse_in_loop(twin: str) -> None:
-    """Raise `RuntimeError` where waiting would block an event loop; `twin` is what to await there."""
+class Stream(Generic[T]):
+    """What comes one after the other, with `async for` or, in blocking code, `for`; each loop begins anew."""
+
+    def __init__(self, source: Callable[[], AsyncIterator[T]]) -> None:
+        self._source = source
+
+    def __aiter__(self) -> AsyncIterator[T]:
+        return self._source()
+
+    def __iter__(self) -> Iterator[T]:
+        refuse_in_loop("async for …", "write {}")
+        source = self._source()
+
+        async def following() -> tuple[T, ...]:
+            async for value in source:
+                return (value,)
+            return ()
+
+        while found := run(following()):
+            yield found[0]
+
+
+def refuse_in_loop(twin: str, how: str = "await {}(…)") -> None:
+    """Raise `RuntimeError` where waiting would block an event loop; `twin` is what to write there."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
         return
-    raise RuntimeError(f"this call would block the running event loop: in async code, await {twin}(…) instead")
+    raise RuntimeError(f"this call would block the running event loop: in async code, {how.format(twin)} instead")
 
 
 def background_loop() -> asyncio.AbstractEventLoop:

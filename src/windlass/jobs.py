@@ -2,13 +2,13 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, Protocol, TypeVar
 
 from msgspec import Struct
 
-from windlass.blocking import twin
+from windlass.blocking import Stream, twin
 from windlass.codec import show
 from windlass.errors import CallError, ConfigError, JobCancelled, JobFailed, JobNotFound, ResultTimeout
 from windlass.model import Attempt, Failure, Filter, JobRecord, NewJob, Placed, Progress, State, Verb
@@ -40,6 +40,34 @@ class Named(Protocol):
     @property
     def name(self) -> str:
         """Its name."""
+
+
+class Step(Struct, frozen=True):
+    """Where a job stands: its state, its try (from 1; 0 before the first), and what its code said last of how far it
+    is: `done` of `total` (None: unknown), and a word."""
+
+    state: State
+    attempt: int
+    done: float
+    total: float | None
+    note: str
+
+
+class Pace:
+    """When to look at a job again: woken by hints, now and then in case they are lost."""
+
+    def __init__(self, jobs: "Jobs", look: float = FIRST_LOOK) -> None:
+        self._jobs = jobs
+        self._look = look
+        self._pause = SHORTEST_LOOK
+
+    async def rest(self, most: float) -> None:
+        """Wait for the next look, at most `most` seconds."""
+        if await self._jobs.hint(min(self._look, most)):
+            await asyncio.sleep(min(self._pause, most))
+            self._pause = min(CALM_LOOK, self._pause * 2)
+        else:
+            self._look = min(LONGEST_LOOK, self._look * 2)
 
 
 class Job(Struct, Generic[R_co], eq=False):
@@ -207,7 +235,7 @@ class Job(Struct, Generic[R_co], eq=False):
     async def _over(self, timeout: float | None) -> JobRecord:
         """Wait for the end: woken by hints, looking now and then in case they are lost."""
         deadline = None if timeout is None else time.monotonic() + timeout
-        look, pause = FIRST_LOOK, SHORTEST_LOOK
+        pace = Pace(self._jobs)
         while True:
             await self.arefresh()
             record = self.record
@@ -218,11 +246,28 @@ class Job(Struct, Generic[R_co], eq=False):
                 raise ResultTimeout(
                     f"job {self.id} was {record.state} when the {timeout:g} s for its result were over; it goes on"
                 )
-            if await self._jobs.hint(min(look, left)):
-                await asyncio.sleep(min(pause, left))
-                pause = min(CALM_LOOK, pause * 2)
-            else:
-                look = min(LONGEST_LOOK, look * 2)
+            await pace.rest(left)
+
+    def watch(self) -> Stream[Step]:
+        """How the job goes until it is over: what there is now, and then each change of state or progress.
+
+        `async for step in job.watch()`, or `for step in job.watch()` in blocking code. Its end is told at once, what it
+        does meanwhile within a second. Raises `JobNotFound` if it is deleted, `StoreUnavailable`.
+        """
+        return Stream(self._steps)
+
+    async def _steps(self) -> AsyncIterator[Step]:
+        pace = Pace(self._jobs, LONGEST_LOOK)
+        told: Step | None = None
+        while told is None or not told.state.final:
+            if told is not None:
+                await pace.rest(LONGEST_LOOK)
+            await self.arefresh()
+            progress = self.progress or Progress(done=0)
+            step = Step(self.record.state, self.attempt, progress.done, progress.total, progress.note)
+            if step != told:
+                told = step
+                yield step
 
     async def acancel(self) -> bool:
         """End the job: at once if it does not run, else its runner is told. False if it was over."""

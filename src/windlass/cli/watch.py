@@ -9,13 +9,11 @@ from windlass.cli.output import clean, print_json, vault
 from windlass.cli.reach import json_option, on_store, url_option
 from windlass.cli.show import print_job
 from windlass.errors import JobNotFound
+from windlass.jobs import Jobs, Step
 from windlass.model import JobRecord, State
 from windlass.store.contract import Store
 from windlass.vault import Vault
 from windlass.view import job_data
-
-LOOK_EVERY = 0.5
-"""Seconds between two looks at the job."""
 
 
 @click.command()
@@ -27,7 +25,7 @@ def watch(id: str, url: str | None, as_json: bool) -> None:
     keys = vault()
     job = on_store(url, lambda store: follow(store, id, keys, quiet=as_json))
     if as_json:
-        print_json(job_data(keys.reveal(job)))
+        print_json(job_data(job))
     else:
         print_job(job)
     if job.state is not State.SUCCEEDED:
@@ -36,35 +34,38 @@ def watch(id: str, url: str | None, as_json: bool) -> None:
 
 async def follow(store: Store, id: str, keys: Vault, *, quiet: bool = False) -> JobRecord:
     """Show how a job goes until it is over; the job as it ended. Raises `JobNotFound` if it is deleted meanwhile."""
-    job = await one_job(store, id)
-    said = ""
-    with bar(clean(job.task)) as move:
-        while True:
-            news = status(keys.reveal(job))
-            move(*how_far(job), news)
-            if news != said and not quiet and not on_terminal():
-                click.echo(f"{clean(job.task)}: {news}", err=True)
-            said = news
-            if job.state.final:
-                return job
-            await store.wait("done", LOOK_EVERY)
-            found = await store.get([job.id])
-            if not found:
-                raise JobNotFound(f"job {job.id} was deleted while it was watched")
-            job = found[0]
+    record = await one_job(store, id)
+    name = clean(record.task)
+    job = await jobs_of(store, keys).aget(record.id)
+    with bar(name) as move:
+        try:
+            async for step in job.watch():
+                news = status(step)
+                move(*how_far(step), news)
+                if not quiet and not on_terminal():
+                    click.echo(f"{name}: {news}", err=True)
+        except JobNotFound:
+            raise JobNotFound(f"job {job.id} was deleted while it was watched") from None
+    return job.record
 
 
-def how_far(job: JobRecord) -> tuple[float, float | None]:
+def jobs_of(store: Store, keys: Vault) -> Jobs:
+    """The jobs of an open store, of no app."""
+
+    async def connect() -> Store:
+        return store
+
+    return Jobs(connect, lambda _: None, keys)
+
+
+def how_far(step: Step) -> tuple[float, float | None]:
     """What is done of what total; all of it once the job succeeded."""
-    if job.state is State.SUCCEEDED:
-        return 1, 1
-    return (job.progress.done, job.progress.total) if job.progress else (0, None)
+    return (1, 1) if step.state is State.SUCCEEDED else (step.done, step.total)
 
 
-def status(job: JobRecord) -> str:
+def status(step: Step) -> str:
     """The state of a job and how far it is, in a few words."""
-    progress = job.progress
-    if job.state is not State.RUNNING or progress is None:
-        return str(job.state)
-    of = f" of {progress.total:g}" if progress.total else ""
-    return f"{progress.done:g}{of} {clean(progress.note)}".rstrip()
+    if step.state is not State.RUNNING or not (step.done or step.total or step.note):
+        return str(step.state)
+    of = f" of {step.total:g}" if step.total else ""
+    return f"{step.done:g}{of} {clean(step.note)}".rstrip()
