@@ -31,7 +31,7 @@ LAYERS = [
     },
     {"store.contract", "store.queries"},
     {"store", "config"},
-    {"access", "gates", "move", "pressure", "queues", "task", "jobs", "schedules", "events", "hook"},
+    {"access", "audit", "gates", "move", "pressure", "queues", "task", "jobs", "schedules", "events", "hook"},
     {"callback", "poster", "worker", "source"},
     {"app", "outbox"},
     {"view"},

@@ -33,8 +33,9 @@ READ = {
     "/schedules/{name:name}", "/workers", "/live", "/static/{file}", "/api/openapi.json", "/api/queues", "/api/limits",
     "/api/workers", "/api/jobs", "/api/jobs/{id:name}", "/api/schedules", "/api/schedules/{name:name}",
 }  # fmt: skip
+ADMINS = ("/audit", "/api/audit")
 LEAST = {"retry": "operator", "cancel": "operator", "delete": "admin"}
-TABLE = {("GET", path): "viewer" for path in READ}
+TABLE = {("GET", path): "viewer" for path in READ} | {("GET", path): "admin" for path in ADMINS}
 for prefix in ("", "/api"):
     for verb, role in LEAST.items():
         TABLE["POST", f"{prefix}/jobs/{{id:name}}/{verb}"] = role
@@ -212,7 +213,7 @@ def test_jobs_are_read_and_acted_on(local: TestClient, caplog: pytest.LogCapture
     lines = [record.getMessage() for record in caplog.records if record.name == "windlass.audit"]
     assert lines[0] == "local (admin): retry job fail-01 of shop.pay.charge: 1 done"
     assert "local (admin): cancel jobs with queue=mail: 9 done" in lines
-    assert lines[-2:] == [
+    assert lines[-3:-1] == [
         "local (admin): pause queue mail: moving house: 1 done",
         "local (admin): limit gateway to 100/minute, 5 together: 1 done",
     ]
@@ -223,6 +224,14 @@ def test_jobs_are_read_and_acted_on(local: TestClient, caplog: pytest.LogCapture
     assert gates["gateway/eu"]["holders"] == {"run-2": 2}
     assert gates["gateway"]["waiting"] == 1
     assert not local.get("/api/schedules/quarterly").json()["paused"]
+    first = local.get("/api/audit?limit=2").json()
+    last = first["entries"][0]
+    assert [last[name] for name in ("user", "role", "act", "target")] == ["local", "admin", "resume", "queue mail"]
+    assert (last["via"], last["place"], last["done"], last["error"]) == ("api", "127.0.0.1", 1, None)
+    rest = local.get("/api/audit", params={"after": first["after"]}).json()
+    assert rest["after"] is None
+    assert [one["done"] for one in [*first["entries"], *rest["entries"]]] == [1, 0, 1, 1, 1, 0, 2, 9, 3, 0, 1]
+    assert "jobs with queue=mail" in local.get("/audit").text
     first = local.get("/api/jobs?state=ready&limit=2").json()
     second = local.get("/api/jobs", params={"state": "ready", "limit": 2, "after": first["after"]}).json()
     assert len({job["id"] for job in first["jobs"] + second["jobs"]}) == 4

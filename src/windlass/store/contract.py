@@ -84,7 +84,10 @@ PAUSE = "pause"
 BREAKER = "breaker"
 """The documents that say when jobs of a task with a circuit breaker failed last (`windlass.breaker.Failures`)."""
 
-KINDS: tuple[str, ...] = (SCHEDULE, MANIFEST, SUBSCRIPTIONS, PENDING, RETAINED, GATE, PACE, PAUSE, BREAKER)
+AUDIT = "audit"
+"""The documents that are entries of the audit log (`windlass.audit.Entry`), due when they may go."""
+
+KINDS: tuple[str, ...] = (SCHEDULE, MANIFEST, SUBSCRIPTIONS, PENDING, RETAINED, GATE, PACE, PAUSE, BREAKER, AUDIT)
 """The kinds of documents there are. Whoever adds one names it here, so that `windlass move` carries its documents."""
 
 Topic = Literal["work", "done"]

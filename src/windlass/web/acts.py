@@ -1,14 +1,15 @@
 """What people do on the dashboard, from its pages and over its API alike: done, written to the audit log, told."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 from starlette.exceptions import HTTPException
 
 from windlass.app import App
+from windlass.audit import Entry, Note, audited, entries
 from windlass.clock import Clock
-from windlass.errors import WindlassError
 from windlass.jobs import Job
 from windlass.limits import Gate, limit, rate
 from windlass.model import Filter, State, Verb
@@ -16,7 +17,6 @@ from windlass.schedules import Schedules
 from windlass.store.contract import BATCH
 from windlass.values import visible
 from windlass.view import narrowed, why_not
-from windlass.web.guard import audit
 from windlass.web.live import Watch
 from windlass.web.render import Pages
 from windlass.web.users import Role, User
@@ -110,9 +110,9 @@ class Desk(Struct, frozen=True):
     async def do(self, user: User, id: str, verb: Verb) -> None:
         """One verb to one job. Raises `JobNotFound`, 409 with the reason."""
         job: Job[Any] = await self.app.jobs.aget(id)
-        done = await self.app.jobs.act([id], verb)
-        self._tell(user, verb, f"job {id} of {job.task}", len(done))
-        if not done:
+        async with self.audited(user, verb, f"job {id} of {job.task}") as note:
+            note.done = len(await self.app.jobs.act([id], verb))
+        if not note.done:
             record = await self.app.jobs.record(id)
             raise HTTPException(409, visible(why_not(record, verb)))
 
@@ -128,57 +128,57 @@ class Desk(Struct, frozen=True):
         if bool(targets.ids) == targets.filters:
             raise HTTPException(400, "expected ids, or a filter by state, task, queue or tag, and not both")
         if targets.ids:
-            done = len(await self.app.jobs.act(targets.ids, verb))
             more = f" and {len(targets.ids) - NAMED} more" if len(targets.ids) > NAMED else ""
-            self._tell(user, verb, f"jobs {', '.join(targets.ids[:NAMED])}{more}", done)
-            return done
-        done = 0
-        try:
-            done = await self._in_batches(narrowed(targets.filter, verb), verb, targets.most)
-        finally:
-            named = " ".join(f"{name}={value}" for name, value in filter_data(targets.filter).items())
-            self._tell(user, verb, f"jobs with {named}", done)
-        return done
+            async with self.audited(user, verb, f"jobs {', '.join(targets.ids[:NAMED])}{more}") as note:
+                note.done = len(await self.app.jobs.act(targets.ids, verb))
+            return note.done
+        named = " ".join(f"{name}={value}" for name, value in filter_data(targets.filter).items())
+        async with self.audited(user, verb, f"jobs with {named}") as note:
+            await self._in_batches(narrowed(targets.filter, verb), verb, targets.most, note)
+        return note.done
 
-    async def _in_batches(self, which: Sequence[Filter], verb: Verb, most: int | None) -> int:
+    async def _in_batches(self, which: Sequence[Filter], verb: Verb, most: int | None, note: Note) -> None:
         """Until nothing is left that the verb fits, or as many as somebody was shown: new ones were not asked about."""
-        done = 0
         for filter in which:
-            while (most is None or done < most) and (ids := await self.app.jobs.act(filter, verb)):
-                done += len(ids)
-        return done
+            while (most is None or note.done < most) and (ids := await self.app.jobs.act(filter, verb)):
+                note.done += len(ids)
 
     async def do_schedule(self, user: User, name: str, act: str) -> Any:
         """Pause, resume, trigger or delete a schedule; what `app.schedules` gives. Raises `ScheduleNotFound`."""
-        try:
+        async with self.audited(user, act, f"schedule {name}") as note:
             found = await SCHEDULE_ACTS[act](self.app.schedules, name)
-        except WindlassError:
-            self._tell(user, act, f"schedule {name}", 0)
-            raise
-        self._tell(user, act, f"schedule {name}", 1)
+            note.done = 1
         return found
 
     async def hold(self, user: User, kind: str, name: str, act: str, reason: str = "") -> bool:
         """Pause or resume a queue or a task, which closes its circuit breaker; whether that changed anything."""
         queues, which = self.app.queues, {kind: name}
-        if act == "pause":
-            await queues.apause(**which, reason=reason)
-        done = act == "pause" or await queues.aresume(**which)
-        self._tell(user, act, f"{kind} {name}{': ' if reason else ''}{reason}", int(done))
-        return done
+        async with self.audited(user, act, f"{kind} {name}{': ' if reason else ''}{reason}") as note:
+            if act == "pause":
+                await queues.apause(**which, reason=reason)
+            note.done = int(act == "pause" or await queues.aresume(**which))
+        return bool(note.done)
 
     async def set_gate(self, user: User, change: Change) -> None:
         """Change what a gate admits. Raises `ConfigError`."""
-        await self.app.gates.aset(change.name, change.gate)
+        gate = change.gate
         burst = f", {change.burst} together" if change.burst > 1 else ""
-        self._tell(user, "limit", f"{change.name} to {change.admits or OPEN}{burst}", 1)
+        async with self.audited(user, "limit", f"{change.name} to {change.admits or OPEN}{burst}") as note:
+            await self.app.gates.aset(change.name, gate)
+            note.done = 1
 
-    def _tell(self, user: User, act: str, what: str, done: int) -> None:
-        """Write to the audit log, and have open pages look."""
-        self.watch.forget()
-        text = visible(what).replace("\n", "\\n").replace("\t", "\\t")
-        more = {"user": user.name, "role": user.role.name.lower(), "act": str(act), "target": text, "done": done}
-        audit.info("%s (%s): %s %s: %d done", user.name, more["role"], act, text, done, extra=more)
+    async def log(self, limit: int, after: str | None) -> tuple[Sequence[Entry], str | None]:
+        """The newest entries of the audit log behind that one, and what leads on."""
+        return await entries(await self.app.connect(), limit, after or "")
+
+    @asynccontextmanager
+    async def audited(self, user: User, act: str, target: str) -> AsyncIterator[Note]:
+        """Around whatever somebody does: it stands in the audit log, and open pages look."""
+        try:
+            async with audited(await self.app.connect(), user.who, str(act), target) as note:
+                yield note
+        finally:
+            self.watch.forget()
 
 
 def filter_data(filter: Filter) -> dict[str, str]:

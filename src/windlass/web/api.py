@@ -7,12 +7,13 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from windlass.audit import Entry
 from windlass.model import Verb
 from windlass.values import plain_bytes
-from windlass.view import gate_data, job_data, line_data, paused_data, schedule_data, worker_data
+from windlass.view import gate_data, iso, job_data, line_data, paused_data, schedule_data, worker_data
 from windlass.web.acts import Change, Targets, Why
 from windlass.web.guard import user_of
-from windlass.web.pages import JobsQuery, body_of, desk_of, find, read
+from windlass.web.pages import AuditQuery, JobsQuery, body_of, desk_of, find, read
 
 T = TypeVar("T")
 
@@ -64,6 +65,18 @@ async def schedules(request: Request) -> Response:
 async def schedule(request: Request) -> Response:
     """One schedule."""
     return answer(schedule_data(await desk_of(request).app.schedules.aget(request.path_params["name"])))
+
+
+async def audit_log(request: Request) -> Response:
+    """Who did what, the newest first."""
+    query = read(AuditQuery, request.query_params)
+    found, after = await desk_of(request).log(query.limit, query.after)
+    return answer({"entries": [entry_data(one) for one in found], "after": after})
+
+
+def entry_data(one: Entry) -> dict[str, Any]:
+    """An entry of the audit log as JSON."""
+    return {**msgspec.structs.asdict(one), "at": iso(one.at), "error": one.error or None}
 
 
 # Actions

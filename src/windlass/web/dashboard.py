@@ -94,6 +94,7 @@ def spots() -> list[Spot]:
         ("/api/schedules/{name:name}", api.schedule),
     ]
     found = [Spot("GET", path, handler, Role.VIEWER) for path, handler in reading]
+    found += [Spot("GET", "/audit", pages.audit_log, Role.ADMIN), Spot("GET", "/api/audit", api.audit_log, Role.ADMIN)]
     for verb in Verb:
         role = ROLES[verb]
         found += [

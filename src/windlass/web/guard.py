@@ -2,21 +2,20 @@
 
 import inspect
 import ipaddress
-import logging
 from collections.abc import Awaitable, Callable, Collection, MutableMapping, Sequence
 from typing import Any
 
+from msgspec.structs import replace
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from windlass import audit
 from windlass.clock import Clock
 from windlass.values import visible
 from windlass.web.users import LOCAL, Role, Tries, User, Users
-
-audit = logging.getLogger("windlass.audit")
 
 Auth = Callable[[Request], Awaitable[User | None] | User | None]
 """The host app's own way to tell who somebody is."""
@@ -78,7 +77,9 @@ class Guard:
         except HTTPException as error:
             await refusal(request, error)(scope, receive, guarded(send))
             return
-        scope["state"] = {**scope.get("state", {}), "user": user}
+        via = "api" if path_of(request).startswith("/api/") else "dashboard"
+        known = replace(user, via=via, place=request.client.host if request.client else "")
+        scope["state"] = {**scope.get("state", {}), "user": known}
         await self._inner(scope, receive, guarded(send))
 
     def _check_host(self, headers: Headers) -> None:
@@ -114,7 +115,7 @@ class Guard:
                 raise HTTPException(429, "too many wrong secrets: wait a minute", {"retry-after": "60"})
             if header:
                 self._tries.add(address)
-                audit.warning("a wrong secret came from %s", visible(address))
+                audit.logger.warning("a wrong secret came from %s", visible(address))
             raise HTTPException(401, "who are you?", {"www-authenticate": 'Basic realm="windlass", charset="UTF-8"'})
         return user
 

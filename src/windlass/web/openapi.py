@@ -10,7 +10,7 @@ from starlette.responses import Response
 from windlass.values import plain_bytes
 from windlass.web.acts import KINDS, ROLES, SCHEDULE_ROLES, Change, Targets, Which, Why
 from windlass.web.guard import OWN
-from windlass.web.pages import JobsQuery
+from windlass.web.pages import AuditQuery, JobsQuery
 
 NAME = {"type": "string", "pattern": "^[A-Za-z0-9_.-]{1,128}$"}
 
@@ -20,6 +20,7 @@ LINES = {
     "workers": "The workers, their runners and what they run",
     "jobs": "Jobs that match, what is to come next first, what is over newest first; `after` of an answer leads on",
     "schedules": "Every schedule, with its next runs",
+    "audit": "Who did what, from where and when, the newest first; `after` of an answer leads on. Takes the role admin",
 }
 
 
@@ -31,11 +32,12 @@ async def document(request: Request) -> Response:
 
 def made(server: str) -> dict[str, Any]:
     """The whole document."""
-    (_, _, targets, why, change), components = msgspec.json.schema_components(
-        [Which, JobsQuery, Targets, Why, Change], ref_template="#/components/schemas/{name}"
+    (_, _, _, targets, why, change), components = msgspec.json.schema_components(
+        [Which, JobsQuery, AuditQuery, Targets, Why, Change], ref_template="#/components/schemas/{name}"
     )
     paths: dict[str, Any] = {f"/{name}": {"get": operation(name, line)} for name, line in LINES.items()}
     paths["/jobs"]["get"]["parameters"] = parameters(components["JobsQuery"])
+    paths["/audit"]["get"]["parameters"] = parameters(components["AuditQuery"])
     paths["/jobs/{id}"] = {"get": {**operation("job", "One job", 404), "parameters": [in_path("id")]}}
     paths["/schedules/{name}"] = {
         "get": {**operation("schedule", "One schedule", 404), "parameters": [in_path("name")]}

@@ -7,7 +7,7 @@ from typing import Annotated, Any, TypeVar
 from urllib.parse import parse_qsl, urlencode
 
 import msgspec
-from msgspec import Meta
+from msgspec import Meta, Struct
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response, StreamingResponse
@@ -41,6 +41,13 @@ class JobsQuery(Which, frozen=True, kw_only=True, omit_defaults=True):
     """Which jobs, and from where on."""
 
     after: Annotated[str, Meta(max_length=512)] | None = None
+    limit: Annotated[int, Meta(ge=1, le=200)] = LIMIT
+
+
+class AuditQuery(Struct, frozen=True, kw_only=True):
+    """From where on, and how many entries of the audit log."""
+
+    after: Annotated[str, Meta(pattern=r"^[0-9]{16}-[0-9a-f]{8}$", max_length=25)] | None = None
     limit: Annotated[int, Meta(ge=1, le=200)] = LIMIT
 
 
@@ -217,6 +224,15 @@ async def workers(request: Request) -> Response:
         held=held,
         cut=running.after is not None,
     )
+
+
+async def audit_log(request: Request) -> Response:
+    """Who did what."""
+    desk, query = desk_of(request), read(AuditQuery, request.query_params)
+    found, after = await desk.watch.look(
+        ("audit", query), partial(desk.log, query.limit, query.after), is_live(request)
+    )
+    return desk.pages.page(request, "audit", entries=found, after=query.after, next=after)
 
 
 # Live, and files

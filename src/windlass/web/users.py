@@ -10,6 +10,7 @@ from enum import IntEnum
 
 from msgspec import Struct
 
+from windlass.audit import Who
 from windlass.clock import Clock
 from windlass.errors import ConfigError
 
@@ -34,10 +35,17 @@ class Role(IntEnum):
 
 
 class User(Struct, frozen=True):
-    """Somebody who is known."""
+    """Somebody who is known. The way in (dashboard or api) and the address are filled in for the audit log."""
 
     name: str
     role: Role
+    via: str = "dashboard"
+    place: str = ""
+
+    @property
+    def who(self) -> Who:
+        """The same for the audit log."""
+        return Who(user=self.name, role=self.role.name.lower(), via=self.via, place=self.place)
 
 
 LOCAL = User("local", Role.ADMIN)
