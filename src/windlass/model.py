@@ -412,3 +412,46 @@ class Line(Struct, frozen=True, kw_only=True):
     state: State
     count: int
     oldest: float = 0
+
+
+BUCKETS: tuple[float, ...] = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0, 120.0, 600.0, 3600.0)
+"""The upper bounds, in seconds, of the buckets in which a `Tally` counts times; one more counts what took longer."""
+
+EMPTY: tuple[int, ...] = (0,) * (len(BUCKETS) + 1)
+"""The counts of all buckets, while nothing was counted."""
+
+
+class Tally(Struct, frozen=True, kw_only=True):
+    """What happened to jobs of a task in a queue in a minute (`minute`: of the epoch), or in several from then on.
+
+    `started`: claims that began to run. `succeeded`, `failed`, `cancelled`: jobs that ended so. `retried`, `lost`:
+    attempts that did not end them. `waited`: seconds from due to start, `ran`: from start to end, each summed up;
+    `waits` and `runs`: the same by bucket, for each of BUCKETS how many took no longer than it (and longer than the one
+    before), then how many took longer than all.
+    """
+
+    minute: int
+    queue: str
+    task: str
+    started: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    retried: int = 0
+    lost: int = 0
+    waited: float = 0.0
+    ran: float = 0.0
+    waits: tuple[int, ...] = EMPTY
+    runs: tuple[int, ...] = EMPTY
+
+
+class Depth(Struct, frozen=True, kw_only=True):
+    """How many jobs stood in a queue at some moment of a minute, as in `Line`; of several moments, the most."""
+
+    minute: int
+    queue: str
+    ready: int = 0
+    waiting: int = 0
+    scheduled: int = 0
+    running: int = 0
+    oldest: float = 0.0

@@ -3,7 +3,9 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from windlass.model import Claim, Demand, Ending, Held, JobRecord, NewJob, Outcome, State, Verb
+from msgspec import structs
+
+from windlass.model import Claim, Demand, Depth, Ending, Held, JobRecord, NewJob, Outcome, State, Tally, Verb
 
 LIVE = frozenset({State.WAITING, State.SCHEDULED, State.READY, State.RUNNING})
 Attempt = tuple[int, int, Ending]
@@ -358,3 +360,59 @@ class Model:
         job.attempt = job.lost = 0
         job.expires_at, job.expired, job.result, job.moved_on = None, False, None, True
         return True
+
+
+class Chronicle:
+    """Statistics as a list of all that was ever told."""
+
+    def __init__(self) -> None:
+        self.rows: list[Tally] = []
+        self.marks: list[Depth] = []
+
+    def tally(self, rows: Sequence[Tally], depths: Sequence[Depth], now: float) -> None:
+        minute = int(now // 60)
+        self.rows += [structs.replace(row, minute=min(row.minute, minute)) for row in rows]
+        self.marks += [structs.replace(depth, minute=min(depth.minute, minute)) for depth in depths]
+
+    def series(self, since: float, until: float, step: int, now: float, queue: str | None = None) -> list[Tally]:
+        found: dict[tuple[int, str, str], list[Tally]] = {}
+        for row in self.rows:
+            if (at := self.step_of(row.minute, since, until, step, now)) is not None and queue in (None, row.queue):
+                found.setdefault((at, row.queue, row.task), []).append(row)
+        return [
+            Tally(
+                minute=at,
+                queue=name,
+                task=task,
+                waits=tuple(map(sum, zip(*(row.waits for row in rows), strict=True))),
+                runs=tuple(map(sum, zip(*(row.runs for row in rows), strict=True))),
+                **{one: sum(getattr(row, one) for row in rows) for one in SUMMED},
+            )
+            for (at, name, task), rows in sorted(found.items())
+        ]
+
+    def depths(self, since: float, until: float, step: int, now: float, queue: str | None = None) -> list[Depth]:
+        found: dict[tuple[int, str], list[Depth]] = {}
+        for mark in self.marks:
+            if (at := self.step_of(mark.minute, since, until, step, now)) is not None and queue in (None, mark.queue):
+                found.setdefault((at, mark.queue), []).append(mark)
+        names = ("ready", "waiting", "scheduled", "running", "oldest")
+        return [
+            Depth(minute=at, queue=name, **{one: max(getattr(mark, one) for mark in marks) for one in names})
+            for (at, name), marks in sorted(found.items())
+        ]
+
+    @staticmethod
+    def step_of(minute: int, since: float, until: float, step: int, now: float) -> int | None:
+        """The minute with which the step of a minute begins; None where a series does not tell of it."""
+        hours = int((now - 86_400) // 3_600) * 60
+        if minute < int((now - 30 * 86_400) // 3_600) * 60:
+            return None
+        by_hour = step % 3_600 == 0 or minute < hours
+        at = minute // 60 * 60 if by_hour else minute
+        first = int(since // step) * step // 60
+        first = first // 60 * 60 if by_hour else first
+        return at * 60 // step * step // 60 if first <= at < -(-until // step) * step / 60 else None
+
+
+SUMMED = ("started", "succeeded", "failed", "cancelled", "retried", "lost", "waited", "ran")

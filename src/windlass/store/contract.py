@@ -1,9 +1,9 @@
 """The store contract. These docstrings are the specification; the conformance suite proves it on every store.
 
 The store moves jobs between states atomically and knows no reasons. It knows no task, no retry rule, no schedule.
-Every method may be repeated after a lost reply, but for `enlist` and `join`: ids are used once, so try again
-under a new one. Every moment is read from the store's own clock. Names of queues, tasks
-and tags are `[A-Za-z0-9_.-]{1,128}`.
+Every method may be repeated after a lost reply, but for `enlist` and `join` (ids are used once, so try again
+under a new one) and `tally`, which may then count twice. Every moment is read from the store's own clock. Names of
+queues, tasks and tags are `[A-Za-z0-9_.-]{1,128}`.
 
 *Ready* jobs are claimed in the order (priority, higher first; rank; id). Rank is the moment a job became due, less its
 `ahead`. That of a `fair` job, whenever it comes to be ready (or to wait for its gates) by being put, due or retried by
@@ -32,6 +32,7 @@ from typing import Literal, Protocol
 
 from windlass.model import (
     Demand,
+    Depth,
     Doc,
     Ending,
     Exchanged,
@@ -49,6 +50,7 @@ from windlass.model import (
     RunnerInfo,
     Shelf,
     State,
+    Tally,
     Verb,
     WorkerInfo,
 )
@@ -89,6 +91,12 @@ AUDIT = "audit"
 
 KINDS: tuple[str, ...] = (SCHEDULE, MANIFEST, SUBSCRIPTIONS, PENDING, RETAINED, GATE, PACE, PAUSE, BREAKER, AUDIT)
 """The kinds of documents there are. Whoever adds one names it here, so that `windlass move` carries its documents."""
+
+OTHER = "(other)"
+"""The queue, and the task, of what was done in more of them than a store keeps apart."""
+
+STEPS = 2_000
+"""The most steps of one series."""
 
 Topic = Literal["work", "done"]
 
@@ -221,6 +229,26 @@ class Store(Protocol):
 
     async def stats(self) -> list[Line]:
         """Live jobs by queue, task and state."""
+
+    async def tally(self, rows: Sequence[Tally], depths: Sequence[Depth] = ()) -> None:
+        """Add what happened to what is known of those minutes, and note how deep queues were.
+
+        The one write that counts twice when it is repeated after a lost reply; depths do not. It never waits for
+        claims, nor they for it, and a crash of the server may lose the last seconds. A minute that lies ahead of the
+        store's clock counts as the one it is. Kept for 30 days: by the minute for a day, by the hour before. A store
+        keeps a bounded number of (queue, task) a minute and an hour, at least 100; the rest is added up under OTHER.
+        """
+
+    async def series(self, since: float, until: float, step: int, queue: str | None = None) -> Sequence[Tally]:
+        """What happened from `since` to `until` (seconds since the epoch): sums by step, queue and task, oldest first.
+
+        A step is `step` seconds, whole minutes; steps begin at the multiples of `step`, and that which holds `since`
+        is told as a whole. What is known only by the hour counts as of the beginning of that hour. Steps in which
+        nothing happened are left out. Raises `ConfigError` for another step, or for more than STEPS of them.
+        """
+
+    async def depths(self, since: float, until: float, step: int, queue: str | None = None) -> Sequence[Depth]:
+        """How deep queues were, in the same way: the most of each number in each step, by queue, oldest first."""
 
     async def workers(self) -> list[WorkerInfo]:
         """The registered workers with their runners, oldest first."""

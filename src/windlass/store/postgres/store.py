@@ -15,6 +15,7 @@ from windlass.clock import Clock
 from windlass.errors import EnqueueUnknown, StoreUnavailable
 from windlass.model import (
     Demand,
+    Depth,
     Doc,
     Ending,
     Exchanged,
@@ -33,6 +34,7 @@ from windlass.model import (
     RunnerInfo,
     Shelf,
     State,
+    Tally,
     Verb,
     WorkerInfo,
 )
@@ -333,6 +335,15 @@ class PostgresStore:
 
     async def stats(self) -> list[Line]:
         return reads.read_stats(await self._rows(SQL.stats, patience=KEEPING_HOUSE))
+
+    async def tally(self, rows: Sequence[Tally], depths: Sequence[Depth] = ()) -> None:
+        return None
+
+    async def series(self, since: float, until: float, step: int, queue: str | None = None) -> Sequence[Tally]:
+        return []
+
+    async def depths(self, since: float, until: float, step: int, queue: str | None = None) -> Sequence[Depth]:
+        return []
 
     async def workers(self) -> list[WorkerInfo]:
         return reads.read_workers(await self._rows(SQL.workers), await self._rows(SQL.runners))

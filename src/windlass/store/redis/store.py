@@ -7,6 +7,7 @@ from windlass.clock import Clock
 from windlass.errors import Conflict, EnqueueUnknown, Evicted, StoreUnavailable
 from windlass.model import (
     Demand,
+    Depth,
     Doc,
     Ending,
     Exchanged,
@@ -25,6 +26,7 @@ from windlass.model import (
     RunnerInfo,
     Shelf,
     State,
+    Tally,
     Verb,
     WorkerInfo,
 )
@@ -259,6 +261,15 @@ class RedisStore:
 
     async def stats(self) -> list[Line]:
         return await self._reads.stats()
+
+    async def tally(self, rows: Sequence[Tally], depths: Sequence[Depth] = ()) -> None:
+        return None
+
+    async def series(self, since: float, until: float, step: int, queue: str | None = None) -> Sequence[Tally]:
+        return []
+
+    async def depths(self, since: float, until: float, step: int, queue: str | None = None) -> Sequence[Depth]:
+        return []
 
     async def workers(self) -> list[WorkerInfo]:
         return records.read_workers(*await self._run("workers"))

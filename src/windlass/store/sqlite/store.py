@@ -15,6 +15,7 @@ from windlass.clock import Clock
 from windlass.errors import EnqueueUnknown, Evicted, StoreUnavailable
 from windlass.model import (
     Demand,
+    Depth,
     Doc,
     Ending,
     Exchanged,
@@ -33,13 +34,14 @@ from windlass.model import (
     RunnerInfo,
     Shelf,
     State,
+    Tally,
     Verb,
     WorkerInfo,
 )
 from windlass.store import fork
 from windlass.store.contract import BATCH, PACE, PENDING, SCHEDULE, Topic
 from windlass.store.rows import MICRO, micros
-from windlass.store.sqlite import moves, reads
+from windlass.store.sqlite import moves, reads, tallies
 from windlass.store.sqlite.gates import next_look
 from windlass.store.sqlite.mend import mend
 from windlass.store.sqlite.moves import SQL
@@ -411,6 +413,7 @@ class SQLiteStore:
             left -= db.execute(SQL.prune_marks, (now, left)).rowcount
             db.execute(SQL.prune_paces, (PACE, now, BATCH))
             db.execute(SQL.prune_departed, (now - micros(moves.DEPARTED_FOR),))
+            tallies.prune(db, now)
             return BATCH - left
 
         return await self._write(work)
@@ -436,6 +439,15 @@ class SQLiteStore:
 
     async def stats(self) -> list[Line]:
         return await self._read(lambda db: reads.stats(db, self._now()))
+
+    async def tally(self, rows: Sequence[Tally], depths: Sequence[Depth] = ()) -> None:
+        await self._write(lambda db, now: tallies.tally(db, now, rows, depths))
+
+    async def series(self, since: float, until: float, step: int, queue: str | None = None) -> Sequence[Tally]:
+        return await self._read(lambda db: tallies.series(db, self._now(), since, until, step, queue))
+
+    async def depths(self, since: float, until: float, step: int, queue: str | None = None) -> Sequence[Depth]:
+        return await self._read(lambda db: tallies.depths(db, self._now(), since, until, step, queue))
 
     async def workers(self) -> list[WorkerInfo]:
         def work(db: sqlite3.Connection) -> list[WorkerInfo]:
