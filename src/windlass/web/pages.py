@@ -239,7 +239,9 @@ async def audit_log(request: Request) -> Response:
 
 
 async def live(request: Request) -> Response:
-    """News as server-sent events."""
+    """News as server-sent events. 204 under WSGI, where an open response takes a thread: the page asks by itself."""
+    if "wsgi_environ" in request.scope:
+        return Response(None, 204)
     return StreamingResponse(
         desk_of(request).watch.stream(), media_type="text/event-stream", headers={"x-accel-buffering": "no"}
     )

@@ -44,6 +44,7 @@ let tag = "";
 let looking = false;
 let again = false;
 let source = null;
+let timer = null;
 const WHY = { 401: "sign in again", 404: "this is gone", 503: "the store does not answer" };
 
 function say(kind, text) {
@@ -103,10 +104,18 @@ function watch() {
     look();
   };
   source.onmessage = look;
-  source.onerror = () => say("down", "the dashboard does not answer");
+  source.onerror = () => (source?.readyState === EventSource.CLOSED ? poll() : say("down", "the dashboard does not answer"));
+}
+
+// Where there is no stream, as under WSGI, or none any more.
+function poll() {
+  timer ??= setInterval(look, 3000);
+  look();
 }
 
 function rest() {
+  clearInterval(timer);
+  timer = null;
   if (source) source.close();
   source = null;
 }
