@@ -21,6 +21,7 @@ Stage = tuple[str, App]
 
 SCREENS = {
     "/": "Overview",
+    "/failures": "Failures",
     "/queues": "Queues",
     "/queues/reports": "reports",
     "/limits": "Limits",

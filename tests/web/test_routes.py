@@ -29,9 +29,10 @@ from windlass.web import Dashboard, Role, User
 from windlass.web.dashboard import spots
 
 READ = {
-    "/", "/queues", "/queues/{name:name}", "/limits", "/jobs", "/jobs/{id:name}", "/schedules",
+    "/", "/queues", "/queues/{name:name}", "/limits", "/failures", "/jobs", "/jobs/{id:name}", "/schedules",
     "/schedules/{name:name}", "/workers", "/live", "/static/{file}", "/api/openapi.json", "/api/queues", "/api/limits",
-    "/api/workers", "/api/jobs", "/api/jobs/{id:name}", "/api/schedules", "/api/schedules/{name:name}",
+    "/api/failures", "/api/workers", "/api/jobs", "/api/jobs/{id:name}", "/api/schedules",
+    "/api/schedules/{name:name}",
 }  # fmt: skip
 ADMINS = ("/audit", "/api/audit")
 LEAST = {"retry": "operator", "cancel": "operator", "delete": "admin"}
@@ -235,6 +236,37 @@ def test_jobs_are_read_and_acted_on(local: TestClient, caplog: pytest.LogCapture
     first = local.get("/api/jobs?state=ready&limit=2").json()
     second = local.get("/api/jobs", params={"state": "ready", "limit": 2, "after": first["after"]}).json()
     assert len({job["id"] for job in first["jobs"] + second["jobs"]}) == 4
+
+
+def test_failures_by_cause_and_searches_say_how_far_they_looked(local: TestClient) -> None:
+    told = local.get("/api/failures").json()
+    assert (told["searched"]["looked"], told["all"]) == (7, True)
+    late, refused = sorted(told["failures"], key=lambda cause: cause["error"])
+    assert (late["error"], late["count"], refused["count"]) == ("TimeoutError", 3, 4)
+    assert late["shape"].startswith("mail.example did not answer within # s")
+    cause = {name: late[name] for name in ("state", "task", "error", "shape")}
+    assert [job["id"] for job in local.get("/api/jobs", params=cause).json()["jobs"]] == [
+        "fail-06",
+        "fail-03",
+        "fail-00",
+    ]
+    assert local.get("/api/bulk/retry", params=cause).json() == {"count": 3}
+    assert local.post("/api/bulk/retry", json={**cause, "most": 2}).json() == {"done": 2}
+    assert local.post("/api/bulk/delete", json=cause).json() == {"done": 1}
+    assert [one["count"] for one in local.get("/api/failures?task=shop.pay.charge").json()["failures"]] == [4]
+
+    def found(**query: str) -> tuple[set[str], int]:
+        told = local.get("/api/jobs", params=query).json()
+        return {job["id"] for job in told["jobs"]}, told["searched"]["looked"]
+
+    assert found(text="BANK OF the") == ({f"fail-{n:02}" for n in (1, 2, 4, 5)}, 42)
+    assert found(text="90071992547409931", state="running") == ({"run-0", "run-1", "run-2"}, 3)
+    assert found(prefix="orphan-", queue="legacy") == ({"orphan-01", "orphan-02"}, 2)
+    assert found(error="shop.gateway.Refused", until="2020-01-01T00:00")[0] == set()
+    assert len(found(state="succeeded", since="2020-01-01T00:00:00+02:00")[0]) == 9
+    assert found(text="4111-SECRET")[0] == set()
+    assert local.get("/api/jobs?since=yesterday").status_code == 400
+    assert local.get("/jobs?id=orphan-0").headers["location"] == "/jobs?prefix=orphan-0"
 
 
 @pytest.mark.parametrize("body", ["", "[]", "{", '{"ids": []}', "{}", '{"ids": ["a b"]}', '{"ids": ["a"], "tag": "b"}'])

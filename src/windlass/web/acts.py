@@ -12,17 +12,15 @@ from windlass.audit import Entry, Note, audited, entries
 from windlass.clock import Clock
 from windlass.jobs import Job
 from windlass.limits import Gate, limit, rate
-from windlass.model import Filter, State, Verb
+from windlass.model import Filter, Verb
 from windlass.schedules import Schedules
-from windlass.store.contract import BATCH
 from windlass.values import visible
 from windlass.view import narrowed, why_not
+from windlass.web import search
 from windlass.web.live import Watch
 from windlass.web.render import Pages
 from windlass.web.users import Role, User
-
-Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,128}$", max_length=128)]
-"""The name of a queue, task or tag, or the id of a job."""
+from windlass.web.which import Targets
 
 NAMED = 20
 """Jobs that a line of the audit log names."""
@@ -73,32 +71,6 @@ class Change(Struct, frozen=True, kw_only=True):
         return rate(self.admits, burst=self.burst)
 
 
-class Which(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Jobs, by filter: every field that is given must match."""
-
-    state: State | None = None
-    task: Name | None = None
-    queue: Name | None = None
-    tag: Name | None = None
-
-    @property
-    def filter(self) -> Filter:
-        """The same for a store."""
-        return Filter(state=self.state, task=self.task, queue=self.queue, tag=self.tag)
-
-
-class Targets(Which, frozen=True, kw_only=True, omit_defaults=True):
-    """Jobs to act on: those of `ids`, or those that a filter leaves; of these at most `most`."""
-
-    ids: Annotated[list[Name], Meta(max_length=BATCH)] = []
-    most: Annotated[int, Meta(ge=1, le=2**53)] | None = None
-
-    @property
-    def filters(self) -> bool:
-        """Whether anything narrows it."""
-        return self.filter != Filter()
-
-
 class Desk(Struct, frozen=True):
     """What every route works with."""
 
@@ -120,21 +92,27 @@ class Desk(Struct, frozen=True):
         """How many jobs a verb would be done to, as far as their states tell."""
         if targets.ids:
             return len(await self.app.jobs.aget_many(targets.ids))
+        which = narrowed(targets.filter, verb)
+        if targets.reads:
+            return await search.count(self.app.jobs, targets, which)
         store = await self.app.connect()
-        return sum([await store.count(one) for one in narrowed(targets.filter, verb)])
+        return sum([await store.count(one) for one in which])
 
     async def do_all(self, user: User, targets: Targets, verb: Verb) -> int:
         """One verb to many jobs; to how many it was done. Raises 400 for what names no jobs."""
         if bool(targets.ids) == targets.filters:
-            raise HTTPException(400, "expected ids, or a filter by state, task, queue or tag, and not both")
+            raise HTTPException(400, "expected ids, or a filter such as state, task, queue or tag, and not both")
         if targets.ids:
             more = f" and {len(targets.ids) - NAMED} more" if len(targets.ids) > NAMED else ""
             async with self.audited(user, verb, f"jobs {', '.join(targets.ids[:NAMED])}{more}") as note:
                 note.done = len(await self.app.jobs.act(targets.ids, verb))
             return note.done
-        named = " ".join(f"{name}={value}" for name, value in filter_data(targets.filter).items())
+        named = " ".join(f"{name}={value}" for name, value in targets.given.items())
         async with self.audited(user, verb, f"jobs with {named}") as note:
-            await self._in_batches(narrowed(targets.filter, verb), verb, targets.most, note)
+            if targets.reads:
+                await self._one_by_one(targets, verb, note)
+            else:
+                await self._in_batches(narrowed(targets.filter, verb), verb, targets.most, note)
         return note.done
 
     async def _in_batches(self, which: Sequence[Filter], verb: Verb, most: int | None, note: Note) -> None:
@@ -142,6 +120,15 @@ class Desk(Struct, frozen=True):
         for filter in which:
             while (most is None or note.done < most) and (ids := await self.app.jobs.act(filter, verb)):
                 note.done += len(ids)
+
+    async def _one_by_one(self, targets: Targets, verb: Verb, note: Note) -> None:
+        """Those of the newest that fit, at most as many as somebody was shown."""
+        left = targets.most
+        for one in narrowed(targets.filter, verb):
+            async for piece in search.newest(self.app.jobs, one, search.Reach()):
+                ids = [job.id for job in piece if targets.fits(job)][:left]
+                note.done += len(await self.app.jobs.act(ids, verb)) if ids else 0
+                left = None if left is None else left - len(ids)
 
     async def do_schedule(self, user: User, name: str, act: str) -> Any:
         """Pause, resume, trigger or delete a schedule; what `app.schedules` gives. Raises `ScheduleNotFound`."""
@@ -179,9 +166,3 @@ class Desk(Struct, frozen=True):
                 yield note
         finally:
             self.watch.forget()
-
-
-def filter_data(filter: Filter) -> dict[str, str]:
-    """The fields of a filter that are given."""
-    given = (("state", filter.state), ("task", filter.task), ("queue", filter.queue), ("tag", filter.tag))
-    return {name: str(value) for name, value in given if value is not None}

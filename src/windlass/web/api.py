@@ -11,9 +11,12 @@ from windlass.audit import Entry
 from windlass.model import Verb
 from windlass.values import plain_bytes
 from windlass.view import gate_data, iso, job_data, line_data, paused_data, schedule_data, worker_data
-from windlass.web.acts import Change, Targets, Why
+from windlass.web import search
+from windlass.web.acts import Change, Why
 from windlass.web.guard import user_of
-from windlass.web.pages import AuditQuery, JobsQuery, body_of, desk_of, find, read
+from windlass.web.pages import AuditQuery, JobsQuery, body_of, desk_of, failed_of, find, read
+from windlass.web.search import Reach
+from windlass.web.which import Targets
 
 T = TypeVar("T")
 
@@ -43,8 +46,31 @@ async def workers(request: Request) -> Response:
 
 async def jobs(request: Request) -> Response:
     """Jobs that match."""
-    found = await find(desk_of(request), read(JobsQuery, request.query_params))
-    return answer({"jobs": [job_data(job.record) for job in found], "after": found.after})
+    query = read(JobsQuery, request.query_params)
+    found = await find(desk_of(request), query, query.limit, query.after)
+    reach = found.reach and reach_data(found.reach)
+    return answer({"jobs": [job_data(job.record) for job in found.jobs], "after": found.after, "searched": reach})
+
+
+async def failures(request: Request) -> Response:
+    """The failed jobs by what went wrong."""
+    causes, reach = await search.causes_of(desk_of(request).app.jobs, failed_of(request))
+    rows = [
+        {
+            **cause.query,
+            "count": cause.count,
+            "newest": cause.newest.id,
+            "since": iso(cause.since),
+            "until": iso(cause.newest.record.finished_at),
+        }
+        for cause in causes.list
+    ]
+    return answer({"failures": rows, "searched": reach_data(reach), "all": reach.after is None})
+
+
+def reach_data(reach: Reach) -> dict[str, Any]:
+    """How far was read."""
+    return {"looked": reach.looked, "back_to": iso(reach.last)}
 
 
 async def job(request: Request) -> Response:

@@ -1,5 +1,6 @@
 """PURE: what stands on a page, from what was read: totals, queues, problems, failures by cause, a job's timeline."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,8 +10,23 @@ from windlass.jobs import Job
 from windlass.model import JobRecord, State
 from windlass.queues import Paused
 from windlass.schedules import Schedule
+from windlass.values import visible
 from windlass.view import ENDINGS, NO_WORKER, duration, is_late, living, nobody
 from windlass.web.live import Snapshot
+
+VARIES = re.compile(
+    r"0x[0-9a-fA-F]+|\b[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\b"
+    r"|\b(?=[a-fA-F]*\d)[0-9a-fA-F]{8,}\b|\d+(?:[.,:]\d+)*"
+)
+"""What differs between two messages of one cause."""
+
+LINE = 160
+"""Characters of a message that tell causes apart."""
+
+NOTHING = "-"
+"""In place of an error that was not kept, or said nothing."""
+
+MOST_CAUSES = 500
 
 LONG_WAIT = 300.0
 """Seconds that a ready job may wait before it is worth a word."""
@@ -58,13 +74,46 @@ class TaskView(Struct, frozen=True):
     paused: Paused | None = None
 
 
-class Cause(Struct, frozen=True):
-    """Failed jobs of one task with one kind of error: how many, and the newest."""
+class Cause(Struct):
+    """Failed jobs of one task with one kind of error, whose messages begin alike: how many, the newest, and when the
+    first of them failed."""
 
     task: str
     error: str
-    count: int
+    shape: str
     newest: Job[Any]
+    count: int = 0
+    since: float | None = None
+
+    @property
+    def query(self) -> dict[str, str]:
+        """The same as what narrows jobs."""
+        return {"state": "failed", "task": self.task, "error": self.error, "shape": self.shape}
+
+
+class Causes:
+    """Failed jobs by what went wrong, as they are read: newest first. What comes after MOST_CAUSES others is only
+    counted, in `rest`."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, str, str], Cause] = {}
+        self.rest = 0
+
+    @property
+    def list(self) -> list[Cause]:
+        """The causes, that of the newest failure first."""
+        return [*self._found.values()]
+
+    def add(self, jobs: Sequence[Job[Any]]) -> None:
+        """Count some more."""
+        for job in jobs:
+            key = (job.task, *cause_of(job))
+            if key not in self._found and len(self._found) >= MOST_CAUSES:
+                self.rest += 1
+                continue
+            cause = self._found.setdefault(key, Cause(*key, newest=job))
+            cause.count += 1
+            cause.since = job.record.finished_at
 
 
 class Span(Struct, frozen=True):
@@ -167,12 +216,23 @@ def nobody_works(snapshot: Snapshot) -> Sequence[Problem]:
 
 
 def failures(jobs: Sequence[Job[Any]]) -> list[Cause]:
-    """Failed jobs by task and kind of error, the most frequent first. `jobs` are the newest first."""
-    groups: dict[tuple[str, str], list[Job[Any]]] = {}
-    for job in jobs:
-        groups.setdefault((job.task, job.error.type if job.error else ""), []).append(job)
-    causes = [Cause(task, error, len(of), of[0]) for (task, error), of in groups.items()]
-    return sorted(causes, key=lambda cause: -cause.count)
+    """Failed jobs by what went wrong, the most frequent first. `jobs` are the newest first."""
+    causes = Causes()
+    causes.add(jobs)
+    return sorted(causes.list, key=lambda cause: -cause.count)
+
+
+def cause_of(job: Job[Any]) -> tuple[str, str]:
+    """The class of a job's last error, and the first line of what it said, with # for numbers and ids."""
+    if job.error is None:
+        return NOTHING, NOTHING
+    first = next((line.strip() for line in job.error.message.splitlines() if line.strip()), "")
+    return cut(job.error.type) or NOTHING, cut(VARIES.sub("#", first[:LINE])) or NOTHING
+
+
+def cut(text: str) -> str:
+    """The beginning of a text, as it may stand in an address."""
+    return visible(text[:LINE])[:LINE]
 
 
 # A job's timeline

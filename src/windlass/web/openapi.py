@@ -8,9 +8,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from windlass.values import plain_bytes
-from windlass.web.acts import KINDS, ROLES, SCHEDULE_ROLES, Change, Targets, Which, Why
+from windlass.web.acts import KINDS, ROLES, SCHEDULE_ROLES, Change, Why
 from windlass.web.guard import OWN
 from windlass.web.pages import AuditQuery, JobsQuery
+from windlass.web.which import Targets, Which
 
 NAME = {"type": "string", "pattern": "^[A-Za-z0-9_.-]{1,128}$"}
 
@@ -18,7 +19,9 @@ LINES = {
     "queues": "Live jobs by queue, task and state; what is paused",
     "limits": "Limits and rates, who holds them, and how many jobs wait",
     "workers": "The workers, their runners and what they run",
-    "jobs": "Jobs that match, what is to come next first, what is over newest first; `after` of an answer leads on",
+    "failures": "Failed jobs by task, error and how its message begins, of the newest 10,000 that two seconds let read",
+    "jobs": "Jobs that match, what is to come next first, what is over newest first; `after` of an answer leads on. "
+    "Those that must be read to tell (`prefix` and below) are looked for 250 ms; `searched` says how far that went",
     "schedules": "Every schedule, with its next runs",
     "audit": "Who did what, from where and when, the newest first; `after` of an answer leads on. Takes the role admin",
 }
@@ -38,6 +41,7 @@ def made(server: str) -> dict[str, Any]:
     paths: dict[str, Any] = {f"/{name}": {"get": operation(name, line)} for name, line in LINES.items()}
     paths["/jobs"]["get"]["parameters"] = parameters(components["JobsQuery"])
     paths["/audit"]["get"]["parameters"] = parameters(components["AuditQuery"])
+    paths["/failures"]["get"]["parameters"] = parameters(components["Which"])
     paths["/jobs/{id}"] = {"get": {**operation("job", "One job", 404), "parameters": [in_path("id")]}}
     paths["/schedules/{name}"] = {
         "get": {**operation("schedule", "One schedule", 404), "parameters": [in_path("name")]}

@@ -8,19 +8,22 @@ from urllib.parse import parse_qsl, urlencode
 
 import msgspec
 from msgspec import Meta, Struct
+from msgspec.structs import replace
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 
 from windlass.errors import StoreError
-from windlass.jobs import Job, JobList
-from windlass.model import State, Verb
+from windlass.jobs import Job
+from windlass.model import Filter, State, Verb
 from windlass.schedules import Schedule
 from windlass.view import arguments_of, is_late, living, options_of, result_of
-from windlass.web.acts import Desk, Name, Targets, Which, filter_data
+from windlass.web import search
+from windlass.web.acts import Desk
 from windlass.web.guard import user_of
 from windlass.web.look import failures, problems, queues, timeline, totals
 from windlass.web.render import STATIC, is_live
+from windlass.web.which import FIELDS, Name, Targets, Which
 
 LIMIT = 50
 """Jobs on one page."""
@@ -119,30 +122,47 @@ async def overview(request: Request) -> Response:
     )
 
 
+async def failure_list(request: Request) -> Response:
+    """The failed jobs by what went wrong."""
+    desk, which = desk_of(request), failed_of(request)
+    causes, reach = await desk.watch.look(
+        ("causes", which), partial(search.causes_of, desk.app.jobs, which), is_live(request)
+    )
+    names = {"task": which.task, "queue": which.queue, "tag": which.tag}
+    return desk.pages.page(request, "failures", causes=causes, reach=reach, which=names)
+
+
+def failed_of(request: Request) -> Filter:
+    """Which failed jobs. Raises 400."""
+    which = read(Which, request.query_params).filter
+    return Filter(state=State.FAILED, task=which.task, queue=which.queue, tag=which.tag)
+
+
 async def job_list(request: Request) -> Response:
     """Jobs that match."""
     desk, live = desk_of(request), is_live(request)
     if id := request.query_params.get("id", "").strip():
-        return RedirectResponse(f"{base_of(request)}/jobs/{checked_id(id)}", 303)
+        there = await desk.app.jobs.aget_many([checked_id(id)])
+        return RedirectResponse(f"{base_of(request)}/jobs{'/' if there else '?prefix='}{id}", 303)
     query = read(JobsQuery, request.query_params)
-    found: JobList = await desk.watch.look(("jobs", query), partial(find, desk, query), live)
+    look = partial(find, desk, query, query.limit, query.after)
+    found: search.Found = await desk.watch.look(("jobs", query), look, live)
     snapshot = await desk.watch.snapshot()
-    given = filter_data(query.filter)
+    given = query.given
     return desk.pages.page(
         request,
         "jobs",
-        jobs=found,
+        jobs=found.jobs,
+        reach=found.reach,
         query=query,
         given=given,
         link=urlencode(given),
         others={name: urlencode({key: value for key, value in given.items() if key != name}) for name in FIELDS},
+        more=any(name in given for name in ("prefix", "error", "shape", "since", "until")),
         next=found.after and urlencode({**given, "after": found.after}),
         counts=totals(snapshot).states,
         names=names_of(desk, snapshot.lines),
     )
-
-
-FIELDS = ("state", "task", "queue", "tag")
 
 
 def names_of(desk: Desk, lines: Any) -> dict[str, list[str]]:
@@ -151,14 +171,14 @@ def names_of(desk: Desk, lines: Any) -> dict[str, list[str]]:
     return {"task": sorted(tasks), "queue": sorted({line.queue for line in lines})}
 
 
-async def find(desk: Desk, query: JobsQuery) -> JobList:
-    """The jobs of a page. Raises 400 for a cursor that leads nowhere."""
+async def find(desk: Desk, which: Which, limit: int = LIMIT, after: str | None = None) -> search.Found:
+    """Jobs that match. Raises 400 for a cursor that leads nowhere."""
     try:
-        return await desk.app.jobs.afind(**filter_data(query.filter), limit=query.limit, after=query.after)
+        return await search.find(desk.app.jobs, which, limit, after)
     except StoreError:
         raise
     except Exception:
-        if query.after is None:
+        if after is None:
             raise
         raise HTTPException(400, "this cannot be asked for: `after` is none that a page gave") from None
 
@@ -290,7 +310,7 @@ async def preview(verb: Verb, request: Request) -> Response:
     desk = desk_of(request)
     targets = targets_of(request.query_params.multi_items())
     if bool(targets.ids) == targets.filters:
-        raise HTTPException(400, "choose jobs first, or filter them by state, task, queue or tag")
+        raise HTTPException(400, "choose jobs first, or filter them by state, task, queue, tag or what is searched for")
     number: int | None = None
     try:
         async with asyncio.timeout(COUNTED_WITHIN):
@@ -300,12 +320,17 @@ async def preview(verb: Verb, request: Request) -> Response:
     if targets.ids:
         jobs = await desk.app.jobs.aget_many(targets.ids[:LIMIT])
     else:
-        shown = targets.state or (State.FAILED if verb is Verb.RETRY else None)
-        jobs = await find(
-            desk, JobsQuery(state=shown, task=targets.task, queue=targets.queue, tag=targets.tag, limit=10)
-        )
+        retried = verb is Verb.RETRY and targets.state is None
+        jobs = (await find(desk, replace(targets, state=State.FAILED) if retried else targets, 10)).jobs[:10]
     return desk.pages.page(
-        request, "bulk", verb=str(verb), targets=targets, given=filter_data(targets.filter), number=number, jobs=jobs
+        request,
+        "bulk",
+        verb=str(verb),
+        targets=targets,
+        given=targets.given,
+        number=number,
+        jobs=jobs,
+        far=search.FAR,
     )
 
 
@@ -313,7 +338,7 @@ async def act_on_many(verb: Verb, request: Request) -> Response:
     """One verb to many jobs."""
     targets = targets_of(await form_of(request))
     done = await desk_of(request).do_all(user_of(request), targets, verb)
-    return back(request, f"/jobs?{urlencode(filter_data(targets.filter))}", verb, done)
+    return back(request, f"/jobs?{urlencode(targets.given)}", verb, done)
 
 
 async def act_on_schedule(act: str, request: Request) -> Response:

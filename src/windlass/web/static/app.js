@@ -156,7 +156,7 @@ document.addEventListener("click", async (event) => {
 
 // Keys
 
-const GO = { o: "", q: "queues", j: "jobs", f: "jobs?state=failed", s: "schedules", w: "workers", l: "limits", a: "audit" };
+const GO = { o: "", q: "queues", j: "jobs", f: "failures", s: "schedules", w: "workers", l: "limits", a: "audit" };
 let before = "";
 
 function row(step) {
