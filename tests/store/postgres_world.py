@@ -14,7 +14,8 @@ from tests.store.world import PushedClock, World
 from windlass.clock import FakeClock, SystemClock
 
 EMPTY = """
-TRUNCATE live, history, lines, marks, docs, workers, runners, exchanges, departed, holds, blocked, stirred, freed;
+TRUNCATE live, history, lines, marks, docs, workers, runners, exchanges, departed, holds, blocked, stirred, freed,
+    tallies, depths;
 UPDATE bounds SET due_low = 0, expiry_low = 0, call_low = 0, surveyed_at = 0, survey_took = 0
 """
 

@@ -14,12 +14,6 @@ from windlass.store.contract import OTHER, STEPS
 HOUR, DAY = 3_600.0, 86_400.0
 
 
-@pytest.fixture(autouse=True)
-def kept(world: World) -> None:
-    if world.kind not in ("memory", "sqlite"):
-        pytest.skip("not built yet")
-
-
 def some(rng: random.Random, minute: int) -> Tally:
     """A row of a few of the numbers; the rest are zeros, as in life."""
     waits, runs = list(EMPTY), list(EMPTY)

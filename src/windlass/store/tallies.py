@@ -35,14 +35,19 @@ Stretch = tuple[int, int, int]
 """Rows that are read: of so many seconds each, from one minute to before another."""
 
 
-def filled(sql: str) -> str:
-    """A statement with its {columns}, what is added and what is summed up."""
-    return (
-        sql.replace("{columns}", ", ".join(COLUMNS))
-        .replace("{marks}", ", ".join("?" * len(COLUMNS)))
-        .replace("{added}", ", ".join(f"{name} = tallies.{name} + excluded.{name}" for name in COLUMNS))
-        .replace("{sums}", ", ".join(f"sum({name})" for name in COLUMNS))
-    )
+def filled(sql: str, *, typed: bool = False) -> str:
+    """A statement with the names of COLUMNS, and what is done to them. `typed`: for PostgreSQL."""
+    types = {name: "::double precision" if name in SUMS else "::bigint" for name in COLUMNS} if typed else {}
+    parts = {
+        "columns": ", ".join(COLUMNS),
+        "marks": ", ".join("?" * len(COLUMNS)),
+        "given": ", ".join(f"sum((given ->> {at}){types.get(name)})" for at, name in enumerate(COLUMNS, 4)),
+        "added": ", ".join(f"{name} = tallies.{name} + excluded.{name}" for name in COLUMNS),
+        "sums": ", ".join(f"sum({name}){types.get(name, '')}" for name in COLUMNS),
+    }
+    for name, part in parts.items():
+        sql = sql.replace(f"{{{name}}}", part)
+    return sql
 
 
 def border(now: float) -> int:
@@ -124,11 +129,11 @@ def stretches(since: float, until: float, step: int, now: float) -> list[Stretch
     first, end = math.floor(since / step) * step // MINUTE, math.ceil(until / step) * step // MINUTE
     if (end - first) * MINUTE > STEPS * step:
         raise ConfigError(f"expected at most {STEPS} steps of {step} s from since to until: give a longer step")
-    if step % HOUR == 0:
-        return [(HOUR, first, end)] if first < end else []
-    middle = border(now)
-    parts = [(HOUR, first // WHOLE * WHOLE, min(end, middle)), (MINUTE, max(first, middle), end)]
-    return [(span, low, high) for span, low, high in parts if low < high]
+    end = min(end, math.floor(now / MINUTE) + 1)
+    middle = end if step % HOUR == 0 else border(now)
+    low = max(first // WHOLE * WHOLE, oldest(now))
+    parts = [(HOUR, low, min(end, middle)), (MINUTE, max(first, middle), end)]
+    return [part for part in parts if part[1] < part[2]]
 
 
 def kept(name: Line, known: set[Line]) -> Line:

@@ -39,7 +39,7 @@ from windlass.model import (
     WorkerInfo,
 )
 from windlass.store.contract import BATCH, Topic
-from windlass.store.postgres import reads, statements
+from windlass.store.postgres import reads, statements, tallies
 from windlass.store.postgres.bell import Bell
 from windlass.store.postgres.link import PATIENCE, AsyncLink, BlockingLink, Rows, Unanswered, Ways
 from windlass.store.postgres.probe import probe
@@ -48,6 +48,7 @@ from windlass.store.postgres.schema import bring_up
 from windlass.store.postgres.statements import SQL, Call, filled, to_json
 from windlass.store.postgres.target import parse
 from windlass.store.rows import MICRO, micros
+from windlass.store.tallies import read_depths, read_series, stretches
 
 logger = logging.getLogger("windlass.store")
 
@@ -303,6 +304,8 @@ class PostgresStore:
 
     async def prune(self, keep: Mapping[State, float]) -> int:
         ages = to_json({str(state): micros(age) for state, age in keep.items()})
+        for call in tallies.prune(self.schema, await self._now()):
+            await self._call(call, patience=KEEPING_HOUSE)
         return int((await self._rows(SQL.prune, ages, BATCH, patience=KEEPING_HOUSE))[0][0])
 
     async def save(self, docs: Sequence[Doc], drop: Collection[tuple[str, str]] = ()) -> None:
@@ -336,14 +339,23 @@ class PostgresStore:
     async def stats(self) -> list[Line]:
         return reads.read_stats(await self._rows(SQL.stats, patience=KEEPING_HOUSE))
 
+    async def _now(self) -> float:
+        return (await self.load("", names=())).now
+
     async def tally(self, rows: Sequence[Tally], depths: Sequence[Depth] = ()) -> None:
-        return None
+        for call in tallies.tally(self.schema, await self._now(), rows, depths):
+            await self._call(call)
 
     async def series(self, since: float, until: float, step: int, queue: str | None = None) -> Sequence[Tally]:
-        return []
+        return read_series(await self._statistics(tallies.SQL.series, since, until, step, queue))
 
     async def depths(self, since: float, until: float, step: int, queue: str | None = None) -> Sequence[Depth]:
-        return []
+        return read_depths(await self._statistics(tallies.SQL.depths, since, until, step, queue))
+
+    async def _statistics(self, sql: str, since: float, until: float, step: int, queue: str | None) -> Rows:
+        parts = stretches(since, until, step, await self._now())
+        calls = tallies.read(sql, self.schema, parts, step, queue)
+        return [row for call in calls for row in await self._call(call, patience=KEEPING_HOUSE)]
 
     async def workers(self) -> list[WorkerInfo]:
         return reads.read_workers(await self._rows(SQL.workers), await self._rows(SQL.runners))

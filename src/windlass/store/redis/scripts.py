@@ -39,6 +39,8 @@ NEEDS = {
     "running": ("filter",),
     "stats": (),
     "workers": (),
+    "tally": (),
+    "series": (),
 }
 """The scripts, and which files of functions stand between common.lua and them."""
 

@@ -31,7 +31,7 @@ from windlass.model import (
     WorkerInfo,
 )
 from windlass.store.contract import BATCH, Topic
-from windlass.store.redis import records
+from windlass.store.redis import records, tallies
 from windlass.store.redis.direct import Direct
 from windlass.store.redis.health import admit, prepare, probe
 from windlass.store.redis.link import Link
@@ -42,6 +42,7 @@ from windlass.store.redis.scripts import CLOCK, make_scripts
 from windlass.store.redis.url import parse
 from windlass.store.redis.wire import PATIENCE, Argument, Request
 from windlass.store.rows import MICRO, micros
+from windlass.store.tallies import read_depths, read_series, stretches
 
 BULK_PER_SECOND = 10_000
 """Jobs that even a busy server takes in a second: a bulk is given that much longer than PATIENCE."""
@@ -262,14 +263,19 @@ class RedisStore:
     async def stats(self) -> list[Line]:
         return await self._reads.stats()
 
+    async def _now(self) -> float:
+        return (await self.load("", names=())).now
+
     async def tally(self, rows: Sequence[Tally], depths: Sequence[Depth] = ()) -> None:
-        return None
+        await tallies.tally(self._run, await self._now(), rows, depths)
 
     async def series(self, since: float, until: float, step: int, queue: str | None = None) -> Sequence[Tally]:
-        return []
+        parts = stretches(since, until, step, await self._now())
+        return read_series(await tallies.read(self._run, tallies.SUMS, parts, step, queue))
 
     async def depths(self, since: float, until: float, step: int, queue: str | None = None) -> Sequence[Depth]:
-        return []
+        parts = stretches(since, until, step, await self._now())
+        return read_depths(await tallies.read(self._run, tallies.MOST, parts, step, queue))
 
     async def workers(self) -> list[WorkerInfo]:
         return records.read_workers(*await self._run("workers"))
