@@ -244,6 +244,12 @@ def request(socket_path: Path) -> tuple[str, str]:
     return pid, id
 
 
+def listens(socket_path: Path) -> bool:
+    """Whether a server takes connections; it makes its socket a moment before."""
+    with socket.socket(socket.AF_UNIX) as client:
+        return client.connect_ex(str(socket_path)) == 0
+
+
 def test_gunicorn_preload(url: str, tmp_path: Path) -> None:
     (tmp_path / "preloaded.py").write_text(SITE)
     path, log = tmp_path / "site", tmp_path / "log"
@@ -252,7 +258,7 @@ def test_gunicorn_preload(url: str, tmp_path: Path) -> None:
     with log.open("wb") as out:
         server = subprocess.Popen(command, cwd=tmp_path, env=os.environ | {"WINDLASS_URL": url}, stdout=out, stderr=out)
     try:
-        until(lambda: path.exists() or server.poll() is not None, "the server listens")
+        until(lambda: listens(path) or server.poll() is not None, "the server listens")
         assert server.poll() is None, log.read_text()
         with ThreadPoolExecutor(8) as pool:
             answers = list(pool.map(lambda _: request(path), range(120)))

@@ -64,6 +64,9 @@ TICK = 0.5
 DUMP_AFTER = 1.0
 """Seconds without one after which all stacks are dumped, by a thread that needs no interpreter."""
 
+DECLARE_WITHIN = 5.0
+"""Seconds that the first job waits for what the app declares to be in the store."""
+
 
 class Process:
     """One runner process."""
@@ -158,11 +161,13 @@ class Process:
                 self._begin(runner)
                 threading.Thread(target=self._guard, name="windlass-guard", daemon=True).start()
                 beside = [
-                    asyncio.create_task(declare(store, app.vault, self._given["app"], worker, app)),
+                    declaring := asyncio.create_task(declare(store, app.vault, self._given["app"], worker, app)),
                     asyncio.create_task(self._tick(runner, limits)),
                     asyncio.create_task(self._adapt(welcome.learnt)),
                 ]
                 try:
+                    # a job that holds the interpreter's lock would stop this write where everybody waits for it
+                    await asyncio.wait([declaring], timeout=DECLARE_WITHIN)
                     await runner.run()
                     if self._leaving:
                         self._end_by = boot_time() + LEAVE_WITHIN

@@ -75,6 +75,7 @@ class Writer:
         self._checkpointer.execute("PRAGMA busy_timeout = 0")
         self._wal = f"{path}-wal"
         self._lock_file = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        self._signature = f"{os.getpid():<20d}".encode()
         self.mutex = threading.Lock()  # held by whoever is inside SQLite
         self._calls: deque[Call[Any]] = deque()
         self._bell = threading.Semaphore(0)
@@ -104,7 +105,7 @@ class Writer:
             return call.future.result(max(0.0, deadline - time.monotonic()))
         except TimeoutError:
             if call.claim():
-                raise busy(timeout) from None
+                raise busy(timeout, self._holder()) from None
             raise Unanswered from None
 
     async def arun(self, work: Work[T]) -> T:
@@ -176,20 +177,41 @@ class Writer:
 
     def _lock_patiently(self) -> None:
         if not self._try_lock():
-            what = "another process of ours has held the lock file of %s for over %g s; is it stopped or in a debugger?"
-            worry = threading.Timer(WORRY_AFTER, logger.warning, (what, self._wal[:-4], WORRY_AFTER))
+            worry = threading.Timer(WORRY_AFTER, self._worry)
             worry.start()
             try:
                 fcntl.flock(self._lock_file, fcntl.LOCK_EX)
             finally:
                 worry.cancel()
+            self._sign()
+
+    def _worry(self) -> None:
+        logger.warning(
+            "%s has held the lock file of %s for over %g s; is it stopped, in a debugger, or in a call that holds the "
+            "interpreter's lock? Ending it frees the file",
+            self._holder(),
+            self._wal[:-4],
+            WORRY_AFTER,
+        )
 
     def _try_lock(self) -> bool:
         try:
             fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
+        self._sign()
         return True
+
+    def _sign(self) -> None:
+        """Say in the lock file who holds it, for those that wait."""
+        with contextlib.suppress(OSError):  # a full disk; it is for people only
+            os.pwrite(self._lock_file, self._signature, 0)
+
+    def _holder(self) -> str:
+        """Who signed last, in words."""
+        with contextlib.suppress(OSError, ValueError):
+            return f"process {int(os.pread(self._lock_file, 20, 0))}"
+        return "another program"
 
     def _begin(self, deadline: float | None) -> None:
         """Take SQLite's write lock. Raises `StoreUnavailable` when `deadline` (monotonic) passes first."""
@@ -205,7 +227,7 @@ class Writer:
                     raise failure(error) from error
             now = time.monotonic()
             if deadline is not None and now >= deadline:
-                raise busy(now - started)
+                raise busy(now - started, "another program")
             if now - started > WORRY_AFTER and not warned:
                 warned = True
                 logger.warning(
@@ -285,10 +307,10 @@ def closed() -> StoreUnavailable:
     return StoreUnavailable("the store is closed; open it again before using it")
 
 
-def busy(seconds: float) -> StoreUnavailable:
+def busy(seconds: float, holder: str) -> StoreUnavailable:
     """The error of a call that did not get the write lock in time."""
     return StoreUnavailable(
-        f"another program held the write lock of the database for {seconds:.1f} s; nothing was written. "
+        f"the write lock of the database was not free for {seconds:.1f} s ({holder} had it); nothing was written. "
         "Try again, or shorten that program's transactions"
     )
 
