@@ -69,6 +69,16 @@ async def test_an_end_leaves_room(world: World, ending: Ending) -> None:
     assert await ids(other, 5) == [second.id]
 
 
+async def test_a_suspect_without_a_lane_lets_others_through_its_gate(world: World) -> None:
+    await declare(world, limit=1)
+    first, second = behind("g"), behind("g")
+    await world.put(first, second)
+    crew, other = await world.crew(), await world.crew()
+    await crew.take()
+    await crew.release(Ending.LOST)
+    assert await ids(other, 5) == [second.id]
+
+
 @pytest.mark.parametrize("ending", [Ending.LOST, Ending.INTERRUPTED])
 async def test_a_death_leaves_room(world: World, ending: Ending) -> None:
     await declare(world, limit=1)
