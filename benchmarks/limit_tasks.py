@@ -30,7 +30,7 @@ async def other(sent: float) -> None:
 @app.task(name="keyed", gates=limit(1, key="{key}"))
 async def keyed(key: int, n: int) -> None:
     note("begin", key, n, time.time(), os.getpid())
-    await asyncio.sleep(0.05)
+    await asyncio.sleep(0.2)
     note("end", key, n, time.time(), os.getpid())
 
 

@@ -1,4 +1,4 @@
-"""Limits under load, one bar each: python -m benchmarks.limits rate|fair|blocked|once|debounce|aging.
+"""Limits under load, one bar each: python -m benchmarks.limits rate|fair|blocked|killed|once|debounce|aging.
 
 On the store that WINDLASS_URL names, which must be empty, else on a SQLite file of its own. The commands start their
 own workers, and tell what they measured beside what was asked for.
@@ -17,7 +17,11 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
+
 ROOT = Path(__file__).parent.parent
+LEASE = 5
+"""Seconds of a worker's lease where processes are killed."""
 
 
 def lines(word: str) -> list[list[str]]:
@@ -28,12 +32,12 @@ def lines(word: str) -> list[list[str]]:
 
 
 @contextlib.contextmanager
-def worker(*options: str) -> Iterator[None]:
+def worker(*options: str) -> Iterator[psutil.Process]:
     """A worker beside the block."""
     command = [sys.executable, "-m", "windlass", "worker", "benchmarks.limit_tasks:app", *options]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
     try:
-        yield
+        yield psutil.Process(process.pid)
     finally:
         process.terminate()
         process.wait(60)
@@ -120,6 +124,48 @@ def blocked(_: float) -> str:
     )
 
 
+def killed(_: float) -> str:
+    """A limit of one on each of 200 keys, while runners die."""
+    from benchmarks.limit_tasks import app, keyed
+
+    keys, each, deaths = 200, 150, 200
+    for n in range(each):
+        app.enqueue_many([keyed.bind(key, n) for key in range(keys)])
+    kills: dict[int, float] = {}
+    os.environ["WINDLASS_LEASE"] = str(LEASE)
+    with worker("-p", "4", "-c", "8") as supervisor:
+        while len(kills) < deaths and app.jobs.count(task="keyed", state="succeeded") < keys * each:
+            time.sleep(random.uniform(0.5, 2.0))
+            if runners := [one for one in supervisor.children() if one.pid not in kills]:
+                kills[(dying := random.choice(runners)).pid] = time.time()
+                dying.kill()
+        until(lambda: app.jobs.count(task="keyed", state="succeeded") == keys * each, 600)
+    together, gaps = kept_apart(kills)
+    return (
+        f"{len(kills)} runners killed, {len(gaps)} of them in a job; {together} times two of one key at once "
+        f"(asked: 0); the next of a key after at most {max(gaps, default=0):.2f} s (asked: {LEASE + 2})"
+    )
+
+
+def kept_apart(kills: dict[int, float]) -> tuple[int, list[float]]:
+    """How often two jobs of a key ran at once, and the seconds from each death in a job to the next of its key."""
+    told = [("begin", *line) for line in lines("begin")] + [("end", *line) for line in lines("end")]
+    together, gaps = 0, []
+    running: dict[str, tuple[str, int]] = {}
+    for word, key, n, at, process in sorted(told, key=lambda line: float(line[3])):
+        if word == "end":
+            running.pop(key, None)
+            continue
+        if there := running.get(key):
+            died = kills.get(there[1], float("inf"))
+            together += died > float(at)
+            if died <= float(at):
+                gaps.append(float(at) - died)
+                print(f"key {key}: job {there[0]} died, job {n} began {gaps[-1]:.2f} s later")
+        running[key] = (n, int(process))
+    return together, gaps
+
+
 def once(_: float) -> str:
     """Many processes enqueue one key, some rolled back, some killed."""
     from benchmarks.limit_tasks import app
@@ -177,7 +223,7 @@ def aging(seconds: float) -> str:
     return f"{len(waits)} of 20 of low priority ran, after at most {max(waits):.1f} s (asked: 6 and a job)"
 
 
-BARS = {one.__name__: one for one in (rate, fair, blocked, once, debounce, aging)}
+BARS = {one.__name__: one for one in (rate, fair, blocked, killed, once, debounce, aging)}
 
 
 def main() -> None:
