@@ -3,7 +3,7 @@
 import contextlib
 import inspect
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from types import MappingProxyType
@@ -14,9 +14,10 @@ from msgspec.structs import replace
 from windlass import blocking, callback, options
 from windlass.access import Access
 from windlass.breaker import Breaker
+from windlass.carrier import Carrier
 from windlass.config import Concurrency, make_config
 from windlass.config import Settings as Configured
-from windlass.errors import CallError, ConfigError, QueueFull
+from windlass.errors import CallError, ConfigError
 from windlass.event import Subscription
 from windlass.events import DEBOUNCE, Events, SubscriptionOptions
 from windlass.gate import Settings
@@ -29,7 +30,7 @@ from windlass.options import Executor, Seconds, short
 from windlass.origin import by_hand, is_same, place_of
 from windlass.outward import Outward
 from windlass.policy import Retry
-from windlass.pressure import Most, Pressure, WhenFull, bound_of
+from windlass.pressure import Most, Pressure, WhenFull, bound_of, full_after
 from windlass.queues import Queues
 from windlass.schedule import Plan
 from windlass.schedules import PlanOptions, Scheduled, Schedules
@@ -113,7 +114,8 @@ class App:
         self.queues = Queues(self._access)
         self.outboxes: list[Relayed] = []
         self.sources: list[Source] = []
-        self.jobs = Jobs(self.connect, self._results, self.vault, partial(tell_caller, hear) if hear else None)
+        wrap = Carrier(self.hooks, self.vault).sending if who_hear(self.hooks, "sending") else contextlib.nullcontext
+        self.jobs = Jobs(self.connect, self._results, self.vault, partial(tell_caller, hear) if hear else None, wrap)
         self.schedules = Schedules(self._access, self.vault, self.jobs)
         self.plans: dict[str, Plan] = {}
         self.events = Events(self._access, self.vault, self.jobs, self.max_payload)
@@ -366,10 +368,11 @@ class App:
         """Store jobs on this very thread; inside the transaction of `tx` if one is given."""
         if not jobs:
             return []
-        if self.pressure.touches(jobs):
-            return self._squeeze(jobs, tx)
-        placed = self._access.put(jobs) if tx is None else self._access.put_in(tx, jobs)
-        return list(map(self.jobs.placed, placed, jobs))
+        with self.jobs.sending(jobs) as new:
+            if self.pressure.touches(new):
+                return self._squeeze(new, tx)
+            placed = self._access.put(new) if tx is None else self._access.put_in(tx, new)
+            return list(map(self.jobs.placed, placed, new))
 
     async def aplace(
         self, jobs: Sequence[NewJob], tx: Tx = None, marks: Sequence[Mark] = (), *, wait: bool = True
@@ -378,10 +381,11 @@ class App:
         Without `wait`, a full queue is an error at once."""
         if not jobs:
             return []
-        if self.pressure.touches(jobs):
-            return await self._asqueeze(jobs, tx, marks, wait=wait and tx is None)
-        placed = await (self._access.aput(jobs, marks) if tx is None else self._access.aput_in(tx, jobs, marks))
-        return list(map(self.jobs.placed, placed, jobs))
+        with self.jobs.sending(jobs) as new:
+            if self.pressure.touches(new):
+                return await self._asqueeze(new, tx, marks, wait=wait and tx is None)
+            placed = await (self._access.aput(new, marks) if tx is None else self._access.aput_in(tx, new, marks))
+            return list(map(self.jobs.placed, placed, new))
 
     def _squeeze(self, jobs: Sequence[NewJob], tx: Tx) -> list[Job[Any]]:
         """`place`, of which some go into queues with a bound: in pieces, as there is room."""
@@ -485,15 +489,3 @@ class App:
                 if value is self and not name.startswith("windlass."):
                     return f"{name}:{attribute}"
         return ""
-
-
-@contextlib.contextmanager
-def full_after(placed: Sequence[Placed]) -> Iterator[None]:
-    """Have the error of a full queue tell what was stored before."""
-    try:
-        yield
-    except QueueFull as error:
-        error.stored = tuple(one.id for one in placed)
-        if placed:
-            error.add_note(f"{len(placed):,} calls of the same bulk were stored before: .stored has their ids")
-        raise

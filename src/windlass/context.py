@@ -46,11 +46,16 @@ class Context:
 
     `fence` grows with every attempt of this job: hand it to an outside system that shall refuse an older attempt.
     `state` is what `App(lifespan=…)` yielded in this process. `cancelled` turns true when the job shall stop.
-    `schedule` is the name of the schedule that made the job, and `tick` the moment it is for, in UTC.
+    `schedule` is the name of the schedule that made the job, and `tick` the moment it is for, in UTC. `carrier` is what
+    hooks gave the job along (`Hook.sending`), and `trace_id` the trace that it belongs to, in hex, if there is one.
+    `error` is what the task raised, while hooks hear `after`.
     """
 
     schedule: str = ""
     tick: datetime | None = None
+    carrier: Mapping[str, str] = MappingProxyType({})
+    trace_id: str = ""
+    error: BaseException | None = None
 
     def __init__(
         self,

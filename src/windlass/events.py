@@ -151,9 +151,9 @@ class Events:
         """Store what an event makes, in an order that is the same for all who publish."""
         if not (made.jobs or made.docs):
             return []
-        jobs = sorted(made.jobs, key=lambda job: job.id)
-        placed = yield Put(jobs, sorted(made.marks, key=lambda mark: mark.key), made.docs)
-        return list(map(self._jobs.placed, placed, jobs))
+        with self._jobs.sending(sorted(made.jobs, key=lambda job: job.id)) as jobs:
+            placed = yield Put(jobs, sorted(made.marks, key=lambda mark: mark.key), made.docs)
+            return list(map(self._jobs.placed, placed, jobs))
 
     def _make(self, made: "Made", one: Subscription, happened: Event, payload: object) -> None:
         """The job of one subscription, and its marks."""

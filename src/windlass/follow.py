@@ -109,6 +109,20 @@ def change_one(one: Follower, id: str, change: Callable[[bytes, str, str, str], 
     )
 
 
+def with_options(text: bytes | None, change: Callable[[bytes | None], bytes]) -> bytes | None:
+    """What follows a job, not sealed, each with its options changed so, through all generations."""
+    if text is None:
+        return None
+    return _encode([with_own(one, change) for one in _decode(text)])
+
+
+def with_own(one: Follower, change: Callable[[bytes | None], bytes]) -> Follower:
+    """One follower with its options changed so, and those of what follows it."""
+    inner = with_options(None if one.follow is None else one.follow.encode(), change)
+    own = change(None if one.options is None else one.options.encode())
+    return replace(one, options=own.decode(), follow=None if inner is None else inner.decode())
+
+
 def read(text: bytes | None) -> list[Follower]:
     """What follows a job, as it is stored; nothing where that cannot be read."""
     try:

@@ -1,8 +1,12 @@
 """Hooks: what the code of an app sees of its jobs."""
 
+import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
+
+from msgspec import Struct
 
 from windlass.context import Context
 from windlass.jobs import Job
@@ -10,12 +14,38 @@ from windlass.model import Claim, Outcome
 
 logger = logging.getLogger("windlass.hooks")
 
+MOST_CARRIED = 8_192
+"""Characters of one value that travels with a job, as W3C Baggage has it; a longer one is left out."""
+
+
+class Sending(Struct, kw_only=True):
+    """A job that is about to be stored. `size`: bytes of its arguments. `carrier` travels with it and with those that
+    follow it, to `context.carrier` of every attempt."""
+
+    id: str
+    task: str
+    queue: str
+    size: int
+    carrier: dict[str, str] = {}
+
+    def carry(self, fields: Mapping[str, str]) -> None:
+        """Have it carry these along too; to a baggage, more is added."""
+        for name, value in fields.items():
+            more = f"{self.carrier[name]},{value}" if name == "baggage" and name in self.carrier else value
+            if len(more) <= MOST_CARRIED:
+                self.carrier[name] = more
+
 
 class Hook:
     """Sees jobs come, run and end, in the process where that happens. What it raises is logged and goes no further.
 
-    Keep it short: `enqueued`, `before` and `after` run where the call or the task runs, on its event loop if any.
+    Keep it short: all but `settled` run where the call or the task runs, on its event loop if any.
     """
+
+    def sending(self, jobs: Sequence[Sending]) -> AbstractContextManager[Any]:
+        """Around the writing of jobs, of which some may turn out to be there already. What the writing raised passes
+        through. Not called for what workers and stores make themselves."""
+        return contextlib.nullcontext()
 
     def enqueued(self, job: Job[Any]) -> None:
         """A new job is in the store; with `tx=` or an `Outbox` in your open transaction, which may still undo it."""

@@ -1,8 +1,10 @@
 """Jobs as users hold them: a handle to one, and the way to all."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -40,6 +42,10 @@ class Named(Protocol):
     @property
     def name(self) -> str:
         """Its name."""
+
+
+Wrap = Callable[[Sequence[NewJob]], AbstractContextManager[Sequence[NewJob]]]
+"""Around the writing of jobs: gives those to write."""
 
 
 class Step(Struct, frozen=True):
@@ -309,7 +315,9 @@ class Jobs:
         results: Callable[[str], Results | None],
         vault: Vault,
         enqueued: "Callable[[Job[Any]], None] | None" = None,
+        sending: Wrap = contextlib.nullcontext,
     ) -> None:
+        self.sending = sending
         self._connect = connect
         self._results = results
         self._vault = vault

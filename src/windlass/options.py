@@ -19,6 +19,7 @@ Lane = Literal["async", "thread", "process"]
 Seconds = float | timedelta
 
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
+TRACE = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}.*")
 MOST_KEY = 1 << 20
 """The most bytes of arguments that a unique key is made of."""
 
@@ -39,7 +40,7 @@ class Override(Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Options(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What one call changes of its task, kept with the job. `timeout` None means none; unset, the task's. `secret`
     names the arguments that are not shown. `schedule` and `tick` say which schedule made the job, for which moment.
-    `priority` is what was asked for where the queue ages."""
+    `priority` is what was asked for where the queue ages. `carrier` is what hooks gave it along."""
 
     retry: Override | None = None
     timeout: float | UnsetType | None = UNSET
@@ -48,6 +49,13 @@ class Options(Struct, frozen=True, kw_only=True, omit_defaults=True):
     schedule: str = ""
     tick: float | None = None
     priority: int | None = None
+    carrier: dict[str, str] = {}
+
+    @property
+    def trace_id(self) -> str:
+        """The id of its W3C trace context, 32 hex digits; empty if it carries none."""
+        found = TRACE.fullmatch(self.carrier.get("traceparent", ""))
+        return found[1] if found else ""
 
     @property
     def due_tick(self) -> datetime | None:
@@ -78,6 +86,11 @@ def read_options(data: bytes | None) -> Options:
         return found
     except Exception as error:
         raise DecodeError(f"the stored options of a job cannot be read: {error}. What came: {data[:200]!r}") from error
+
+
+def with_carrier(stored: bytes | None, carrier: dict[str, str]) -> bytes:
+    """Stored options of a job that carries this along. Raises `DecodeError`."""
+    return values.to_bytes(msgspec.structs.replace(read_options(stored), carrier=carrier))
 
 
 def as_override(given: Retry | int) -> Override:

@@ -100,19 +100,19 @@ class Outbox:
 
     def put_many(self, tx: Tx, calls: Iterable[Bound[R]]) -> list[Job[R]]:
         """Many calls at once, in order."""
-        jobs = self._app.new_jobs(calls)
-        if jobs:
-            with self._told():
-                recognise(tx, SyncLink).drive(self._adding(jobs), self._ring)
-        return self._handles(jobs)
+        if not (new := self._app.new_jobs(calls)):
+            return []
+        with self._app.jobs.sending(new) as jobs, self._told():
+            recognise(tx, SyncLink).drive(self._adding(jobs), self._ring)
+            return self._handles(jobs)
 
     async def aput_many(self, tx: Tx, calls: Iterable[Bound[R]]) -> list[Job[R]]:
         """`put_many`, for connections and sessions that have to be awaited."""
-        jobs = self._app.new_jobs(calls)
-        if jobs:
-            with self._told():
-                await recognise(tx, AsyncLink).adrive(self._adding(jobs), self._ring)
-        return self._handles(jobs)
+        if not (new := self._app.new_jobs(calls)):
+            return []
+        with self._app.jobs.sending(new) as jobs, self._told():
+            await recognise(tx, AsyncLink).adrive(self._adding(jobs), self._ring)
+            return self._handles(jobs)
 
     def _handles(self, jobs: Sequence[NewJob]) -> list[Job[Any]]:
         return [self._app.jobs.placed(Placed(id=job.id, state=State.WAITING, new=True), job) for job in jobs]

@@ -6,13 +6,14 @@ its time; so with several processes the bound is soft, more so where the store t
 """
 
 import asyncio
+import contextlib
 import math
 import os
 import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -22,7 +23,7 @@ from msgspec import Struct
 from windlass import blocking, options
 from windlass.access import Access
 from windlass.errors import ConfigError, QueueFull
-from windlass.model import Filter, NewJob, State
+from windlass.model import Filter, NewJob, Placed, State
 from windlass.options import Seconds
 
 WhenFull = Literal["block", "reject"]
@@ -209,3 +210,15 @@ def too_full(queue: str, depth: int, bound: Most, came: int) -> QueueFull:
         queue,
         depth,
     )
+
+
+@contextlib.contextmanager
+def full_after(placed: Sequence[Placed]) -> Iterator[None]:
+    """Have the error of a full queue tell what was stored before."""
+    try:
+        yield
+    except QueueFull as error:
+        error.stored = tuple(one.id for one in placed)
+        if placed:
+            error.add_note(f"{len(placed):,} calls of the same bulk were stored before: .stored has their ids")
+        raise

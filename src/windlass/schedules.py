@@ -304,8 +304,9 @@ class Schedules:
         course = schedule.read(doc.body)
         job = schedule.make_job(name, course.plan.call, now, self._vault, str(uuid7()))
         course = replace(course, jobs=(*course.jobs, job.id)[-UNDER_WAY:])
-        placed = yield Put((job,), docs=(replace(doc, body=schedule.write(course)),))
-        return self._jobs.placed(placed[0], job)
+        with self._jobs.sending((job,)) as jobs:
+            placed = yield Put(jobs, docs=(replace(doc, body=schedule.write(course)),))
+            return self._jobs.placed(placed[0], jobs[0])
 
     def _backfill(self, name: str, start: datetime, end: datetime) -> Work[Made]:
         doc, now = yield from found(name)
@@ -322,8 +323,9 @@ class Schedules:
         for at in range(0, len(ticks), PIECE):
             part = ticks[at : at + PIECE]
             new = [schedule.make_job(name, plan.call, tick, self._vault) for tick in part]
-            placed: list[Placed] = yield Put(new, [schedule.make_mark(name, tick) for tick in part])
-            jobs += map(self._jobs.placed, placed, new)
+            with self._jobs.sending(new) as sent:
+                placed: list[Placed] = yield Put(sent, [schedule.make_mark(name, tick) for tick in part])
+                jobs += map(self._jobs.placed, placed, sent)
         return jobs
 
     def _save(self, doc: Doc, course: Course, now: float) -> Work[Schedule]:

@@ -89,6 +89,7 @@ class Running(Context):
         own = options_of(claim)
         super().__init__(claim, meta=own.meta, state=state, report=report, gates=gates)
         self.schedule, self.tick = own.schedule, own.due_tick
+        self.carrier, self.trace_id = own.carrier, own.trace_id
         self.claim = claim
         self._transactions = transactions
 
@@ -143,11 +144,13 @@ async def perform(
     try:
         value = await task.fn(*args, **kwargs)
     except BaseException as error:
+        context.error = error if hooks else None
         outcome = _raised(task, claim, context, error)
     else:
         outcome = _returned(task, claim, context, value)
     if hooks:
         tell(hooks, "after", context, outcome)
+        context.error = None  # its frames lead back to it
     return outcome
 
 
@@ -166,11 +169,13 @@ def perform_blocking(
     try:
         value = task.fn(*args, **kwargs)
     except BaseException as error:
+        context.error = error if hooks else None
         outcome = _raised(task, claim, context, error)
     else:
         outcome = _returned(task, claim, context, value)
     if hooks:
         tell(hooks, "after", context, outcome)
+        context.error = None  # its frames lead back to it
     return outcome
 
 

@@ -1,0 +1,1 @@
+"""Windlass beside other libraries; each needs an extra of its name."""
