@@ -1,11 +1,14 @@
 """The commands as real processes: a worker, an enqueue that waits, and the mistakes that people make."""
 
+import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -137,13 +140,24 @@ def test_dev_goes_on_after_a_broken_edit(home: Path, windlass: Run, start: Calla
     dev = start("dev", "-c", "2")
     dev.until("is ready")
     assert windlass("enqueue", "add", "1", "--wait").stdout.strip() == "2"
-    time.sleep(1)
+    dev.until("dashboard is ready")
     (home / "shop.py").write_text(APP + "\nthis is no Python\n")
     dev.until("SyntaxError")
     (home / "shop.py").write_text(APP.replace("a + b", "a * 100"))
     dev.until("edited", 2)
     assert windlass("enqueue", "add", "3", "--wait", "--timeout", "30").stdout.strip() == "300"
+    [page] = re.findall(r"http://127\.0\.0\.1:\d+/", dev.log.read_text())
+    assert "shop.add" in answer(f"{page}jobs")
     assert dev.stop() == 0
+
+
+def answer(url: str) -> str:
+    """What the dashboard shows, which may be starting anew."""
+    for _ in range(300):
+        with contextlib.suppress(OSError), urllib.request.urlopen(url) as response:
+            return str(response.read(), "utf-8")
+        time.sleep(0.1)
+    raise AssertionError(f"{url} never answered")
 
 
 def test_enqueue_without_a_worker(windlass: Run) -> None:

@@ -16,7 +16,7 @@ MISTAKES = (CallError, ConfigError, EncodeError, UnknownTask)
 
 COMMANDS = {
     "worker": ("windlass.cli.worker", "Run jobs, in processes that are kept alive."),
-    "dev": ("windlass.cli.worker", "Run jobs, and restart on every saved edit."),
+    "dev": ("windlass.cli.worker", "Run jobs beside a dashboard, restarted on every saved edit."),
     "enqueue": ("windlass.cli.enqueue", "Enqueue one job from the shell."),
     "jobs": ("windlass.cli.jobs", "List, show, watch, retry, cancel and delete jobs."),
     "queues": ("windlass.cli.queues", "Show what is queued and what nobody runs; pause and resume."),

@@ -15,6 +15,8 @@ from windlass.worker.logs import set_up
 
 USERS = "WINDLASS_DASHBOARD_USERS"
 
+PORT = 8787
+
 FAREWELL = 2
 """Seconds that open pages are given when it stops."""
 
@@ -22,7 +24,7 @@ FAREWELL = 2
 @click.command()
 @click.argument("app", metavar="[MODULE:APP]", required=False)
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at.")
-@click.option("--port", type=click.IntRange(1, 65_535), default=8787, show_default=True)
+@click.option("--port", type=click.IntRange(1, 65_535), default=PORT, show_default=True)
 @click.option("--allow-host", "hosts", multiple=True, metavar="NAME", help="A name that it may be asked for under.")
 @url_option
 def dashboard(app: str | None, host: str, port: int, hosts: tuple[str, ...], url: str | None) -> None:
@@ -31,7 +33,7 @@ def dashboard(app: str | None, host: str, port: int, hosts: tuple[str, ...], url
     Without users it answers this machine only, and whoever sits there may do everything. Users stand in
     WINDLASS_DASHBOARD_USERS as NAME:ROLE:SECRET, separated by commas; ROLE is viewer, operator or admin.
     """
-    users = [one.strip() for one in os.environ.get(USERS, "").split(",") if one.strip()]
+    users = users_given()
     if not users and not is_loopback(host):
         raise ConfigError(
             f"--host {host} lets others in, and nothing says who they are: set {USERS} to NAME:ROLE:SECRET, "
@@ -40,7 +42,17 @@ def dashboard(app: str | None, host: str, port: int, hosts: tuple[str, ...], url
     set_up()
     if url:
         refuse_missing(find_url(url))
-    serve(App(url) if url else load(app), users, host, port, hosts)
+    served = App(url) if url else load(app)
+    name = f"[{host}]" if ":" in host else host
+    click.echo(f"dashboard of {shown(served.config.url)}\n  http://{name}:{port}/", err=True)
+    if not is_loopback(host):
+        click.echo("  passwords travel as they are: put TLS in front of it", err=True)
+    serve(served, users, host, port, hosts)
+
+
+def users_given() -> list[str]:
+    """The users that the environment names."""
+    return [one.strip() for one in os.environ.get(USERS, "").split(",") if one.strip()]
 
 
 def is_loopback(host: str) -> bool:
@@ -62,10 +74,6 @@ def serve(app: App, users: list[str], host: str, port: int, hosts: tuple[str, ..
             f"the dashboard needs {error.name}, which is not installed: pip install 'windlass[dashboard]'"
         ) from error
     served = Dashboard(app, auth=users or None, hosts=hosts or None)
-    name = f"[{host}]" if ":" in host else host
-    click.echo(f"dashboard of {shown(app.config.url)}\n  http://{name}:{port}/", err=True)
-    if not is_loopback(host):
-        click.echo("  passwords travel as they are: put TLS in front of it", err=True)
     config = uvicorn.Config(
         served,
         host=host,

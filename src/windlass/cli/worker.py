@@ -1,7 +1,6 @@
 """`windlass worker` and `windlass dev`. The supervisor lives in this process: only what it needs is imported."""
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
@@ -11,6 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
+from windlass.cli.beside import keep
 from windlass.cli.output import counted
 from windlass.cli.reach import shown
 from windlass.config import Concurrency, check_concurrency, check_size, make_config, slots_of
@@ -99,9 +99,13 @@ def dev(
     max_memory: int | None,
     quiet: bool,
 ) -> None:
-    """Run jobs of MODULE:APP, and restart on every saved edit of a Python file below this folder."""
+    """Run jobs of MODULE:APP, restarted on every saved edit of a Python file below this folder, beside a dashboard.
+
+    The dashboard answers this machine only; where it is, is printed. It needs `pip install 'windlass[dashboard]'`.
+    """
     spec = make_spec(app, queues, concurrency, processes or 1)
-    supervise(replace(spec, max_jobs=max_jobs, max_memory=max_memory, quiet=quiet, reload=True), with_edits)
+    spec = replace(spec, max_jobs=max_jobs, max_memory=max_memory, quiet=quiet, reload=True)
+    supervise(spec, partial(with_edits, spec))
 
 
 def make_spec(
@@ -124,22 +128,34 @@ def make_spec(
     )
 
 
-def supervise(spec: Spec, run: Callable[[Supervisor], Coroutine[Any, Any, int]]) -> None:
-    """Be the supervisor of a worker; exit with its code."""
+def supervise(spec: Spec, run: Callable[[Supervisor, asyncio.Event], Coroutine[Any, Any, int]]) -> None:
+    """Be the supervisor of a worker; exit with its code. `run` is given an event of its readiness too."""
     set_up(logging.WARNING if spec.quiet else logging.INFO)
 
     async def main() -> int:
-        return await run(Supervisor(spec, spec.processes, on_event=partial(announce, spec)))
+        ready = asyncio.Event()
+
+        def hear(text: str) -> None:
+            announce(spec, text)
+            if is_url(text):
+                ready.set()
+
+        return await run(Supervisor(spec, spec.processes, on_event=hear), ready)
 
     if code := asyncio.run(main()):
         raise SystemExit(code)
 
 
+def is_url(text: str) -> bool:
+    """Whether the supervisor tells its store's URL: it is ready."""
+    return "://" in text.partition(" ")[0]
+
+
 def announce(spec: Spec, text: str) -> None:
-    """Print what the supervisor tells. Its store's URL means that it is ready: say where jobs are, and which ones."""
+    """Print what the supervisor tells; when it is ready, where jobs are, and which ones."""
     if spec.quiet:
         return
-    if "://" in text.partition(" ")[0]:
+    if is_url(text):
         each = f"{'up to ' if spec.adaptive else ''}{counted(spec.concurrency, 'slot')} each"
         text = (
             f"worker is ready: {counted(spec.processes, 'runner')}, {each}\n"
@@ -149,24 +165,30 @@ def announce(spec: Spec, text: str) -> None:
     click.echo(text, err=True)
 
 
-async def alone(supervisor: Supervisor) -> int:
+async def alone(supervisor: Supervisor, _: asyncio.Event) -> int:
     """`windlass worker`."""
     return await supervisor.run()
 
 
-async def with_edits(supervisor: Supervisor) -> int:
-    """`windlass dev`: the worker beside a watch over the files."""
-    watching = asyncio.create_task(restart_on_edits(supervisor, Path.cwd()))
+async def with_edits(spec: Spec, supervisor: Supervisor, ready: asyncio.Event) -> int:
+    """`windlass dev`: the worker beside a dashboard and a watch over the files."""
+    edited = asyncio.Event()
+
+    async def show() -> None:
+        await ready.wait()
+        await keep(spec.app, edited, partial(announce, spec))
+
+    others = [asyncio.create_task(restart_on_edits(supervisor, Path.cwd(), edited)), asyncio.create_task(show())]
     try:
         return await supervisor.run()
     finally:
-        watching.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await watching
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
 
 
-async def restart_on_edits(supervisor: Supervisor, folder: Path) -> None:
-    """Restart the runners whenever a Python file below `folder` changes; many edits at once count as one."""
+async def restart_on_edits(supervisor: Supervisor, folder: Path, edited: asyncio.Event) -> None:
+    """Restart the runners whenever a Python file below `folder` changes, and tell; many edits at once count as one."""
     from watchfiles import PythonFilter, awatch
 
     async for changes in awatch(folder, watch_filter=PythonFilter(), step=100, debounce=500):
@@ -174,3 +196,4 @@ async def restart_on_edits(supervisor: Supervisor, folder: Path) -> None:
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
         logger.info("edited: %s%s; restarting", ", ".join(names[:3]), more)
         await supervisor.restart_runners()
+        edited.set()
