@@ -1,0 +1,47 @@
+"""The API as its OpenAPI document says: whatever that allows is answered as it says, and the rest is refused."""
+
+import os
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from schemathesis import Case, GenerationMode
+from schemathesis.core.failures import FailureGroup
+from starlette.requests import Request
+
+from windlass import App
+from windlass.web import Dashboard, Role, User
+
+ADMIN = {"Authorization": "Bearer anna"}
+
+EXAMPLES = int(os.environ.get("WINDLASS_EXAMPLES", "2"))
+"""Requests to each operation, of those that are allowed and as many of those that are not."""
+
+
+def who(request: Request) -> User | None:
+    return User("anna", Role.ADMIN) if request.headers.get("authorization") == ADMIN["Authorization"] else None
+
+
+@pytest.mark.parametrize("mode", GenerationMode, ids=str)
+def test_every_operation(app: App, mode: GenerationMode) -> None:
+    schema = schemathesis.openapi.from_asgi("/api/openapi.json", Dashboard(app, auth=who), headers=ADMIN)
+    wrong = []
+    for found in schema.get_all_operations():
+        operation = found.ok()
+
+        @given(case=operation.as_strategy(generation_mode=mode))
+        @settings(
+            max_examples=EXAMPLES,
+            deadline=None,
+            database=None,
+            phases=[Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        )
+        def ask(case: Case) -> None:
+            case.call_and_validate(headers=ADMIN)
+
+        try:
+            ask()
+        except (Exception, FailureGroup) as error:
+            wrong.append(f"{operation.label}: {error}")
+    assert not wrong, "\n\n".join(wrong)
