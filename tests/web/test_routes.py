@@ -269,10 +269,31 @@ def test_failures_by_cause_and_searches_say_how_far_they_looked(local: TestClien
     assert local.get("/jobs?id=orphan-0").headers["location"] == "/jobs?prefix=orphan-0"
 
 
-@pytest.mark.parametrize("body", ["", "[]", "{", '{"ids": []}', "{}", '{"ids": ["a b"]}', '{"ids": ["a"], "tag": "b"}'])
+NO_JOBS = (
+    "",
+    "[]",
+    "{",
+    '{"ids": []}',
+    "{}",
+    '{"ids": ["a b"]}',
+    '{"ids": ["a"], "tag": "b"}',
+    '{"ids": ["a"], "most": 1}',
+)
+
+
+@pytest.mark.parametrize("body", [*NO_JOBS, '{"state": "failed", "quue": "mail"}', '{"queue": ""}', "[" * 60_000])
 def test_bulk_takes_nothing_that_names_no_jobs(local: TestClient, body: str) -> None:
     assert local.post("/api/bulk/delete", content=body).status_code == 400
     assert local.post("/api/bulk/delete", content=b'{"ids":["' + b"a" * 70_000).status_code == 413
+
+
+def test_a_filter_that_is_misspelt_or_empty_is_refused(local: TestClient) -> None:
+    for query in ("quue=mail", "queue=", "state=failed&task="):
+        assert local.get(f"/api/jobs?{query}").status_code == 400, query
+        assert local.get(f"/api/bulk/delete?{query}").status_code == 400, query
+    assert local.get("/jobs?queue=&done=retry&n=1").status_code == 200
+    assert local.get("/jobs?quue=mail").status_code == 400
+    assert local.post("/bulk/delete", data={"state": "failed", "quue": "mail"}).status_code == 400
 
 
 @pytest.mark.parametrize("value", ["-1", str(2**63), str(-(2**63)), "x", "1e9", "0", "\0", "a" * 30_000, "(a+)+$", "é"])

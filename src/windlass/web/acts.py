@@ -45,13 +45,13 @@ OPEN = "all"
 """What a gate without a limit admits."""
 
 
-class Why(Struct, frozen=True, kw_only=True):
+class Why(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The reason that somebody pauses something for."""
 
     reason: Annotated[str, Meta(max_length=1000)] = ""
 
 
-class Change(Struct, frozen=True, kw_only=True):
+class Change(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a gate shall admit: so many at once, starts as in '100/minute' of which `burst` may come together, or all.
 
     A number may be given as a text; null is `all`.
@@ -100,7 +100,7 @@ class Desk(Struct, frozen=True):
 
     async def do_all(self, user: User, targets: Targets, verb: Verb) -> int:
         """One verb to many jobs; to how many it was done. Raises 400 for what names no jobs."""
-        if bool(targets.ids) == targets.filters:
+        if bool(targets.ids) == targets.filters or (targets.ids and targets.most is not None):
             raise HTTPException(400, "expected ids, or a filter such as state, task, queue or tag, and not both")
         if targets.ids:
             more = f" and {len(targets.ids) - NAMED} more" if len(targets.ids) > NAMED else ""

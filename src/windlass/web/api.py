@@ -14,9 +14,9 @@ from windlass.view import gate_data, iso, job_data, line_data, paused_data, sche
 from windlass.web import search
 from windlass.web.acts import Change, Why
 from windlass.web.guard import user_of
-from windlass.web.pages import AuditQuery, JobsQuery, body_of, desk_of, failed_of, find, read
+from windlass.web.pages import AuditQuery, JobsQuery, body_of, checked, desk_of, failed_of, find
 from windlass.web.search import Reach
-from windlass.web.which import Targets
+from windlass.web.which import Targets, Which
 
 T = TypeVar("T")
 
@@ -46,7 +46,7 @@ async def workers(request: Request) -> Response:
 
 async def jobs(request: Request) -> Response:
     """Jobs that match."""
-    query = read(JobsQuery, request.query_params)
+    query = checked(JobsQuery, request.query_params)
     found = await find(desk_of(request), query, query.limit, query.after)
     reach = found.reach and reach_data(found.reach)
     return answer({"jobs": [job_data(job.record) for job in found.jobs], "after": found.after, "searched": reach})
@@ -54,7 +54,7 @@ async def jobs(request: Request) -> Response:
 
 async def failures(request: Request) -> Response:
     """The failed jobs by what went wrong."""
-    causes, reach = await search.causes_of(desk_of(request).app.jobs, failed_of(request))
+    causes, reach = await search.causes_of(desk_of(request).app.jobs, failed_of(checked(Which, request.query_params)))
     rows = [
         {
             **cause.query,
@@ -95,7 +95,7 @@ async def schedule(request: Request) -> Response:
 
 async def audit_log(request: Request) -> Response:
     """Who did what, the newest first."""
-    query = read(AuditQuery, request.query_params)
+    query = checked(AuditQuery, request.query_params)
     found, after = await desk_of(request).log(query.limit, query.after)
     return answer({"entries": [entry_data(one) for one in found], "after": after})
 
@@ -126,14 +126,24 @@ async def act_on_many(verb: Verb, request: Request) -> Response:
 async def sent(request: Request, kind: type[T], default: bytes = b"") -> T:
     """What came as JSON; `default` for an empty body. Raises 400."""
     try:
-        return msgspec.json.decode(await body_of(request) or default, type=kind)
-    except (msgspec.DecodeError, ValueError) as error:
+        return msgspec.convert(_decode(await body_of(request) or default), kind)
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise HTTPException(400, f"this cannot be asked for: {error}") from None
+
+
+def whole(text: str) -> float:
+    """A number of JSON, for which 2.0 and 2 are the same."""
+    number = float(text)
+    return int(number) if number.is_integer() else number
+
+
+_decode = msgspec.json.Decoder(float_hook=whole).decode
 
 
 async def count(verb: Verb, request: Request) -> Response:
     """How many jobs a verb would be done to, by the same filter."""
-    return answer({"count": await desk_of(request).count(read(Targets, request.query_params), verb)})
+    which = checked(Which, request.query_params)
+    return answer({"count": await desk_of(request).count(Targets(**msgspec.structs.asdict(which)), verb)})
 
 
 async def act_on_schedule(act: str, request: Request) -> Response:

@@ -35,7 +35,7 @@ async def document(request: Request) -> Response:
 
 def made(server: str) -> dict[str, Any]:
     """The whole document."""
-    (_, _, _, targets, why, change), components = msgspec.json.schema_components(
+    (_, _, _, _, why, change), components = msgspec.json.schema_components(
         [Which, JobsQuery, AuditQuery, Targets, Why, Change], ref_template="#/components/schemas/{name}"
     )
     paths: dict[str, Any] = {f"/{name}": {"get": operation(name, line)} for name, line in LINES.items()}
@@ -54,11 +54,11 @@ def made(server: str) -> dict[str, Any]:
         how_many = operation(f"count_to_{verb}", "How many jobs that would be", 503)
         paths[f"/bulk/{verb}"] = {
             "get": {**how_many, "parameters": parameters(components["Which"])},
-            "post": {**many, "parameters": [own()], "requestBody": body(targets)},
+            "post": {**many, "parameters": [own()], "requestBody": body(bulk(components["Targets"]))},
         }
     for path, kind in KINDS.items():
         for act in ("pause", "resume"):
-            one = operation(f"{act}_{kind}", f"{act.capitalize()} a {kind}. Takes the role operator")
+            one = operation(f"{act}_{kind}", f"{act.capitalize()} a {kind}. Takes the role operator", 404)
             more = {"requestBody": body(why, required=False)} if act == "pause" else {}
             paths[f"/{path}/{{name}}/{act}"] = {"post": {**one, "parameters": [in_path("name"), own()], **more}}
     one = operation("set_limit", "Change what a limit or a rate admits. Takes the role admin")
@@ -99,6 +99,31 @@ def body(schema: dict[str, Any], *, required: bool = True) -> dict[str, Any]:
     return {"required": required, "content": {"application/json": {"schema": schema}}}
 
 
+def bulk(schema: dict[str, Any]) -> dict[str, Any]:
+    """The jobs to act on: ids, or fields of a filter of which at least one is given."""
+    fields = dict(schema["properties"])
+    ids = {**fields.pop("ids"), "minItems": 1}
+    narrowing = [name for name in fields if name != "most"]
+    filled = [{"required": [name], "properties": {name: {"type": "string"}}} for name in narrowing]
+    none = {"type": "null"}
+    return {
+        "oneOf": [
+            {
+                "type": "object",
+                "properties": {"ids": ids, **dict.fromkeys(fields, none)},
+                "required": ["ids"],
+                "additionalProperties": False,
+            },
+            {
+                "type": "object",
+                "properties": {"ids": {"type": "array", "maxItems": 0}, **fields},
+                "anyOf": filled,
+                "additionalProperties": False,
+            },
+        ]
+    }
+
+
 def in_path(name: str) -> dict[str, Any]:
     """A name that is part of a path."""
     return {"name": name, "in": "path", "required": True, "schema": NAME}
@@ -106,7 +131,7 @@ def in_path(name: str) -> dict[str, Any]:
 
 def own() -> dict[str, Any]:
     """What stands for the Origin that browsers send, where no bearer token does."""
-    return {"name": OWN, "in": "header", "required": False, "schema": {"type": "string", "enum": ["1"]}}
+    return {"name": OWN, "in": "header", "required": False, "schema": {"type": "string"}}
 
 
 def parameters(schema: dict[str, Any]) -> list[dict[str, Any]]:

@@ -22,7 +22,7 @@ from windlass.web import search
 from windlass.web.acts import Desk
 from windlass.web.guard import user_of
 from windlass.web.look import failures, problems, queues, timeline, totals
-from windlass.web.render import STATIC, is_live
+from windlass.web.render import STATIC, TOLD, is_live
 from windlass.web.which import FIELDS, Name, Targets, Which
 
 LIMIT = 50
@@ -47,7 +47,7 @@ class JobsQuery(Which, frozen=True, kw_only=True, omit_defaults=True):
     limit: Annotated[int, Meta(ge=1, le=200)] = LIMIT
 
 
-class AuditQuery(Struct, frozen=True, kw_only=True):
+class AuditQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """From where on, and how many entries of the audit log."""
 
     after: Annotated[str, Meta(pattern=r"^[0-9]{16}-[0-9a-f]{8}$", max_length=25)] | None = None
@@ -61,10 +61,14 @@ def desk_of(request: Request) -> Desk:
 
 
 def read(kind: type[T], values: Mapping[str, Any]) -> T:
-    """Checked parameters; empty ones count as not given. Raises 400."""
-    given = {name: value for name, value in values.items() if value != ""}
+    """What a form says: its empty fields count as not given. Raises 400."""
+    return checked(kind, {name: value for name, value in values.items() if value != "" and name not in TOLD})
+
+
+def checked(kind: type[T], values: Mapping[str, Any]) -> T:
+    """Checked parameters. Raises 400."""
     try:
-        return msgspec.convert(given, kind, strict=False)
+        return msgspec.convert(dict(values), kind, strict=False)
     except (msgspec.ValidationError, ValueError) as error:
         raise HTTPException(400, f"this cannot be asked for: {error}") from None
 
@@ -124,7 +128,7 @@ async def overview(request: Request) -> Response:
 
 async def failure_list(request: Request) -> Response:
     """The failed jobs by what went wrong."""
-    desk, which = desk_of(request), failed_of(request)
+    desk, which = desk_of(request), failed_of(read(Which, request.query_params))
     causes, reach = await desk.watch.look(
         ("causes", which), partial(search.causes_of, desk.app.jobs, which), is_live(request)
     )
@@ -132,9 +136,8 @@ async def failure_list(request: Request) -> Response:
     return desk.pages.page(request, "failures", causes=causes, reach=reach, which=names)
 
 
-def failed_of(request: Request) -> Filter:
-    """Which failed jobs. Raises 400."""
-    which = read(Which, request.query_params).filter
+def failed_of(which: Which) -> Filter:
+    """Which failed jobs."""
     return Filter(state=State.FAILED, task=which.task, queue=which.queue, tag=which.tag)
 
 

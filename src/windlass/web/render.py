@@ -129,6 +129,10 @@ DONE = {
 }
 
 
+TOLD = frozenset({"done", "n"})
+"""The parameters that tell it."""
+
+
 def done_text(request: Request) -> str:
     """What the last action came to: its name and number are in the address, its words are ours."""
     verb, number = request.query_params.get("done", ""), request.query_params.get("n", "1")

@@ -19,12 +19,14 @@ Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,128}$", max_length=128)]
 
 Text = Annotated[str, Meta(min_length=1, max_length=LINE)]
 
+Moment = Annotated[str, Meta(max_length=40, extra_json_schema={"format": "date-time"})]
+
 FIELDS = ("state", "task", "queue", "tag", "prefix", "error", "shape", "text", "since", "until")
 """What may narrow jobs."""
 
 
-class Which(Struct, frozen=True, kw_only=True, omit_defaults=True, dict=True):
-    """Jobs, by filter: every field that is given must match.
+class Which(Struct, frozen=True, kw_only=True, omit_defaults=True, dict=True, forbid_unknown_fields=True):
+    """Jobs, by filter: every field that is given must match. One that is misspelt is refused: it would narrow nothing.
 
     Those from `prefix` on are looked up in the jobs themselves, newest first. `prefix`: how the id begins. `error`: the
     class of the last error; `shape`: the first line of its message, with # for numbers and ids. `text` stands in the
@@ -39,8 +41,8 @@ class Which(Struct, frozen=True, kw_only=True, omit_defaults=True, dict=True):
     error: Text | None = None
     shape: Text | None = None
     text: Text | None = None
-    since: Annotated[str, Meta(max_length=40)] | None = None
-    until: Annotated[str, Meta(max_length=40)] | None = None
+    since: Moment | None = None
+    until: Moment | None = None
 
     def __post_init__(self) -> None:
         _ = self.span
