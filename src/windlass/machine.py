@@ -117,6 +117,12 @@ def resident(pid: int) -> int:
     return int(found[1]) * os.sysconf("SC_PAGE_SIZE") if len(found) > 1 else 0
 
 
+def cpu_time(pid: int) -> float | None:
+    """Seconds of processor time that a process has taken; None where the system does not tell."""
+    fields = read(PROC / str(pid) / "stat").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") if len(fields) > 12 else None
+
+
 def private(pid: int) -> int:
     """Bytes that a process has for data, used or not: what RLIMIT_DATA counts. 0 where the system does not tell."""
     found = words(PROC / str(pid) / "statm")

@@ -19,6 +19,7 @@ from windlass.errors import StoreError
 from windlass.hook import Hook
 from windlass.machine import usable_cpus
 from windlass.model import Orders, RunnerInfo
+from windlass.overview import Overview, opened
 from windlass.store.contract import Store
 from windlass.vault import Vault
 from windlass.worker.adaptive import Adaptive
@@ -35,6 +36,9 @@ from windlass.worker.pulse import Pulse
 from windlass.worker.queues import Queues
 from windlass.worker.runner import AnyTask, Runner
 from windlass.worker.start import command
+from windlass.worker.tallies import Tallies
+from windlass.worker.telling import telling
+from windlass.worker.timed import Calls
 from windlass.worker.wire import Channel
 
 logger = logging.getLogger("windlass.worker")
@@ -96,16 +100,30 @@ async def embedded(
             beside += [asyncio.create_task(adaptive.run(runner.resize))] if adaptive else []
             work = asyncio.create_task(runner.run())
             work.add_done_callback(tell_end)
-            try:
-                yield runner
-            finally:
-                for one in beside:
-                    one.cancel()
-                await finish(runner, work, config.grace)
-                await children.close(grace=0)  # before the worker leaves: what it holds then goes to others
+            async with counting(runner, store, worker):
+                try:
+                    yield runner
+                finally:
+                    for one in beside:
+                        one.cancel()
+                    await finish(runner, work, config.grace)
+                    await children.close(grace=0)  # before the worker leaves: what it holds then goes to others
     finally:
         transactions.close()
         board.close()
+
+
+@contextlib.asynccontextmanager
+async def counting(runner: Runner, store: Store, worker: str) -> AsyncIterator[None]:
+    """Write down what its jobs come to during the body of the `with`."""
+    tallies = Tallies(store, Overview(opened(store), SystemClock()), lambda: worker)
+    writing = asyncio.create_task(tallies.run())
+    try:
+        async with telling(runner, store, Calls(), lambda word: tallies.add(word.rows)):
+            yield
+    finally:
+        writing.cancel()
+        await tallies.flush()
 
 
 async def finish(runner: Runner, work: asyncio.Task[None], grace: float) -> None:

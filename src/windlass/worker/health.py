@@ -7,7 +7,7 @@ from typing import Any
 
 from windlass.config import address_of
 from windlass.errors import ConfigError
-from windlass.worker.http import Answer, Server, as_json
+from windlass.worker.http import Answer, Route, Server, as_json
 from windlass.worker.systemd import Systemd
 
 STUCK = 15.0
@@ -62,7 +62,7 @@ class Health:
     def __init__(self, vitals: Callable[[], Vitals]) -> None:
         self._vitals = vitals
         self._systemd = Systemd()
-        self.routes: dict[str, Callable[[], Answer]] = {"/livez": self._livez, "/readyz": self._readyz}
+        self.routes: dict[str, Route] = {"/livez": self._livez, "/readyz": self._readyz}
         self._server = Server(self.routes)
 
     async def open(self, address: str) -> None:

@@ -1,9 +1,10 @@
-"""A small HTTP server for the supervisor: a table of paths, each with an answer that is ready at once."""
+"""A small HTTP server for the supervisor: a table of paths, each with an answer that is ready at once, or soon."""
 
 import asyncio
 import contextlib
+import inspect
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +29,8 @@ class Answer:
     kind: str = "application/json"
 
 
-Routes = Mapping[str, Callable[[], Answer]]
+Route = Callable[[], Answer | Awaitable[Answer]]
+Routes = Mapping[str, Route]
 
 
 def as_json(status: int, value: Any) -> Answer:
@@ -82,20 +84,21 @@ class Server:
             if not isinstance(event, h11.Request):
                 return b""
             method = event.method
-            answer = self._answer(method, event.target.partition(b"?")[0].decode("ascii"))
+            answer = await self._answer(method, event.target.partition(b"?")[0].decode("ascii"))
         except h11.RemoteProtocolError as error:
             answer = as_json(error.error_status_hint, {"error": str(error)})
         headers = [("content-type", answer.kind), ("content-length", str(len(answer.body))), ("connection", "close")]
         said = connection.send(h11.Response(status_code=answer.status, headers=headers)) or b""
         return said + (b"" if method == b"HEAD" else answer.body)
 
-    def _answer(self, method: bytes, path: str) -> Answer:
+    async def _answer(self, method: bytes, path: str) -> Answer:
         if path not in self._routes:
             return as_json(404, {"error": f"expected one of {', '.join(self._routes)}; {path} came"})
         if method not in (b"GET", b"HEAD"):
             return as_json(405, {"error": f"expected GET or HEAD; {method.decode('ascii')} came"})
         try:
-            return self._routes[path]()
+            answer = self._routes[path]()
+            return await answer if inspect.isawaitable(answer) else answer
         except Exception:
             logger.exception("%s cannot be answered", path)
             return as_json(500, {"error": "this cannot be answered; the worker's log says why"})

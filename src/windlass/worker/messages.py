@@ -2,8 +2,9 @@
 
 from msgspec import Struct
 
-from windlass.model import Held
+from windlass.model import Held, Tally
 from windlass.pause import View
+from windlass.worker.timed import Called
 
 
 class Hello(Struct, frozen=True, tag=True):
@@ -103,9 +104,20 @@ class Holding(Struct, frozen=True, tag=True):
     held: Held
 
 
+class Counted(Struct, frozen=True, tag=True):
+    """Runner: what its jobs and its calls of the store came to since the last word, and how many jobs run now."""
+
+    rows: tuple[Tally, ...]
+    calls: tuple[Called, ...]
+    running: int
+
+    def __repr__(self) -> str:
+        return f"Counted({len(self.rows)} rows)"
+
+
 class Bye(Struct, frozen=True, tag=True):
     """A worker inside another process: it stops, and holds nothing any more."""
 
 
-FromRunner = Hello | Broken | Child | Spent | Left | Chosen | Holding | Bye
+FromRunner = Hello | Broken | Child | Spent | Left | Chosen | Holding | Counted | Bye
 FromSupervisor = Welcome | Slots | Cancel | Wake | Pause | Paused | Stop

@@ -21,6 +21,7 @@ from windlass.machine import usable_cpus
 from windlass.model import RunnerInfo
 from windlass.pause import View
 from windlass.source.bridge import bridging
+from windlass.store.contract import Store
 from windlass.worker.adaptive import Adaptive
 from windlass.worker.board import Board
 from windlass.worker.children import Children
@@ -50,6 +51,8 @@ from windlass.worker.queues import Queues
 from windlass.worker.relay import relaying
 from windlass.worker.runner import Runner
 from windlass.worker.start import EX_GONE, command
+from windlass.worker.telling import telling
+from windlass.worker.timed import Calls, timed
 from windlass.worker.wire import Channel
 
 logger = logging.getLogger("windlass.worker")
@@ -85,6 +88,7 @@ class Process:
         )
         self._stop_reading: Callable[[], None] = lambda: None
         self._slots = 0
+        self._calls = Calls()
         self._view: View | None = None
         self._leaving = False
         self._spent = False
@@ -127,7 +131,7 @@ class Process:
             orders.cancel()
 
     async def _work(self, app: App, welcome: Welcome, limits: Limits) -> int:
-        store = await app.connect()
+        store = timed(await app.connect(), self._calls)
         children = Children(
             command("windlass.worker.child", self._id),
             self._given["app"],
@@ -168,7 +172,7 @@ class Process:
                 try:
                     # a job that holds the interpreter's lock would stop this write where everybody waits for it
                     await asyncio.wait([declaring], timeout=DECLARE_WITHIN)
-                    await runner.run()
+                    await self._run(runner, store)
                     if self._leaving:
                         self._end_by = boot_time() + LEAVE_WITHIN
                         self._channel.send(Left(running=0))
@@ -186,6 +190,10 @@ class Process:
             return 1
         await app.aclose()
         return 0
+
+    async def _run(self, runner: Runner, store: Store) -> None:
+        async with telling(runner, store, self._calls, self._channel.send):
+            await runner.run()
 
     def _begin(self, runner: Runner) -> None:
         """Let it know what the supervisor has said so far, and hear what it says from now on."""

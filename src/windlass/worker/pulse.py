@@ -30,7 +30,7 @@ def beat_timeout(lease: float) -> float:
 class Pulse:
     """Registers a worker under a new id and renews its lease; others' leases that are over it reaps.
 
-    `last` is the boot time at which the last good beat was sent.
+    `last` is the boot time at which the last good beat was sent, `reaped` how many others were found dead.
     """
 
     def __init__(
@@ -48,6 +48,7 @@ class Pulse:
     ) -> None:
         self.id = ""
         self.last = 0.0
+        self.reaped = 0
         self._store = store
         self._clock = clock
         self._lease = lease
@@ -117,6 +118,7 @@ class Pulse:
                 self._told, self._tell_again = held, self._clock.boot() + self._lease
             if orders.dead:
                 for worker in await self._store.reap(spare=self.id):
+                    self.reaped += 1
                     logger.warning("worker %s stopped beating; its jobs are ready again", worker[:8])
         except Exception as error:
             logger.warning("dead workers could not be looked after this time: %s", error)

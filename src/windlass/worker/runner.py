@@ -23,6 +23,7 @@ from windlass.worker.board import Board, Deadline
 from windlass.worker.breaking import Breaking
 from windlass.worker.children import Children
 from windlass.worker.completion import Transactions
+from windlass.worker.counts import Counts
 from windlass.worker.lanes import Threads
 from windlass.worker.meter import Meter
 from windlass.worker.news import Settled
@@ -77,7 +78,8 @@ class Run:
 class Runner:
     """Runs jobs of `tasks` in at most `slots` slots, in the name of a runner id that is registered already.
 
-    `jobs` counts those that this very process began. What they take goes to `meter`, if there is one.
+    `jobs` counts those that this very process began, `counts` has what became of all. What they take goes to `meter`
+    too, if there is one.
     """
 
     def __init__(
@@ -102,6 +104,7 @@ class Runner:
     ) -> None:
         self.id = id
         self.jobs = 0
+        self.counts = Counts()
         self._store = store
         self._tasks = tasks
         self._slots = slots
@@ -346,8 +349,9 @@ class Runner:
             gates=self._gates,
         )
         run = self._running[claim.id] = Run(claim, context, DEFAULT_RETRY, None)
+        run.began = self._clock.boot()
+        self.counts.began(claim)
         if self._meter:
-            run.began = self._clock.boot()
             self._meter.began(run.began)
         try:
             run.retry, run.timeout = task.options_for(claim)
@@ -373,6 +377,7 @@ class Runner:
         """A job that cannot even be looked at fails; why is for the operator, and holds nothing of it."""
         outcome = policy.raised(claim, error, DEFAULT_RETRY)
         self._finished.append(outcome)
+        self.counts.refused()
         self._settled.ended(claim, outcome)
         self._log(claim, outcome)
         self._turn.set()
@@ -400,8 +405,9 @@ class Runner:
         del self._running[run.claim.id]
         run.over = True
         self._reports.pop(run.claim.id, None)
+        now = self._clock.boot()
+        self.counts.ended(run.claim, outcome.ending, now - run.began)
         if self._meter:
-            now = self._clock.boot()
             self._meter.ended(now, run.claim.task, now - run.began, good=outcome.failure is None)
         self._breaking.ended(run.claim, outcome)
         self._finished.append(self._vault.seal_outcome(run.claim, outcome))

@@ -24,7 +24,7 @@ from windlass.worker.board import Board, Deadline
 from windlass.worker.climb import START
 from windlass.worker.death import RSS_UNIT, Death, collect, wait_in_thread
 from windlass.worker.hosting import reap_group
-from windlass.worker.messages import Child, Chosen, FromRunner, FromSupervisor, Holding
+from windlass.worker.messages import Child, Chosen, Counted, FromRunner, FromSupervisor, Holding
 from windlass.worker.start import command
 from windlass.worker.wire import Channel
 
@@ -65,7 +65,8 @@ class Seat:
     """One runner process, from its start to the moment when nothing of it runs any more.
 
     `line`: the runners that follow one another here, of which the older ones only end what they run; `slots`: how many
-    jobs it may have now; `limit`: of which it uses at most so many, by its own choice if concurrency is adaptive.
+    jobs it may have now; `limit`: of which it uses at most so many, by its own choice if concurrency is adaptive;
+    `number`: which of the worker's lines this is.
     """
 
     def __init__(
@@ -86,6 +87,8 @@ class Seat:
         self.kills = oom_kills()
         self.held: Held | None = None
         self.held_at = 0.0
+        self.running = 0
+        self.number = 0
         self.last_call = 0.0
         self.is_late = False
         self._process = process
@@ -123,6 +126,11 @@ class Seat:
         """How many jobs at a time it takes now."""
         return min(self.slots, self.limit)
 
+    @property
+    def children(self) -> tuple[int, ...]:
+        """Its process children."""
+        return tuple(self._children)
+
     def send(self, message: FromSupervisor) -> None:
         """Say something to the runner; nothing happens if it is gone."""
         self._channel.send(message)
@@ -140,6 +148,8 @@ class Seat:
             self.limit, self.learnt = message.limit, message
         elif isinstance(message, Holding):
             self.held, self.held_at = message.held, now
+        elif isinstance(message, Counted):
+            self.running = message.running
 
     async def gone(self) -> Death:
         """Wait for the end of the process; how it ended."""

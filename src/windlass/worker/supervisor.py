@@ -21,14 +21,32 @@ from windlass.store.dispatch import make_store
 from windlass.vault import Vault
 from windlass.worker.board import Deadline
 from windlass.worker.duties import Duties
+from windlass.worker.exporter import Exporter, Readings
 from windlass.worker.fires import Fires
 from windlass.worker.health import Health, Vitals
 from windlass.worker.hosting import adopt_orphans, reap_strays
+from windlass.worker.http import Answer
 from windlass.worker.limits import Limits
-from windlass.worker.messages import Broken, Cancel, Hello, Left, Pause, Paused, Slots, Spent, Stop, Wake, Welcome
+from windlass.worker.losses import losses
+from windlass.worker.messages import (
+    Broken,
+    Cancel,
+    Counted,
+    Hello,
+    Left,
+    Pause,
+    Paused,
+    Slots,
+    Spent,
+    Stop,
+    Wake,
+    Welcome,
+)
 from windlass.worker.pauses import Pauses
 from windlass.worker.pulse import Pulse
+from windlass.worker.readings import readings, usage
 from windlass.worker.seat import Seat, Spec
+from windlass.worker.timed import Calls, timed
 
 logger = logging.getLogger("windlass.worker")
 
@@ -78,6 +96,10 @@ class Supervisor:
         self._edited = asyncio.Event()
         self._turned = self._manned = self._clock.boot()
         self._health = Health(self._vitals)
+        self._calls = Calls()
+        self._deaths = 0
+        self._exporter = Exporter(self._readings, lambda: usage(self._seats))
+        self._health.routes["/metrics"] = self._metrics
 
     async def run(self) -> int:
         """Work until stopped; the exit code of the process."""
@@ -89,7 +111,7 @@ class Supervisor:
         await self._health.open(self._spec.health)
         self._spawn_task(self._health.run())
         self._spawn_task(self._watch_boards())
-        seats = [self._spawn_task(self._keep_seat()) for _ in range(self._processes)]
+        seats = [self._spawn_task(self._keep_seat(number)) for number in range(self._processes)]
         try:
             await self._wait_any(self._enlisted, self._stopping)
             if not self._stopping.is_set():
@@ -101,6 +123,7 @@ class Supervisor:
                 self._spawn_task(Duties(self._store, keep).run())
                 self._fires = Fires(self._store, Vault(self._hello.keys))
                 self._spawn_task(self._fires.run())
+                self._spawn_task(self._exporter.run())
                 self._spawn_task(Pauses(self._store, self._hold, every=not self._spec.queues).run())
             await self._stopping.wait()
             self._health.stopping()
@@ -133,6 +156,13 @@ class Supervisor:
             manned=now - self._manned,
         )
 
+    def _readings(self) -> Readings:
+        return readings(self._vitals(), self._seats, self._pulse, self._deaths)
+
+    async def _metrics(self) -> Answer:
+        self._exporter.add((), self._calls.take())
+        return await self._exporter.answer()
+
     async def restart_runners(self) -> None:
         """Replace every runner by one with fresh code, letting running jobs end first."""
         self._edited.set()
@@ -142,7 +172,7 @@ class Supervisor:
 
     # Runners
 
-    async def _keep_seat(self) -> None:
+    async def _keep_seat(self, number: int) -> None:
         """Keep one runner at work: start it, and the next one when it has ended or is spent."""
         pause = 0.0
         line: list[Seat] = []
@@ -154,7 +184,7 @@ class Supervisor:
                 logger.error("a runner cannot be started, trying again: %s", error)
                 await asyncio.sleep(1)
                 continue
-            seat.line = line
+            seat.line, seat.number = line, number
             line.append(seat)
             self._seats.add(seat)
             if self._stopping.is_set():
@@ -201,6 +231,8 @@ class Supervisor:
                 seat.slots = message.running
                 self._share(seat.line)
             else:
+                if isinstance(message, Counted):
+                    self._exporter.add(message.rows, message.calls)
                 seat.hear(message, self._clock.boot())
 
     def _seat(self, seat: Seat) -> None:
@@ -237,7 +269,7 @@ class Supervisor:
             await self._wait_any(self._enlisted, self._stopping)
             return
         self._hello = hello
-        self._store = make_store(hello.url)
+        self._store = store = timed(make_store(hello.url), self._calls)
         self._pulse = Pulse(
             self._store,
             self._clock,
@@ -249,6 +281,8 @@ class Supervisor:
             on_evicted=self._end_all,
             on_enlisted=self._enlisted.set,
         )
+        pulse = self._pulse
+        self._exporter.begin(store, self._clock, lambda: pulse.id)
         while not self._stopping.is_set():
             try:
                 await self._health.open(hello.health)
@@ -272,6 +306,7 @@ class Supervisor:
         expected = seat.expected or (seat.retired and death.code == 0)
         ending = Ending.INTERRUPTED if expected else Ending.LOST
         if not expected and not seat.broken:
+            self._deaths += 1
             logger.error("runner %s (pid %d) died: %s; its jobs go back", seat.id[:8], seat.pid, death)
         store = self._store
         if store is None or not seat.ready:
@@ -291,6 +326,9 @@ class Supervisor:
         if back:
             logger.warning("%d unfinished jobs of runner %s are ready again", back, seat.id[:8])
         seat.close()
+        lost = back if ending is Ending.LOST else 0
+        if lost or outcomes:
+            self._exporter.add(await losses(store, seat.held, outcomes, lost))
 
     # The lease
 
@@ -410,6 +448,7 @@ class Supervisor:
 
     async def _leave(self) -> None:
         if self._pulse and self._store:
+            await self._exporter.end()
             await self._pulse.leave()
             await self._store.close()
 
