@@ -58,3 +58,10 @@ async def saved(document: str, n: int) -> None:
 async def aged(word: str, sent: float) -> None:
     await asyncio.sleep(0.02)
     note("aged", word, time.time() - sent)
+
+
+@app.task(name="parent")
+async def parent(levels: int, children: int) -> int:
+    """How many jobs it and its children are."""
+    jobs = await app.aenqueue_many([parent.bind(levels - 1, children) for _ in range(children if levels else 0)])
+    return 1 + sum([await job.aresult() for job in jobs])

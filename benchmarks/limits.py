@@ -1,4 +1,4 @@
-"""Limits under load, one bar each: python -m benchmarks.limits rate|fair|blocked|killed|once|debounce|aging.
+"""Limits under load, one bar each: python -m benchmarks.limits rate|fair|blocked|killed|once|debounce|aging|parents.
 
 On the store that WINDLASS_URL names, which must be empty, else on a SQLite file of its own. The commands start their
 own workers, and tell what they measured beside what was asked for.
@@ -223,7 +223,19 @@ def aging(seconds: float) -> str:
     return f"{len(waits)} of 20 of low priority ran, after at most {max(waits):.1f} s (asked: 6 and a job)"
 
 
-BARS = {one.__name__: one for one in (rate, fair, blocked, killed, once, debounce, aging)}
+def parents(_: float) -> str:
+    """A tree of jobs that wait for their children, three levels deep, in one slot."""
+    from benchmarks.limit_tasks import parent
+
+    with worker("-p", "1", "-c", "1"):
+        parent.enqueue(0, 0).result(timeout=60)
+        began = time.monotonic()
+        count = parent.enqueue(3, 10).result(timeout=600)
+        took = time.monotonic() - began
+    return f"{count:,} jobs (asked: 1,111) in {took:.1f} s (asked: within 60)"
+
+
+BARS = {one.__name__: one for one in (rate, fair, blocked, killed, once, debounce, aging, parents)}
 
 
 def main() -> None:

@@ -24,6 +24,7 @@ from windlass.gate import Settings
 from windlass.gates import Gates
 from windlass.hook import Hook, tell_caller, who_hear
 from windlass.jobs import Job, Jobs
+from windlass.kin import Kin
 from windlass.limits import Gate, Key, declared, gates_of
 from windlass.model import Mark, NewJob, Placed
 from windlass.options import Executor, Seconds, short
@@ -116,6 +117,7 @@ class App:
         self.sources: list[Source] = []
         wrap = Carrier(self.hooks, self.vault).sending if who_hear(self.hooks, "sending") else contextlib.nullcontext
         self.jobs = Jobs(self.connect, self._results, self.vault, partial(tell_caller, hear) if hear else None, wrap)
+        self.kin = Kin(self)
         self.schedules = Schedules(self._access, self.vault, self.jobs)
         self.plans: dict[str, Plan] = {}
         self.events = Events(self._access, self.vault, self.jobs, self.max_payload)
@@ -347,11 +349,11 @@ class App:
 
         With `tx`, a connection or session of your own, they become part of the transaction that is open there.
         """
-        return self.place(self.new_jobs(calls), tx)
+        return self.kin.enqueue(self.new_jobs(calls), tx, often=True)[1]
 
     async def aenqueue_many(self, calls: Iterable[Bound[R]], *, tx: Tx = None) -> list[Job[R]]:
         """`enqueue_many`, without blocking the event loop."""
-        return await self.aplace(self.new_jobs(calls), tx)
+        return (await self.kin.aenqueue(self.new_jobs(calls), tx, often=True))[1]
 
     def new_jobs(self, calls: Iterable[Bound[Any]]) -> list[NewJob]:
         """The jobs of bound calls. Raises `CallError` for anything else, and for calls of another app's tasks."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import atexit
+import concurrent.futures
 import ctypes
 import functools
 import os
@@ -21,7 +22,8 @@ _thread: threading.Thread | None = None
 
 def run(work: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
     """The result of a coroutine, waited for by this thread. Raises `RuntimeError` inside a running event loop, and
-    `TimeoutError` when `timeout` seconds are over; the work is then cancelled, but not waited for."""
+    `TimeoutError` when `timeout` seconds are over; the work is then cancelled, but not waited for. Work that somebody
+    else has cancelled raises `asyncio.CancelledError` here too."""
     try:
         refuse_in_loop(getattr(work, "__name__", "this").lstrip("_"))
     except RuntimeError:
@@ -30,6 +32,8 @@ def run(work: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
     future = asyncio.run_coroutine_threadsafe(work, background_loop())
     try:
         return future.result(timeout)
+    except concurrent.futures.CancelledError:
+        raise asyncio.CancelledError from None
     except BaseException:
         future.cancel()  # Ctrl-C or the timeout ends the work too; after an error of its own this does nothing
         raise

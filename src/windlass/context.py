@@ -1,8 +1,9 @@
 """What a task may know and say of the job it runs: `current()`."""
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Mapping
 from contextvars import ContextVar
 from datetime import datetime, timedelta
 from types import MappingProxyType, TracebackType
@@ -11,6 +12,7 @@ from typing import Any, Protocol
 from windlass import blocking, policy
 from windlass.errors import ConfigError
 from windlass.follow import parent_of
+from windlass.lineage import Lineage
 from windlass.model import Claim, Progress
 
 logger = logging.getLogger("windlass.job")
@@ -41,6 +43,16 @@ class Takes(Protocol):
     async def aslow(self, name: str, seconds: float | timedelta, *, key: object = None) -> None: ...
 
 
+class Slot(Protocol):
+    """The place that a running job takes in its worker. Both may be called in any event loop."""
+
+    async def leave(self, task: str) -> None:
+        """Let another job have it, while this one waits for a job of that task. Raises `TooManyWaiting`."""
+
+    async def take(self, task: str) -> None:
+        """Wait for it, before going on: this wait for a job of that task is over."""
+
+
 class Context:
     """The running job, as its own code sees it. Inert (`job` is None) when the function is called directly.
 
@@ -56,6 +68,9 @@ class Context:
     carrier: Mapping[str, str] = MappingProxyType({})
     trace_id: str = ""
     error: BaseException | None = None
+    slot: Slot | None = None
+    over = False
+    _lineage: Lineage | None = None
 
     def __init__(
         self,
@@ -75,8 +90,15 @@ class Context:
 
     @property
     def parent(self) -> str | None:
-        """The id of the job that this one follows (`using(on_success=…)`): `app.jobs.get(current().parent)`."""
+        """The id of the job that enqueued this one, or that it follows (`using(on_success=…)`): see `app.jobs.get`."""
         return parent_of(self.job.id) if self.job else None
+
+    @property
+    def lineage(self) -> Lineage | None:
+        """The jobs that this run enqueues; None outside of a run."""
+        if self._lineage is None and self.job is not None and not self.over:
+            self._lineage = Lineage(self.job)
+        return None if self.over else self._lineage
 
     @property
     def attempt(self) -> int:
@@ -141,6 +163,20 @@ class Context:
             "expected a running job: the transaction settles it. In a direct call or a test there is none; run the "
             "task by `async with app.worker()`, or put the writing into a function that takes the connection"
         )
+
+
+@contextlib.asynccontextmanager
+async def waiting(task: str) -> AsyncIterator[None]:
+    """Let another job have the slot of the running one while it waits for a job of that task."""
+    slot = None if current().over else current().slot
+    if slot is None:
+        yield
+        return
+    await slot.leave(task)
+    try:
+        yield
+    finally:
+        await slot.take(task)
 
 
 class Done:

@@ -106,6 +106,10 @@ class ResultTimeout(WindlassError, TimeoutError):
     """The job was not finished when the time given to `result()` was over. It goes on."""
 
 
+class TooManyWaiting(WindlassError):
+    """So many jobs wait for jobs of their own that one more cannot. As any error, it is tried again by its retry."""
+
+
 class Directive(Exception):
     """Base of what a task raises to say how its attempt ends. Not an error: never logged as one."""
 

@@ -26,7 +26,10 @@ GENERATIONS = 4
 
 MICRO = 1_000_000
 
-_OF = re.compile(r"(.+)\.\d+[sfc]\.\d+")
+DEEP = "deep-"
+"""What stands, with a hash, for a parent whose id is too long to be part of its children's (`windlass.lineage`)."""
+
+_OF = re.compile(rf"(?!{DEEP}[0-9a-f]+\.[^.]+$)(.+)\.(?:\d+[sfc]\.\d+|\d+-[a-z]\d+)")
 
 
 class Follower(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -144,6 +147,6 @@ def depth(text: bytes | None) -> int:
 
 
 def parent_of(id: str) -> str | None:
-    """The id of the job whose end made this one; None if its id does not say that there was one."""
+    """The id of the job that enqueued this one, or whose end made it; None if its id does not tell."""
     found = _OF.fullmatch(id)
     return found[1] if found else None

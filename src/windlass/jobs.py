@@ -7,11 +7,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, Protocol, TypeVar
+from weakref import WeakKeyDictionary
 
 from msgspec import Struct
 
 from windlass.blocking import Stream, twin
 from windlass.codec import show
+from windlass.context import current, waiting
+from windlass.ends import CALM_PAUSE, LONGEST_LOOK, SHORTEST_PAUSE, Ends
 from windlass.errors import CallError, ConfigError, JobCancelled, JobFailed, JobNotFound, ResultTimeout
 from windlass.model import Attempt, Failure, Filter, JobRecord, NewJob, Placed, Progress, State, Verb
 from windlass.options import Options, read_options, seconds
@@ -21,12 +24,6 @@ from windlass.values import plain_value
 from windlass.vault import Vault, is_sealed
 
 R_co = TypeVar("R_co", covariant=True)
-
-FIRST_LOOK, LONGEST_LOOK = 0.02, 1.0
-"""Seconds between two looks at a job that is waited for, should no hint come."""
-
-SHORTEST_LOOK, CALM_LOOK = 0.002, 0.1
-"""Seconds between two looks when hints come all the time, at first and in the long run."""
 
 
 class Results(Protocol):
@@ -62,18 +59,15 @@ class Step(Struct, frozen=True):
 class Pace:
     """When to look at a job again: woken by hints, now and then in case they are lost."""
 
-    def __init__(self, jobs: "Jobs", look: float = FIRST_LOOK) -> None:
+    def __init__(self, jobs: "Jobs") -> None:
         self._jobs = jobs
-        self._look = look
-        self._pause = SHORTEST_LOOK
+        self._pause = SHORTEST_PAUSE
 
-    async def rest(self, most: float) -> None:
-        """Wait for the next look, at most `most` seconds."""
-        if await self._jobs.hint(min(self._look, most)):
-            await asyncio.sleep(min(self._pause, most))
-            self._pause = min(CALM_LOOK, self._pause * 2)
-        else:
-            self._look = min(LONGEST_LOOK, self._look * 2)
+    async def rest(self) -> None:
+        """Wait until it is time."""
+        if await (await self._jobs.store()).wait("done", LONGEST_LOOK):
+            await asyncio.sleep(self._pause)
+            self._pause = min(CALM_PAUSE, self._pause * 2)
 
 
 class Job(Struct, Generic[R_co], eq=False):
@@ -239,20 +233,23 @@ class Job(Struct, Generic[R_co], eq=False):
         )
 
     async def _over(self, timeout: float | None) -> JobRecord:
-        """Wait for the end: woken by hints, looking now and then in case they are lost."""
-        deadline = None if timeout is None else time.monotonic() + timeout
-        pace = Pace(self._jobs)
-        while True:
-            await self.arefresh()
-            record = self.record
-            if record.state.final:
-                return record
-            left = LONGEST_LOOK if deadline is None else deadline - time.monotonic()
-            if left <= 0:
-                raise ResultTimeout(
-                    f"job {self.id} was {record.state} when the {timeout:g} s for its result were over; it goes on"
-                )
-            await pace.rest(left)
+        """Wait for the end; a running job that waits lets another have its slot meanwhile."""
+        end = None if timeout is None else time.monotonic() + timeout
+        await self.arefresh()
+        if self.record.state.final:
+            return self.record
+        async with waiting(self.record.task):
+            left = None if end is None else max(0.0, end - time.monotonic())
+            record = await self._jobs.ends.of(self.id, left, patient=current().slot is not None)
+        if record is not None:
+            self._record = self._jobs.reveal(record)
+            return self.record
+        await self.arefresh()
+        if self.record.state.final:
+            return self.record
+        raise ResultTimeout(
+            f"job {self.id} was {self.record.state} when the {timeout:g} s for its result were over; it goes on"
+        )
 
     def watch(self) -> Stream[Step]:
         """How the job goes until it is over: what there is now, and then each change of state or progress.
@@ -263,11 +260,11 @@ class Job(Struct, Generic[R_co], eq=False):
         return Stream(self._steps)
 
     async def _steps(self) -> AsyncIterator[Step]:
-        pace = Pace(self._jobs, LONGEST_LOOK)
+        pace = Pace(self._jobs)
         told: Step | None = None
         while told is None or not told.state.final:
             if told is not None:
-                await pace.rest(LONGEST_LOOK)
+                await pace.rest()
             await self.arefresh()
             progress = self.progress or Progress(done=0)
             step = Step(self.record.state, self.attempt, progress.done, progress.total, progress.note)
@@ -322,6 +319,7 @@ class Jobs:
         self._results = results
         self._vault = vault
         self._enqueued = enqueued
+        self._ends: WeakKeyDictionary[asyncio.AbstractEventLoop, Ends] = WeakKeyDictionary()
 
     async def aget(self, id: str) -> Job[Any]:
         """The job of that id. Raises `JobNotFound`."""
@@ -418,11 +416,23 @@ class Jobs:
         found = await (await self._connect()).get([id])
         if not found:
             raise JobNotFound(f"there is no job {id}: it never was, was deleted, or retention dropped it")
-        return self._vault.reveal(found[0])
+        return self.reveal(found[0])
 
-    async def hint(self, timeout: float) -> bool:
-        """Wait until a job may have finished, at most `timeout` seconds; whether one may have."""
-        return await (await self._connect()).wait("done", timeout)
+    async def store(self) -> Store:
+        """Where they are."""
+        return await self._connect()
+
+    @property
+    def ends(self) -> Ends:
+        """Who waits for the end of jobs in this event loop."""
+        loop = asyncio.get_running_loop()
+        if loop not in self._ends:
+            self._ends[loop] = Ends(self._connect)
+        return self._ends[loop]
+
+    def reveal(self, record: JobRecord) -> JobRecord:
+        """A job as far as it can be opened here."""
+        return self._vault.reveal(record)
 
     def decode(self, record: JobRecord) -> Any:
         """A job's result, by its task's annotation where the task is known here."""
@@ -444,7 +454,7 @@ class Jobs:
         return handle
 
     def _handle(self, record: JobRecord) -> Job[Any]:
-        return Job(self, record.id, False, self._vault.reveal(record))
+        return Job(self, record.id, False, self.reveal(record))
 
 
 def which(state: str | None, task: str | Named | None, queue: str | None, tag: str | None) -> Filter:

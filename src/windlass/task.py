@@ -16,6 +16,7 @@ from windlass.breaker import Breaker
 from windlass.codec import Shape
 from windlass.errors import CallError, ConfigError, DecodeError, NotUnique
 from windlass.jobs import Job
+from windlass.kin import Kin
 from windlass.limits import Gate, Key, gates_of, needs_of, ordered
 from windlass.model import PRIORITIES, Claim, Clash, Fair, Need, NewJob
 from windlass.options import Executor, Options, Seconds
@@ -81,11 +82,9 @@ class Enqueuer(Protocol):
     def caller(self, url: str) -> "Bound[Any]":
         """The call that posts to `url` how the job that it follows has ended. Raises `ConfigError`."""
 
-    def place(self, jobs: Sequence[NewJob], tx: Tx = None) -> list[Job[Any]]:
-        """Store jobs, on this thread; inside `tx` if one is given."""
-
-    async def aplace(self, jobs: Sequence[NewJob], tx: Tx = None) -> list[Job[Any]]:
-        """Store jobs without blocking the event loop."""
+    @property
+    def kin(self) -> Kin:
+        """The way of calls into the store."""
 
 
 class Task(Generic[P, R_co]):
@@ -163,13 +162,13 @@ class Task(Generic[P, R_co]):
         Raises `CallError` or `EncodeError` for arguments that do not fit, `StoreUnavailable` when nothing was stored,
         `EnqueueUnknown` when that cannot be told. Inside an event loop, `await aenqueue(…)`.
         """
-        new = self._new(args, kwargs)
-        return self._first(new, self.app.place((new,), self._call.tx)[0])
+        (new,), (job,) = self.app.kin.enqueue((self._new(args, kwargs),), self._call.tx, often=False)
+        return self._first(new, job)
 
     async def aenqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> Job[R_co]:
         """`enqueue`, without blocking the event loop."""
-        new = self._new(args, kwargs)
-        return self._first(new, (await self.app.aplace((new,), self._call.tx))[0])
+        (new,), (job,) = await self.app.kin.aenqueue((self._new(args, kwargs),), self._call.tx, often=False)
+        return self._first(new, job)
 
     def _first(self, new: NewJob, job: Job[R_co]) -> Job[R_co]:
         """The job that was put, or stands for it. Raises `NotUnique` where the task says so."""

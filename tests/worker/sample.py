@@ -158,6 +158,19 @@ def dies(how: str) -> None:
     os._exit(0)
 
 
+@app.task(retry=quick)
+def family(n: int) -> list[int]:
+    """Ends its process between enqueueing its children and waiting for them, and once more after that."""
+    jobs = [on_loop.enqueue(n), in_thread.enqueue(n)]
+    effect("family")
+    if current().fence == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    results = [job.result() for job in jobs]
+    if current().fence == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return results
+
+
 @app.task
 def hogs(megabytes: int) -> int:
     """Take memory bit by bit, as a leak does, and then hold it."""

@@ -141,6 +141,14 @@ def test_a_job_that_kills_its_process_fails_at_the_third_loss(rig: Rig, tasks: M
     assert len(rig.effects(f"dies {how}")) == 3
 
 
+def test_a_parent_whose_process_dies_finds_its_children(rig: Rig, tasks: ModuleType) -> None:
+    with rig.worker("-p", "1", "-c", "1"):
+        parent = tasks.family.enqueue(7)
+        assert parent.result(timeout=60) == [14, 21]
+    assert len(rig.effects("family")) == 4, "killed, alone until it had to wait, killed again, alone to its end"
+    assert len(rig.effects("on_loop 7")) == len(rig.effects("in_thread 7")) == 1
+
+
 @pytest.mark.every_store
 def test_kill_9_of_a_runner_gives_its_jobs_back_at_once(rig: Rig, tasks: ModuleType) -> None:
     with rig.worker("-p", "2", "-c", "2") as worker:

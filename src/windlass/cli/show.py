@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from windlass.cli.output import cell, clean, clock_time, coloured, vault
+from windlass.follow import parent_of
 from windlass.model import Attempt, JobRecord, State
 from windlass.view import ENDINGS, arguments_of, duration, followers_of, options_of, pretty, result_of
 
@@ -35,6 +36,8 @@ def print_job(job: JobRecord) -> None:
 def facts(job: JobRecord) -> Iterator[tuple[str, str]]:
     """The short facts of a job, by name."""
     yield "id", cell(job.id)
+    if parent := parent_of(job.id):
+        yield "parent", cell(parent)
     yield "queue", cell(job.queue) + (f", priority {job.priority}" if job.priority else "")
     if job.tags:
         yield "tags", cell(", ".join(job.tags))

@@ -20,7 +20,7 @@ from windlass.app import App
 from windlass.context import Takes
 from windlass.errors import UnknownTask
 from windlass.loader import load
-from windlass.model import Outcome, Progress
+from windlass.model import Claim, Outcome, Progress
 from windlass.policy import Retry
 from windlass.task import is_coroutine
 from windlass.worker.completion import Transactions
@@ -100,6 +100,45 @@ class Job:
             self.work.cancel()
 
 
+class Alone:
+    """The slot of a job that must run in a process of its own: it keeps it."""
+
+    def __init__(self, claim: Claim) -> None:
+        self._claim = claim
+
+    async def leave(self, task: str) -> None:
+        """Wait with the slot."""
+        logger.warning(
+            "job %s (%s) waits for a job of %s and keeps its slot, as all that run in processes of their own: with no "
+            'other slot it waits in vain. A coroutine, or executor="thread", gives its slot back',
+            self._claim.id,
+            self._claim.task,
+            task,
+        )
+
+    async def take(self, task: str) -> None:
+        """It has it."""
+
+
+class Cleared:
+    """The slot of a job that is here because its process died. Having come so far that it waits, it goes back to its
+    runner, where it waits without a slot. If it ends that process too, it comes back, and then need not wait."""
+
+    def __init__(self, job: Job, loop: asyncio.AbstractEventLoop) -> None:
+        self._job = job
+        self._loop = loop
+
+    async def leave(self, task: str) -> None:
+        """Hand the job back. Raises `CancelledError`."""
+        self._job.context.cleared = True
+        self._job.context.end(Stop.INTERRUPTED)
+        self._loop.call_soon_threadsafe(self._job.cancel)
+        raise asyncio.CancelledError
+
+    async def take(self, task: str) -> None:
+        """It does not come to that."""
+
+
 class Child:
     """One process child."""
 
@@ -138,7 +177,7 @@ class Child:
             outcome = self._attempt(app, job)
             if os.getpid() != self._pid:
                 os._exit(0)  # a copy that the task forked, and that came back here: the job is not its own
-            self._job = None
+            self._job, job.context.over = None, True
             self._reports.flush()
             tell(self._pipe, Did(outcome=outcome))
         return self._leave(life)
@@ -153,6 +192,7 @@ class Child:
             return policy.raised(claim, error, Retry())
         if context.stop is not None:
             return stopped(claim, context.stop, *task.options_for(claim))
+        context.slot = Alone(claim) if task.executor == "process" else Cleared(job, self._loop)
         if is_coroutine(task.fn):
             job.work = self._loop.create_task(perform(task, claim, context, app.hooks, app.config.max_payload))
             try:

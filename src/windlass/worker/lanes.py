@@ -42,6 +42,11 @@ class Threads:
             self._busy += 1
             self._work.put((contextvars.copy_context(), work, done))
 
+    def lend(self, waits: bool) -> None:
+        """One of the threads only waits for a job, and another may be started in its place; or it waits no more."""
+        with self._lock:
+            self._size += 1 if waits else -1
+
     def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
         while True:
             try:

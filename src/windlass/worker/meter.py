@@ -31,6 +31,11 @@ class Meter:
         self._jobs -= 1
         self._tasks[task] = self._tasks.get(task, NONE) + Ended(1, int(good), seconds)
 
+    def rests(self, now: float, waits: bool) -> None:
+        """An attempt waits for another job, or waits no more."""
+        self._advance(now)
+        self._jobs += -1 if waits else 1
+
     def take(self, now: float, *, cpu: float, late: float, pressed: bool) -> Sample:
         """What happened since the last look, with what else was measured in that time."""
         self._advance(now)

@@ -68,12 +68,14 @@ class Stop(StrEnum):
 class Running(Context):
     """The context of an attempt that may be told to stop. Say so here before cancelling anything.
 
-    `settled`: its own transaction has settled it so; `superseded`: it found out that the job is another's now.
+    `settled`: its own transaction has settled it so; `superseded`: it found out that the job is another's now;
+    `cleared`: it is no suspect any more.
     """
 
     stop: Stop | None = None
     settled: Outcome | None = None
     superseded = False
+    cleared = False
     shape: Shape
     limit: int
 
@@ -244,7 +246,8 @@ def _raised(task: Runnable, claim: Claim, context: Running, error: BaseException
         retry, timeout = Retry(), None
     try:
         if context.stop is not None:
-            return stopped(claim, context.stop, retry, timeout, error, context.scrub)
+            outcome = stopped(claim, context.stop, retry, timeout, error, context.scrub)
+            return msgspec.structs.replace(outcome, lost=0) if context.cleared else outcome
         return policy.raised(claim, _meant(error), retry, context.scrub)
     except BaseException as broken:
         failure = Failure(

@@ -1,10 +1,8 @@
 """The runner: claim, run, settle, in one loop that speaks with the store in single round trips."""
 
 import asyncio
-import heapq
-import itertools
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from windlass import policy
@@ -19,17 +17,20 @@ from windlass.policy import Retry
 from windlass.store.contract import Store
 from windlass.task import Task
 from windlass.vault import Vault
-from windlass.worker.board import Board, Deadline
+from windlass.worker.board import Board
 from windlass.worker.breaking import Breaking
 from windlass.worker.children import Children
 from windlass.worker.completion import Transactions
 from windlass.worker.counts import Counts
+from windlass.worker.deadlines import Deadlines
 from windlass.worker.lanes import Threads
 from windlass.worker.meter import Meter
 from windlass.worker.news import Settled
+from windlass.worker.parking import Berth, Parking
 from windlass.worker.pauses import look
 from windlass.worker.pipeline import MAX_RESULT, Running, Stop, perform, perform_blocking, stopped
 from windlass.worker.queues import Queues
+from windlass.worker.run import Run
 
 logger = logging.getLogger("windlass.worker")
 
@@ -37,8 +38,6 @@ AnyTask = Task[Any, Any]
 
 DEFAULT_RETRY = Retry()
 NO_KEYS = Vault()
-
-NEVER = float("inf")
 
 NOTE_EVERY = 0.5
 """Seconds between two writes of progress."""
@@ -52,27 +51,6 @@ CALM = 0.005
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
 """Seconds to wait before an exchange that failed is repeated."""
-
-
-class Run:
-    """One running attempt. `ask` tells whatever runs it to stop, as far as that is possible."""
-
-    __slots__ = ("ask", "began", "claim", "context", "over", "retry", "timeout")
-
-    def __init__(self, claim: Claim, context: Running, retry: Retry, timeout: float | None) -> None:
-        self.claim = claim
-        self.context = context
-        self.retry = retry
-        self.timeout = timeout
-        self.over = False
-        self.began = 0.0
-        self.ask: Callable[[Stop], object] = lambda why: None
-
-    def stop(self, why: Stop) -> None:
-        """Have it end; the first reason stands."""
-        if not self.over and self.context.stop is None:
-            self.context.end(why)
-            self.ask(why)
 
 
 class Runner:
@@ -128,12 +106,11 @@ class Runner:
         self._finished: list[Outcome] = []
         self._handing_in: list[Outcome] = []
         self._reports: dict[str, Patch] = {}
-        self._deadlines: list[tuple[float, int, Run]] = []
-        self._order = itertools.count()
-        self._overdue: list[tuple[float, Run]] = []
-        self._alarm: asyncio.TimerHandle | None = None
+        self._berths: dict[str, Berth] = {}
+        self._asked = 0
+        self._parking = Parking(lambda: self._slots - self._active - self._asked, self._parked)
+        self._deadlines = Deadlines(board, clock)
         self._due: asyncio.TimerHandle | None = None
-        self._alarm_at = NEVER
         self._turn = asyncio.Event()
         self._hungry, self._claiming, self._told = True, True, False
         self._breaking = Breaking(store, id, tasks, free=self._free, tell=self._open)
@@ -170,9 +147,9 @@ class Runner:
         finally:
             for helper in helpers:
                 helper.cancel()
-            for timer in (self._alarm, self._due):
-                if timer:
-                    timer.cancel()
+            if self._due:
+                self._due.cancel()
+            self._deadlines.close()
             self._threads.close()
             await self._settled.close()
 
@@ -195,6 +172,7 @@ class Runner:
         self._hungry = False
         self._seq += 1
         demand = self._demand()
+        self._asked = demand.slots
         answer = await self._ask(outcomes, demand)
         self._handing_in = []
         self._settled.answered(outcomes, answer.refused)
@@ -208,6 +186,8 @@ class Runner:
                 self._finished.append(policy.interrupted(claim))
             else:
                 self._start(claim)
+        self._asked = 0
+        self._parking.give()
         self._plan(answer, demand)
 
     async def _ask(self, outcomes: Sequence[Outcome], demand: Demand) -> Exchanged:
@@ -237,8 +217,13 @@ class Runner:
         else:
             self._due = asyncio.get_running_loop().call_later(min(delay, 3600.0), self.wake)
 
+    @property
+    def _active(self) -> int:
+        """How many slots are taken."""
+        return len(self._running) - self._parking.count
+
     def _free(self) -> int:
-        return 0 if not self._claiming or self._is_late() else self._slots - len(self._running)
+        return 0 if not self._claiming or self._is_late() else self._slots - self._active - self._parking.wanting
 
     def _is_late(self) -> bool:
         """Whether half the lease is over: too late to begin anything."""
@@ -255,11 +240,12 @@ class Runner:
             return Demand(slots=0)
         children = min(free, self._children.free)
         crew = max(0, children - len(self._tries))
+        open = {lane: self._parking.only(names) for lane, names in self._lanes.items()}
         lanes = (
             *self._try_lanes(children),
-            Lane(slots=free, tasks=self._lanes["async"]),
-            Lane(slots=free, tasks=self._lanes["thread"]),
-            Lane(slots=crew, tasks=self._lanes["process"], suspects=frozenset().union(*self._lanes.values())),
+            Lane(slots=free, tasks=open["async"]),
+            Lane(slots=free, tasks=open["thread"]),
+            Lane(slots=crew, tasks=open["process"], suspects=frozenset().union(*open.values())),
         )
         return Demand(slots=free, lanes=lanes, quotas=quotas)
 
@@ -287,6 +273,7 @@ class Runner:
     def resize(self, slots: int) -> None:
         """Have that many slots from now on, and at most those it began with; what runs goes on."""
         self._slots = slots
+        self._parking.give()
         self.wake()
 
     def hold(self, view: View) -> None:
@@ -365,12 +352,14 @@ class Runner:
             return
         self.jobs += 1
         if run.timeout is not None:
-            self._watch(run, run.timeout)
+            self._deadlines.watch(run, run.timeout, len(self._running))
+        berth = context.slot = self._berths[claim.id] = Berth(self._parking, run)
+        run.ask = lambda why: berth.end()
         if task.executor == "thread":
             self._start_thread(task, run)
             return
         work = asyncio.create_task(perform(task, claim, context, self._hooks, self._limit))
-        run.ask = work.cancel
+        run.ask = lambda why: (work.cancel(), berth.end())
         work.add_done_callback(lambda work: self._done(run, work))
 
     def _refuse(self, claim: Claim, error: DecodeError) -> None:
@@ -403,19 +392,32 @@ class Runner:
 
     def _end(self, run: Run, outcome: Outcome) -> None:
         del self._running[run.claim.id]
-        run.over = True
+        run.over = run.context.over = True
+        if berth := self._berths.pop(run.claim.id, None):
+            berth.over()
         self._reports.pop(run.claim.id, None)
         now = self._clock.boot()
         self.counts.ended(run.claim, outcome.ending, now - run.began)
         if self._meter:
-            self._meter.ended(now, run.claim.task, now - run.began, good=outcome.failure is None)
+            self._meter.ended(now, run.claim.task, now - run.began - run.rested, good=outcome.failure is None)
         self._breaking.ended(run.claim, outcome)
         self._finished.append(self._vault.seal_outcome(run.claim, outcome))
         self._settled.ended(run.claim, outcome)
         self._log(run.claim, outcome)
-        if (self._deadlines and self._deadlines[0][2].over) or any(late.over for _, late in self._overdue):
-            self._show_deadline()
+        self._deadlines.ended()
+        self._parking.give()
         self._turn.set()
+
+    def _parked(self, run: Run, waits: bool) -> None:
+        """A job has given its slot back while it waits, or has one again."""
+        if self._tasks[run.claim.task].executor == "thread":
+            self._threads.lend(waits)
+        if self._meter:
+            now = self._clock.boot()
+            run.rested += -now if waits else now
+            self._meter.rests(now, waits)
+        if waits:
+            self.wake()
 
     def _log(self, claim: Claim, outcome: Outcome) -> None:
         if outcome.ending is Ending.SUCCEEDED:
@@ -436,45 +438,6 @@ class Runner:
             what,
             extra={"job_id": claim.id, "task": claim.task, "queue": claim.queue, "attempt": claim.attempt + 1},
         )
-
-    # Deadlines
-
-    def _watch(self, run: Run, timeout: float) -> None:
-        deadline = self._clock.boot() + timeout
-        first = not self._deadlines or deadline < self._deadlines[0][0]
-        if len(self._deadlines) > 2 * len(self._running) + 64:  # mostly of attempts that are over
-            self._deadlines = [entry for entry in self._deadlines if not entry[2].over]
-            heapq.heapify(self._deadlines)
-        heapq.heappush(self._deadlines, (deadline, next(self._order), run))
-        if first:
-            self._show_deadline()
-
-    def _show_deadline(self) -> None:
-        """Show the supervisor the attempts whose deadline was, or else the first one; have the alarm ring for that."""
-        self._overdue = [entry for entry in self._overdue if not entry[1].over]
-        while self._deadlines and self._deadlines[0][2].over:
-            heapq.heappop(self._deadlines)
-        shown = self._overdue or [(deadline, run) for deadline, _, run in self._deadlines[:1]]
-        self._board.watch([Deadline(at, run.timeout or 0.0, run.claim, run.retry) for at, run in shown])
-        if self._deadlines and self._deadlines[0][0] < self._alarm_at:
-            self._set_alarm(self._deadlines[0][0])
-
-    def _set_alarm(self, at: float) -> None:
-        """Ring then; an alarm for an attempt that ended is left to ring in vain, which costs less than moving it."""
-        if self._alarm:
-            self._alarm.cancel()
-        self._alarm_at = at
-        self._alarm = asyncio.get_running_loop().call_later(max(0.0, at - self._clock.boot()), self._ring_alarm)
-
-    def _ring_alarm(self) -> None:
-        self._alarm, self._alarm_at = None, NEVER
-        now = self._clock.boot()
-        while self._deadlines and self._deadlines[0][0] <= now:
-            deadline, _, run = heapq.heappop(self._deadlines)
-            if not run.over:
-                self._overdue.append((deadline, run))
-                run.stop(Stop.TIMED_OUT)
-        self._show_deadline()
 
     # Progress
 
