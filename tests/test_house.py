@@ -12,6 +12,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 LAYERS = [
     {"blocking", "origin", "model", "errors", "clock", "values", "machine", "secret", "signature", "wall"},
     {
+        "alert",
         "breaker",
         "call",
         "codec",
@@ -50,7 +51,7 @@ LAYERS = [
         "schedules",
         "task",
     },
-    {"callback", "poster", "worker", "source"},
+    {"callback", "notice", "poster", "worker", "source"},
     {"app", "outbox"},
     {"view"},
     {"loader", "web"},

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar, Unpack, overlo
 
 from msgspec.structs import replace
 
-from windlass import blocking, callback, options
+from windlass import blocking, callback, notice, options
 from windlass.access import Access
+from windlass.alert import QUEUE, Alert
 from windlass.breaker import Breaker
 from windlass.carrier import Carrier
 from windlass.config import Concurrency, make_config
@@ -83,7 +84,8 @@ class App:
 
     `url` names the store (else WINDLASS_URL, `[tool.windlass] url`, or windlass.db beside the nearest
     pyproject.toml). `lifespan(app)` is an async context manager, opened once per runner and process child; what it
-    yields is `current().state`. `hooks` see jobs come, run and end. Other settings are those of `Config`.
+    yields is `current().state`. `hooks` see jobs come, run and end; `alerts` tell people of trouble (docs/alerts.md).
+    Other settings are those of `Config`.
     """
 
     def __init__(
@@ -92,6 +94,7 @@ class App:
         *,
         lifespan: Lifespan | None = None,
         hooks: Iterable[Hook] = (),
+        alerts: Iterable[Alert] = (),
         **settings: Unpack[Configured],
     ) -> None:
         if lifespan is not None and (not callable(lifespan) or inspect.isasyncgenfunction(lifespan)):
@@ -122,6 +125,9 @@ class App:
         self.plans: dict[str, Plan] = {}
         self.events = Events(self._access, self.vault, self.jobs, self.max_payload)
         self.webhooks = Webhooks(self)
+        self.alerts = notice.by_name(alerts)
+        for name, fn in notice.make_tasks(self, self.alerts.values()).items():
+            self.task(name=name, queue=QUEUE, retry=notice.RETRY, timeout=notice.TIMEOUT)(fn)
         if self.outward.signs:
             self.task(name=callback.NAME, queue=callback.QUEUE, retry=callback.RETRY, timeout=callback.TIMEOUT)(
                 callback.make_callback(self)

@@ -1,7 +1,7 @@
 """The task that tells others how a job has ended: `using(callback_url=…)`."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from importlib import import_module
 from types import ModuleType
@@ -89,11 +89,16 @@ def message(job: Job[Any], jobs: Jobs) -> bytes:
 
 async def send(url: str, id: str, body: bytes, outward: Outward, *, late: bool) -> int:
     """Post once; the status of an answer that counts. Raises what says whether, and when, to try again."""
-    poster = await asyncio.to_thread(load_poster)
     sent = int(datetime.now(UTC).timestamp())
-    headers = {"content-type": "application/json", "user-agent": "windlass", **outward.sign(id, sent, body)}
+    return await attempt(outward.check(url), body, outward.sign(id, sent, body), outward, late=late)
+
+
+async def attempt(url: str, body: bytes, signed: Mapping[str, str], outward: Outward, *, late: bool) -> int:
+    """Post JSON once, with the headers that sign it, in the same way."""
+    poster = await asyncio.to_thread(load_poster)
+    headers = {"content-type": "application/json", "user-agent": "windlass", **signed}
     try:
-        reply = await poster.post(outward.check(url), body, headers, outward)
+        reply = await poster.post(url, body, headers, outward)
     except poster.Forbidden as error:
         raise Fail(f"it was not called: {error}. If it is a host of your own, name it in callback_hosts") from None
     if 200 <= reply.status < 300:
@@ -111,7 +116,9 @@ def load_poster() -> ModuleType:
     try:
         return import_module("windlass.poster")
     except ModuleNotFoundError as error:
-        raise ConfigError("callback_url needs aiohttp in workers: pip install 'windlass[webhook]'") from error
+        raise ConfigError(
+            "callbacks, webhooks and Slack need aiohttp in workers: pip install 'windlass[webhook]'"
+        ) from error
 
 
 class Refusal(Exception):

@@ -402,6 +402,20 @@ class WorkerInfo(Struct, frozen=True, kw_only=True):
     beat_age: float = 0
     runners: tuple[RunnerInfo, ...] = ()
 
+    @property
+    def alive(self) -> bool:
+        """Whether its lease runs."""
+        return self.beat_age <= self.lease
+
+    @property
+    def served(self) -> frozenset[str]:
+        """The queues that it was told to serve; none: all of them."""
+        return frozenset(name for part in self.queues.split(",") if (name := part.partition(":")[0].strip()))
+
+    def serves(self, queue: str | None) -> bool:
+        """Whether it serves a queue; None: any at all."""
+        return queue is None or not self.served or queue in self.served
+
 
 class Line(Struct, frozen=True, kw_only=True):
     """How many live jobs of one task stand in one queue in one state. `oldest`: seconds since the first became due, by

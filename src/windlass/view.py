@@ -177,12 +177,7 @@ def narrowed(wanted: Filter, verb: Verb) -> list[Filter]:
 
 def living(workers: Sequence[WorkerInfo]) -> list[WorkerInfo]:
     """The workers whose lease runs."""
-    return [worker for worker in workers if worker.beat_age <= worker.lease]
-
-
-def served(worker: WorkerInfo) -> frozenset[str]:
-    """The queues that a worker was told to serve; none: all of them."""
-    return frozenset(part.partition(":")[0].strip() for part in worker.queues.split(",") if part.strip())
+    return [worker for worker in workers if worker.alive]
 
 
 def nobody(line: Line, workers: Sequence[WorkerInfo]) -> str:
@@ -193,8 +188,7 @@ def nobody(line: Line, workers: Sequence[WorkerInfo]) -> str:
         return NO_WORKER
     if not knowing:
         return NO_TASK
-    serving = [worker for worker in knowing if not served(worker) or line.queue in served(worker)]
-    return "" if serving else NO_QUEUE
+    return "" if any(worker.serves(line.queue) for worker in knowing) else NO_QUEUE
 
 
 def line_data(line: Line, workers: Sequence[WorkerInfo]) -> Mapping[str, object]:

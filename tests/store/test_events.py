@@ -10,6 +10,7 @@ from tests.store.straight import Straight, fires
 from tests.store.world import World
 from windlass import App, ConfigError
 from windlass.access import Access
+from windlass.alert import Alert
 from windlass.errors import Conflict
 from windlass.event import Subscription
 from windlass.events import Events, SubscriptionOptions
@@ -43,6 +44,7 @@ class Shop:
 
     plans: Mapping[str, Plan] = {}
     limits: Mapping[str, Settings] = {}
+    alerts: Mapping[str, Alert] = {}
 
     def __init__(self, world: World, vault: Vault | None = None) -> None:
         self.world, self.vault = world, vault or Vault()

@@ -15,6 +15,7 @@ from tests.store.straight import Straight, app, fires, sweep
 from tests.store.world import World, ends
 from windlass import App, ConfigError, cron, every, schedule
 from windlass.access import Access
+from windlass.alert import Alert
 from windlass.event import Subscription
 from windlass.gate import Settings
 from windlass.model import Doc, Ending, Filter, Mark, State, Verb
@@ -256,6 +257,7 @@ class Said:
 
     subscriptions: Mapping[str, Subscription] = {}
     limits: Mapping[str, Settings] = {}
+    alerts: Mapping[str, Alert] = {}
 
     def __init__(self, **rules: Rule) -> None:
         self.plans = {name: app.schedules.plan(rule, sweep, {}) for name, rule in rules.items()}

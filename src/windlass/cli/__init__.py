@@ -21,6 +21,7 @@ COMMANDS = {
     "jobs": ("windlass.cli.jobs", "List, show, watch, retry, cancel and delete jobs."),
     "queues": ("windlass.cli.queues", "Show what is queued and what nobody runs; pause and resume."),
     "gates": ("windlass.cli.gates", "List, set and slow down limits and rates."),
+    "alerts": ("windlass.cli.alerts", "Show alerts, try whether they arrive, look at them now."),
     "schedules": ("windlass.cli.schedules", "List, show, pause, trigger and delete schedules."),
     "workers": ("windlass.cli.live", "Show the workers, their runners and slots."),
     "dashboard": ("windlass.cli.dashboard", "Serve the dashboard: see and act in a browser."),

@@ -89,7 +89,22 @@ BREAKER = "breaker"
 AUDIT = "audit"
 """The documents that are entries of the audit log (`windlass.audit.Entry`), due when they may go."""
 
-KINDS: tuple[str, ...] = (SCHEDULE, MANIFEST, SUBSCRIPTIONS, PENDING, RETAINED, GATE, PACE, PAUSE, BREAKER, AUDIT)
+ALERT = "alert"
+"""The documents that are alerts (`windlass.alert.Watched`), due when somebody shall look at them."""
+
+KINDS: tuple[str, ...] = (
+    SCHEDULE,
+    MANIFEST,
+    SUBSCRIPTIONS,
+    PENDING,
+    RETAINED,
+    GATE,
+    PACE,
+    PAUSE,
+    BREAKER,
+    AUDIT,
+    ALERT,
+)
 """The kinds of documents there are. Whoever adds one names it here, so that `windlass move` carries its documents."""
 
 OTHER = "(other)"

@@ -1,4 +1,4 @@
-"""Brings the schedules, subscriptions and gates that an app declares in code into its store, when a worker starts.
+"""Brings the schedules, subscriptions, gates and alerts that an app declares into its store, when a worker starts.
 
 The worker of an app that started last decides; runners that an older one starts later, with older code, change nothing.
 """
@@ -14,15 +14,17 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from windlass import event, schedule, values
+from windlass.alert import Alert
 from windlass.call import seal_call
 from windlass.errors import Conflict, DecodeError, StoreError
 from windlass.event import Subscription
 from windlass.gate import Settings, write_settings
 from windlass.model import Doc
 from windlass.schedule import Course, Plan
-from windlass.store.contract import GATE, MANIFEST, SCHEDULE, SUBSCRIPTIONS, Store
+from windlass.store.contract import ALERT, GATE, MANIFEST, SCHEDULE, SUBSCRIPTIONS, Store
 from windlass.store.documents import named
 from windlass.vault import Vault
+from windlass.worker.alarms import declared, given_up
 
 logger = logging.getLogger("windlass.schedule")
 
@@ -34,6 +36,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
     digests: dict[str, str]
     subscribed: str = ""
     gates: dict[str, Settings] = {}
+    alerts: tuple[str, ...] = ()
 
 
 class Declared(Protocol):
@@ -51,10 +54,14 @@ class Declared(Protocol):
     def limits(self) -> Mapping[str, Settings]:
         """What its gates admit, by name."""
 
+    @property
+    def alerts(self) -> Mapping[str, Alert]:
+        """Its alerts, by name."""
+
 
 async def declare(store: Store, vault: Vault, origin: str, worker: str, said: Declared) -> None:
     """Make the schedules of an app what its code says: new ones made, changed ones replaced, others of it gone; and its
-    subscriptions and gates.
+    subscriptions, gates and alerts.
 
     A replaced one stays paused if it is; with another rule it begins anew, and catches nothing up.
     """
@@ -83,6 +90,7 @@ async def _declare(store: Store, vault: Vault, origin: str, started_at: float, s
         digests={name: digest_of(plan, vault) for name, plan in plans.items()},
         subscribed=digest_of(wanted, vault) if wanted else "",
         gates=dict(said.limits),
+        alerts=tuple(sorted(said.alerts)),
     )
     if before.started_at > started_at:
         if before != replace(manifest, started_at=before.started_at):
@@ -95,6 +103,7 @@ async def _declare(store: Store, vault: Vault, origin: str, started_at: float, s
         if (doc := brought(name, plan, there.get(name), origin, manifest.digests[name], vault, shelf.now))
     ]
     docs += await settled(store, said.limits, before.gates)
+    docs += declared(said.alerts, await named(store, ALERT, said.alerts), origin, shelf.now)
     docs += await subscribed(store, vault, origin, wanted, changed=before.subscribed != manifest.subscribed)
     gone = before.digests.keys() - plans.keys()
     drop = [
@@ -102,6 +111,7 @@ async def _declare(store: Store, vault: Vault, origin: str, started_at: float, s
         for name, doc in (await named(store, SCHEDULE, gone)).items()
         if (course := stored_course(doc)) and course.origin == origin
     ]
+    drop += given_up((await named(store, ALERT, set(before.alerts) - said.alerts.keys())).values(), origin)
     if docs or drop or before != manifest:
         version = shelf.docs[0].version if shelf.docs else 0
         docs.append(Doc(kind=MANIFEST, name=origin, version=version, body=values.to_bytes(manifest)))

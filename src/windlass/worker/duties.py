@@ -1,4 +1,4 @@
-"""What any worker does for all: dropping what has been kept for long enough."""
+"""What any worker does for all: dropping what has been kept for long enough, and looking at alerts."""
 
 import asyncio
 import contextlib
@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from windlass.errors import Conflict, StoreError
 from windlass.model import State
 from windlass.store.contract import BATCH, RETAINED, Store
+from windlass.worker.alarms import Alarms
 
 logger = logging.getLogger("windlass.worker")
 
@@ -26,7 +27,10 @@ class Duties:
         self._keep = keep
 
     async def run(self) -> None:
-        """Keep house until cancelled."""
+        """Keep house and look at alerts until cancelled."""
+        await asyncio.gather(self._keep_house(), Alarms(self._store).run())
+
+    async def _keep_house(self) -> None:
         while True:
             await asyncio.sleep(PRUNE_EVERY * random.uniform(0.5, 1.5))  # noqa: S311 - spreads load
             try:
