@@ -67,6 +67,8 @@ class Overview:
     async def look(self, patience: float = PATIENCE) -> Seen | None:
         """What the store holds; None if it does not answer, or has not yet."""
         now = self._clock.boot()
+        if self._work is not None and self._work.get_loop() is not asyncio.get_running_loop():
+            self._work = None  # of a loop that is over
         if self._work is None and (not self._began or now - self._began >= max(FRESH, REST * self._took)):
             self._began = now
             self._work = asyncio.create_task(self._read())

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from prometheus_client.parser import text_string_to_metric_families
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.routing import Mount
@@ -30,8 +31,8 @@ from windlass.web.dashboard import spots
 
 READ = {
     "/", "/queues", "/queues/{name:name}", "/limits", "/failures", "/jobs", "/jobs/{id:name}", "/schedules",
-    "/schedules/{name:name}", "/workers", "/live", "/static/{file}", "/api/openapi.json", "/api/queues", "/api/limits",
-    "/api/failures", "/api/workers", "/api/jobs", "/api/jobs/{id:name}", "/api/schedules",
+    "/schedules/{name:name}", "/workers", "/live", "/static/{file}", "/metrics", "/api/openapi.json", "/api/queues",
+    "/api/limits", "/api/failures", "/api/scale", "/api/workers", "/api/jobs", "/api/jobs/{id:name}", "/api/schedules",
     "/api/schedules/{name:name}",
 }  # fmt: skip
 ADMINS = ("/audit", "/api/audit")
@@ -319,6 +320,22 @@ def test_the_document_tells_every_route(local: TestClient) -> None:
     told = {(method.upper(), f"/api{path}") for path, one in document["paths"].items() for method in one}
     routes = {(method, path.replace(":name}", "}")) for method, path in TABLE if path.startswith("/api/")}
     assert told == routes - {("GET", "/api/openapi.json")}
+
+
+def test_what_monitoring_and_autoscalers_read(local: TestClient) -> None:
+    until(lambda: "windlass_store_up 1" in local.get("/metrics").text, "the store is looked at")
+    text = local.get("/metrics").text
+    found = {one.name: one.samples for one in text_string_to_metric_families(text)}
+    assert found["windlass_store_up"][0].value == 1
+    depth = {(one.labels["queue"], one.labels["state"]): one.value for one in found["windlass_queue_jobs"]}
+    assert (depth["legacy", "ready"], depth["legacy", "waiting"], depth["pictures", "running"]) == (1, 1, 3)
+    assert found["windlass_workers"][0].value == 2
+    ready = sum(count for (_, state), count in depth.items() if state in ("ready", "running"))
+    one_for_each_gate = sum(1 for _, state in depth if state == "waiting")
+    assert local.get("/api/scale").json() == {"value": ready + one_for_each_gate}
+    assert local.get("/api/scale?queue=legacy").json() == {"value": 2}, "and one that waits for a limit"
+    assert local.get("/api/scale?queue=legacy&task=shop.pay.charge").json() == {"value": 0}
+    assert local.get("/api/scale?quue=legacy").status_code == 400
 
 
 def test_fifty_open_dashboards_look_once(app: App, local: TestClient) -> None:

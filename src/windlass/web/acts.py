@@ -13,6 +13,7 @@ from windlass.clock import Clock
 from windlass.jobs import Job
 from windlass.limits import Gate, limit, rate
 from windlass.model import Filter, Verb
+from windlass.overview import Overview
 from windlass.schedules import Schedules
 from windlass.values import visible
 from windlass.view import narrowed, why_not
@@ -78,6 +79,7 @@ class Desk(Struct, frozen=True):
     watch: Watch
     pages: Pages
     clock: Clock
+    overview: Overview
 
     async def do(self, user: User, id: str, verb: Verb) -> None:
         """One verb to one job. Raises `JobNotFound`, 409 with the reason."""

@@ -26,7 +26,8 @@ from windlass.errors import (
     WindlassError,
 )
 from windlass.model import Verb
-from windlass.web import api, openapi, pages, queues
+from windlass.overview import Overview
+from windlass.web import api, figures, openapi, pages, queues
 from windlass.web.acts import KINDS, ROLES, SCHEDULE_ROLES, Desk
 from windlass.web.guard import Auth, Guard, check_role, path_of
 from windlass.web.live import Watch
@@ -85,7 +86,9 @@ def spots() -> list[Spot]:
         ("/workers", pages.workers),
         ("/live", pages.live),
         ("/static/{file}", pages.static),
+        ("/metrics", figures.prometheus),
         ("/api/openapi.json", openapi.document),
+        ("/api/scale", figures.scale),
         ("/api/queues", api.queues),
         ("/api/limits", api.limits),
         ("/api/workers", api.workers),
@@ -159,7 +162,7 @@ class Dashboard:
             exception_handlers={HTTPException: failed, **{kind: failed for kind, _ in STATUSES}},
             lifespan=self._lifespan,
         )
-        inner.state.desk = Desk(app, self._watch, Pages(masked(app.config.url)), clock)
+        inner.state.desk = Desk(app, self._watch, Pages(masked(app.config.url)), clock, Overview(app.connect, clock))
         self._guard = Guard(inner, auth, hosts, clock)
 
     def __repr__(self) -> str:

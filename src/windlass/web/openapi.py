@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from windlass.values import plain_bytes
 from windlass.web.acts import KINDS, ROLES, SCHEDULE_ROLES, Change, Why
+from windlass.web.figures import ScaleQuery
 from windlass.web.guard import OWN
 from windlass.web.pages import AuditQuery, JobsQuery
 from windlass.web.which import Targets, Which
@@ -23,6 +24,8 @@ LINES = {
     "jobs": "Jobs that match, what is to come next first, what is over newest first; `after` of an answer leads on. "
     "Those that must be read to tell (`prefix` and below) are looked for 250 ms; `searched` says how far that went",
     "schedules": "Every schedule, with its next runs",
+    "scale": "How many jobs want a worker: those that are ready or run, and one more for each queue and task of which "
+    "some are due or wait for a limit",
     "audit": "Who did what, from where and when, the newest first; `after` of an answer leads on. Takes the role admin",
 }
 
@@ -35,12 +38,13 @@ async def document(request: Request) -> Response:
 
 def made(server: str) -> dict[str, Any]:
     """The whole document."""
-    (_, _, _, _, why, change), components = msgspec.json.schema_components(
-        [Which, JobsQuery, AuditQuery, Targets, Why, Change], ref_template="#/components/schemas/{name}"
+    (*_, why, change), components = msgspec.json.schema_components(
+        [Which, JobsQuery, AuditQuery, ScaleQuery, Targets, Why, Change], ref_template="#/components/schemas/{name}"
     )
     paths: dict[str, Any] = {f"/{name}": {"get": operation(name, line)} for name, line in LINES.items()}
     paths["/jobs"]["get"]["parameters"] = parameters(components["JobsQuery"])
     paths["/audit"]["get"]["parameters"] = parameters(components["AuditQuery"])
+    paths["/scale"]["get"]["parameters"] = parameters(components["ScaleQuery"])
     paths["/failures"]["get"]["parameters"] = parameters(components["Which"])
     paths["/jobs/{id}"] = {"get": {**operation("job", "One job", 404), "parameters": [in_path("id")]}}
     paths["/schedules/{name}"] = {
