@@ -1,11 +1,13 @@
 """The dashboard in a real browser: each screen and action, live, in both themes, wide and narrow, and hostile text."""
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, ConsoleMessage, Dialog, Page, Request, expect
 
 from tests.web.conftest import apart, served
@@ -32,7 +34,11 @@ SCREENS = {
     "/schedules": "Schedules",
     "/schedules/nightly-report": "nightly-report",
     "/workers": "Workers",
+    "/audit": "Audit log",
 }
+
+EVERY = "WINDLASS_AXE" in os.environ
+"""Whether axe looks at each screen in both themes, which takes a while; else at each in one of them."""
 
 
 class Watched:
@@ -86,7 +92,8 @@ def desk(browser: Browser, stage: Stage) -> Iterator[Watched]:
 
 
 def test_each_screen(shown: Watched) -> None:
-    for path, title in SCREENS.items():
+    dark = shown.page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches")
+    for n, (path, title) in enumerate(SCREENS.items()):
         page = shown.go(path)
         expect(page.get_by_role("heading", level=1)).to_contain_text(title)
         if page.locator("[data-live]").count():
@@ -96,8 +103,15 @@ def test_each_screen(shown: Watched) -> None:
             "found => found.filter(one => !one.labels.length).length"
         )
         assert unnamed == 0, path
-    dark = page.evaluate("getComputedStyle(document.documentElement).backgroundColor") == "rgb(16, 21, 26)"
-    assert dark == page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches")
+        if EVERY or n % 2 == dark:
+            assert violations(page) == [], path
+    assert dark == (page.evaluate("getComputedStyle(document.documentElement).backgroundColor") == "rgb(16, 21, 26)")
+
+
+def violations(page: Page) -> list[str]:
+    """What axe has to say against a page."""
+    found = Axe().run(page).response["violations"]
+    return [f"{one['id']}: {node['html']}: {node['failureSummary']}" for one in found for node in one["nodes"]]
 
 
 def test_times_are_the_readers(shown: Watched) -> None:
@@ -228,6 +242,33 @@ def test_by_keyboard_alone(desk: Watched) -> None:
     page.keyboard.type("run-1")
     page.keyboard.press("Enter")
     expect(page).to_have_url(f"{desk.address}/jobs/run-1")
+
+
+def test_many_jobs_by_keyboard_alone(desk: Watched, stage: Stage) -> None:
+    async def put() -> None:
+        jobs = [new(f"keys-{n}", "shop.pay.charge", tags=("keys",), delay=9_000) for n in range(3)]
+        await (await stage[1].connect()).put(jobs)
+
+    apart(put)
+    page = desk.go("/jobs?tag=keys")
+    for key in ("j", "x", "j", "x"):
+        page.keyboard.press(key)
+    expect(page.locator("[data-chosen]")).to_have_text("2")
+    press_until(page, "Shift+Tab", "Cancel…")
+    page.keyboard.press("Enter")
+    expect(page.locator("h1")).to_have_text("Cancel 2 jobs?")
+    press_until(page, "Tab", "Cancel 2")
+    page.keyboard.press("Enter")
+    expect(page.locator("body > .done")).to_contain_text("2 jobs cancelled")
+
+
+def press_until(page: Page, key: str, text: str) -> None:
+    """Move the focus to what has that text."""
+    for _ in range(60):
+        page.keyboard.press(key)
+        if page.evaluate("document.activeElement.textContent") == text:
+            return
+    raise AssertionError(f"{key} does not lead to {text}")
 
 
 def test_without_scripts(browser: Browser, stage: Stage) -> None:
