@@ -27,7 +27,7 @@ SCREENS = {
     "/queues": "Queues",
     "/queues/reports": "reports",
     "/limits": "Limits",
-    "/jobs": "Jobs",
+    "/jobs?tag=eu": "Jobs",
     "/jobs/fail-01": "shop.pay.charge",
     "/jobs/run-1": "shop.pictures.resize",
     "/bulk/delete?state=failed": "Delete",
