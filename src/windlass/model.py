@@ -418,14 +418,15 @@ class WorkerInfo(Struct, frozen=True, kw_only=True):
 
 
 class Line(Struct, frozen=True, kw_only=True):
-    """How many live jobs of one task stand in one queue in one state. `oldest`: seconds since the first became due, by
-    its rank (0: none did)."""
+    """How many live jobs of one task stand in one queue in one state. `oldest`: seconds since the first became due, of
+    those that stand in front (0: none did). `exact`: whether `count` is of now; else it was counted some time ago."""
 
     queue: str
     task: str
     state: State
     count: int
     oldest: float = 0
+    exact: bool = True
 
 
 BUCKETS: tuple[float, ...] = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0, 120.0, 600.0, 3600.0)

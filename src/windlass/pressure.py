@@ -40,6 +40,8 @@ PART = 4
 SHARE = 10
 """A depth is good for so many times as long as reading it took, come what may: the store has better things to do."""
 
+BEYOND = 10_000
+"""Jobs beyond its bound up to which those of a full queue are counted."""
 
 LOOKS = 3
 """How often a queue that seems full only because of what was stored while it was counted is counted again."""
@@ -179,7 +181,8 @@ class Pressure:
     async def _read(self, queue: str, level: Level) -> None:
         store = await self._access.connect()
         began, before = time.monotonic(), level.since
-        depth = sum([await store.count(Filter(queue=queue, state=state)) for state in IDLE])
+        most = self.bounds[queue].max_length + BEYOND
+        depth = sum([await store.count(Filter(queue=queue, state=state), most) for state in IDLE])
         with self._lock:
             level.depth, level.since, level.read_at = depth, level.since - before, began
             level.doubt, level.took = level.since + level.coming, time.monotonic() - began

@@ -6,6 +6,7 @@ from msgspec.structs import replace
 from tests.store.world import World, doc, ends, new, new_id
 from windlass.errors import Conflict
 from windlass.model import Doc, Ending, Filter, Line, Mark, State, Verb
+from windlass.store import census
 from windlass.store.contract import BATCH, SCHEDULE
 from windlass.store.documents import all_docs
 
@@ -90,6 +91,8 @@ async def test_pages_have_no_gaps_and_no_doubles(world: World, filter: Filter) -
         assert set(ids) == wanted
     assert await listed(world, filter, 2) == await listed(world, filter, 1_000)
     assert await world.store.count(filter) == len(wanted)
+    for most in (0, 2, len(wanted), 1_000):
+        assert await world.store.count(filter, most) == min(len(wanted), most + 1)
 
 
 async def test_pages_while_jobs_come_and_go(world: World) -> None:
@@ -169,14 +172,31 @@ async def test_stats_count_live_jobs_by_line(world: World) -> None:
     assert isinstance((await world.store.stats())[0], Line)
 
 
-async def test_the_oldest_counts_from_its_rank(world: World) -> None:
+async def test_the_oldest_counts_from_when_it_came_to_be_due(world: World) -> None:
+    """Whatever its priority, and however far it stands ahead of others."""
     now = await world.now()
     await world.put(new("a", run_at=now - 60), new("a", priority=5), new("b", run_at=now - 60), new("c", delay=5))
+    await world.put(new("d", ahead=500), new("e", ahead=500, delay=5))
     await world.advance(3)
+    await world.put(new("a", priority=9), new("d", ahead=900))
     await (await world.crew()).take("b")
     await world.advance(4)
     oldest = {(line.task, line.state): line.oldest for line in await world.store.stats()}
-    assert oldest == pytest.approx({("a", State.READY): 7, ("b", State.RUNNING): 7, ("c", State.SCHEDULED): 2})
+    expected = {("a", State.READY): 7, ("b", State.RUNNING): 7, ("c", State.SCHEDULED): 2}
+    assert oldest == pytest.approx({**expected, ("d", State.READY): 7, ("e", State.SCHEDULED): 2})
+
+
+async def test_long_lines_are_counted_rarely_and_say_so(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(census, "COUNTED", 3)
+    monkeypatch.setattr(census, "SHARE", 1e9)
+    jobs = [new("a"), new("b", delay=60)]
+    await world.put(*(replace(job, id=new_id()) for job in jobs for _ in range(5)), new("c"))
+    first = {line.task: (line.count, line.exact) for line in await world.store.stats()}
+    assert first == {"a": (5, True), "b": (5, True), "c": (1, True)}
+    await world.put(new("a"), new("b", delay=60), new("c"))
+    now = {line.task: (line.count, line.exact) for line in await world.store.stats()}
+    assert now["c"] == (2, True)
+    assert {now["a"], now["b"]} <= {(5, False), (6, True)}
 
 
 async def test_probe_tells_the_engine(world: World) -> None:

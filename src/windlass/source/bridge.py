@@ -10,7 +10,7 @@ from typing import Protocol
 
 from windlass.config import complaint
 from windlass.errors import StoreUnavailable
-from windlass.model import NewJob, State
+from windlass.model import Filter, NewJob, State
 from windlass.source.feed import Feed
 from windlass.source.intake import Intake
 from windlass.source.turn import Turn
@@ -180,9 +180,8 @@ class Room:
         """How many messages the source may read."""
         began = time.monotonic()
         if began >= self._next:
-            lines = await self._store.stats()
-            ready = (line.count for line in lines if line.queue == self._source.queue and line.state is State.READY)
-            self._ready = sum(ready)
+            wanted = Filter(queue=self._source.queue, state=State.READY)
+            self._ready = await self._store.count(wanted, self._source.max_ready)
             now = time.monotonic()
             self._next = now + max(LOOK_EVERY, 20 * (now - began))
         most = self._source.max_ready

@@ -107,6 +107,9 @@ KINDS: tuple[str, ...] = (
 )
 """The kinds of documents there are. Whoever adds one names it here, so that `windlass move` carries its documents."""
 
+COUNTED = 10_000
+"""The jobs of one line and priority that are counted whenever somebody asks."""
+
 OTHER = "(other)"
 """The queue, and the task, of what was done in more of them than a store keeps apart."""
 
@@ -239,11 +242,12 @@ class Store(Protocol):
     async def find(self, filter: Filter, limit: int = 100, after: str | None = None) -> Page:
         """Jobs as a person wants them: what is to come next first, what is over newest first, else newest first."""
 
-    async def count(self, filter: Filter) -> int:
-        """How many jobs match."""
+    async def count(self, filter: Filter, most: int | None = None) -> int:
+        """How many jobs match; with `most`, `most + 1` stands for all that are more."""
 
     async def stats(self) -> list[Line]:
-        """Live jobs by queue, task and state."""
+        """Live jobs by queue, task and state. Up to COUNTED of each are counted now; what is more may be what was
+        counted some time ago, if counting takes long, and says so (`Line.exact`)."""
 
     async def tally(self, rows: Sequence[Tally], depths: Sequence[Depth] = ()) -> None:
         """Add what happened to what is known of those minutes, and note how deep queues were.

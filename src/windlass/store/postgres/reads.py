@@ -5,10 +5,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from windlass.model import Filter, JobRecord, Line, Page, RunnerInfo, State, Verb, WorkerInfo
+from windlass.model import Filter, JobRecord, Page, RunnerInfo, State, Verb, WorkerInfo
 from windlass.store.postgres.rows import COLUMNS, WIDTH, read_job
 from windlass.store.postgres.statements import SQL, Call, earliest, filled
-from windlass.store.rows import MICRO, read_state
+from windlass.store.rows import MICRO
 
 NEWEST = (("id", "DESC"),)
 ORDERS = {
@@ -106,10 +106,17 @@ def read_page(filter: Filter, limit: int, rows: list[Sequence[Any]]) -> Page:
     return Page(jobs=tuple(read_job(row) for row in rows), after=cursor)
 
 
-def counted(schema: str, filter: Filter) -> Call:
-    """How many jobs match."""
+def counted(schema: str, filter: Filter, most: int | None) -> list[Call]:
+    """The statements that count jobs that match, each up to a bound."""
     condition, parameters = where(filter)
-    return Call(fill(SQL.counted, schema, condition=condition), (*parameters, *parameters))
+    if filter.state in (State.WAITING, State.SCHEDULED, State.READY) and filter.queue is not None:
+        condition = f"line >= %s AND line < %s AND {condition}"
+        parameters = [f"{filter.queue}/", f"{filter.queue}0", *parameters]  # 0 comes after /
+    bound = None if most is None else most + 1
+    return [
+        Call(fill(SQL.counted, schema, table=table, condition=condition), (*parameters, bound))
+        for table in tables(filter)
+    ]
 
 
 def targets(schema: str, filter: Filter, verb: Verb, limit: int) -> list[Call]:
@@ -127,14 +134,6 @@ def targets(schema: str, filter: Filter, verb: Verb, limit: int) -> list[Call]:
         Call(fill(SQL.targets, schema, table=table, condition=f"{condition} AND {fits[table]}"), (*parameters, limit))
         for table in tables(filter)
         if table in fits
-    ]
-
-
-def read_stats(rows: Sequence[Sequence[Any]]) -> list[Line]:
-    """Rows of `stats`."""
-    return [
-        Line(queue=queue, task=task, state=read_state(state), count=number, oldest=max(0.0, (now - first) / MICRO))
-        for queue, task, state, number, first, now in rows
     ]
 
 

@@ -38,6 +38,8 @@ from windlass.model import (
     Verb,
     WorkerInfo,
 )
+from windlass.store.census import FRONT, Census
+from windlass.store.census import Rows as CensusRows
 from windlass.store.contract import BATCH, Topic
 from windlass.store.postgres import reads, statements, tallies
 from windlass.store.postgres.bell import Bell
@@ -67,6 +69,7 @@ class PostgresStore:
         self._beats: AsyncLink | None = None
         self._blocking = BlockingLink(self._ways)
         self._bell: Bell | None = None
+        self._census = Census(self._lines)
         self._surveying: asyncio.Task[None] | None = None
         self._checked: dict[str, Held] = {}  # what each runner said to hold, and was found to
 
@@ -333,11 +336,19 @@ class PostgresStore:
             rows += await self._call(call, patience=KEEPING_HOUSE)
         return reads.read_page(filter, limit, rows)
 
-    async def count(self, filter: Filter) -> int:
-        return int((await self._call(reads.counted(self.schema, filter), patience=KEEPING_HOUSE))[0][0])
+    async def count(self, filter: Filter, most: int | None = None) -> int:
+        found = 0
+        for call in reads.counted(self.schema, filter, most):
+            if most is None or found <= most:
+                found += (await self._call(call, patience=KEEPING_HOUSE))[0][0]
+        return found if most is None else min(found, most + 1)
 
     async def stats(self) -> list[Line]:
-        return reads.read_stats(await self._rows(SQL.stats, patience=KEEPING_HOUSE))
+        return await self._census.take()
+
+    async def _lines(self, most: int) -> tuple[int, CensusRows]:
+        rows = await self._rows(SQL.stats, most, FRONT, patience=KEEPING_HOUSE)
+        return (rows[0][4] if rows else 0), [row[:4] for row in rows]
 
     async def _now(self) -> float:
         return (await self.load("", names=())).now

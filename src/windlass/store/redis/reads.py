@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 from windlass.model import Filter, JobRecord, Line, Page, State, Verb
+from windlass.store.census import FRONT
 from windlass.store.contract import BATCH
 from windlass.store.redis.records import LETTERS, encode, filter_arguments, raw, read_jobs, text
 from windlass.store.rows import MICRO
@@ -101,20 +102,33 @@ class Reads:
 
     # Numbers
 
-    async def count(self, filter: Filter) -> int:
+    async def count(self, filter: Filter, most: int | None = None) -> int:
         """`Store.count`."""
         if filter.state is None and (filter.task or filter.queue) and not filter.tag:
             each = [Filter(state=state, task=filter.task, queue=filter.queue) for state in (*LIVE, *FINISHED)]
-            return sum([await self.count(one) for one in each])
+        else:
+            each = [filter]
+        found = 0
+        for one in each:
+            if most is None or found <= most:
+                found += await self._count(one, None if most is None else most - found)
+        return found if most is None else min(found, most + 1)
+
+    async def _count(self, filter: Filter, most: int | None) -> int:
         if filter.state in (*STANDING, State.SCHEDULED) and not filter.tag:
             return sum(line.count for line in await self.stats() if matches(line, filter))
         if filter in (Filter(), Filter(tag=filter.tag), *(Filter(state=state) for state in FINISHED)):
             return int(await self._run("size", index_of(filter)[0]))
-        return sum([len(found) async for found in self._stretches(filter, None, BATCH)])
+        found = 0
+        async for stretch in self._stretches(filter, None, BATCH):
+            found += len(stretch)
+            if most is not None and found > most:
+                break
+        return found
 
     async def stats(self) -> list[Line]:
         """`Store.stats`."""
-        now, *flat = await self._run("stats")
+        now, *flat = await self._run("stats", FRONT)
         counts: defaultdict[tuple[str, str, State], int] = defaultdict(int)
         firsts: dict[tuple[str, str, State], int] = {}
         for at in range(0, len(flat), 4):

@@ -257,8 +257,8 @@ class RedisStore:
     async def find(self, filter: Filter, limit: int = 100, after: str | None = None) -> Page:
         return await self._reads.find(filter, limit, after)
 
-    async def count(self, filter: Filter) -> int:
-        return await self._reads.count(filter)
+    async def count(self, filter: Filter, most: int | None = None) -> int:
+        return await self._reads.count(filter, most)
 
     async def stats(self) -> list[Line]:
         return await self._reads.stats()

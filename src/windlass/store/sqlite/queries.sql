@@ -275,13 +275,42 @@ WHERE job IN (SELECT value FROM json_each(?)) ORDER BY job, fence;
 SELECT job, tag FROM tags WHERE job IN (SELECT value FROM json_each(?)) ORDER BY job, tag;
 
 -- name: stats
-SELECT queue, task, state, count(*), min(rank) FROM (
-    SELECT queue, task, state, rank FROM jobs WHERE state = 'ready'
-    UNION ALL SELECT queue, task, state, rank FROM jobs WHERE state = 'scheduled'
-    UNION ALL SELECT queue, task, state, rank FROM jobs WHERE state = 'running'
-    UNION ALL SELECT queue, task, state, rank FROM jobs INDEXED BY gated
-        WHERE gates IS NOT NULL AND state IN ('waiting', 'ready') AND state = 'waiting'
-) GROUP BY queue, task, state ORDER BY queue, task, state;
+-- Live jobs by line, and by priority where they are ready: how many, counted up to ?1, and when the first became due of
+-- those that stand in front (?2 of them). One search of an index for each, then as many entries as are counted.
+WITH RECURSIVE present (line) AS (
+    SELECT min(line) FROM jobs WHERE state = 'ready'
+    UNION ALL
+    SELECT (SELECT min(line) FROM jobs WHERE state = 'ready' AND line > present.line)
+    FROM present WHERE present.line IS NOT NULL
+), places (line, priority) AS (
+    SELECT line, (SELECT max(priority) FROM jobs INDEXED BY ready WHERE state = 'ready' AND jobs.line = present.line)
+    FROM present WHERE line IS NOT NULL
+    UNION ALL
+    SELECT line, (SELECT max(priority) FROM jobs INDEXED BY ready
+        WHERE state = 'ready' AND jobs.line = places.line AND priority < places.priority)
+    FROM places WHERE priority IS NOT NULL
+), away (state, line) AS (
+    SELECT value, (SELECT min(line) FROM jobs INDEXED BY idle WHERE state IN ('waiting', 'scheduled') AND state = value)
+    FROM json_each('["scheduled", "waiting"]')
+    UNION ALL
+    SELECT state, (SELECT min(line) FROM jobs INDEXED BY idle
+        WHERE jobs.state IN ('waiting', 'scheduled') AND jobs.state = away.state AND jobs.line > away.line)
+    FROM away WHERE line IS NOT NULL
+)
+SELECT 'ready', line, (SELECT count(*) FROM (SELECT 1 FROM jobs INDEXED BY ready
+        WHERE state = 'ready' AND jobs.line = places.line AND jobs.priority = places.priority LIMIT ?1)),
+    (SELECT min(due) FROM (SELECT rank + ahead AS due FROM jobs INDEXED BY ready
+        WHERE state = 'ready' AND jobs.line = places.line AND jobs.priority = places.priority ORDER BY rank, id LIMIT ?2))
+FROM places WHERE priority IS NOT NULL
+UNION ALL
+SELECT state, line, (SELECT count(*) FROM (SELECT 1 FROM jobs INDEXED BY idle
+        WHERE jobs.state IN ('waiting', 'scheduled') AND jobs.state = away.state AND jobs.line = away.line LIMIT ?1)),
+    (SELECT min(due) FROM (SELECT rank + ahead AS due FROM jobs INDEXED BY idle
+        WHERE jobs.state IN ('waiting', 'scheduled') AND jobs.state = away.state AND jobs.line = away.line
+        ORDER BY rank LIMIT ?2))
+FROM away WHERE line IS NOT NULL
+UNION ALL
+SELECT 'running', line, count(*), min(rank + ahead) FROM jobs INDEXED BY held WHERE state = 'running' GROUP BY line;
 
 -- name: workers
 SELECT id, host, pid, version, lease, queues, concurrency, started_at FROM workers ORDER BY started_at, id;

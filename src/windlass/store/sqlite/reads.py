@@ -7,9 +7,9 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from windlass.model import Attempt, Doc, Filter, JobRecord, Line, Page, RunnerInfo, Shelf, State, Verb, WorkerInfo
+from windlass.model import Attempt, Doc, Filter, JobRecord, Page, RunnerInfo, Shelf, State, Verb, WorkerInfo
 from windlass.store.contract import BATCH
-from windlass.store.rows import MICRO, micros, read_state, seconds
+from windlass.store.rows import MICRO, micros, seconds
 from windlass.store.sqlite.moves import SQL
 from windlass.store.sqlite.rows import COLUMNS, bound, exact, fetch, one, read_attempt, read_job
 
@@ -103,10 +103,15 @@ def find_ready(db: Connection, filter: Filter, limit: int, after: str | None) ->
     return Page(jobs=tuple(jobs), after=json.dumps(page[-1][:3]) if len(heads) > limit else None)
 
 
-def count(db: Connection, filter: Filter) -> int:
+def count(db: Connection, filter: Filter, most: int | None) -> int:
     """`Store.count`."""
     condition, parameters = where(filter)
-    return int(one(db, f"SELECT count(*) FROM jobs WHERE {condition}", parameters))  # noqa: S608 - no user text
+    if filter.state in (State.WAITING, State.SCHEDULED, State.READY) and filter.queue is not None:
+        states = "" if filter.state is State.READY else "state IN ('waiting', 'scheduled') AND "
+        condition = f"{states}line >= ? AND line < ? AND {condition}"
+        parameters = [f"{filter.queue}/", f"{filter.queue}0", *parameters]  # 0 comes after /
+    sql = f"SELECT count(*) FROM (SELECT 1 FROM jobs WHERE {condition} LIMIT ?)"  # noqa: S608 - no user text
+    return int(one(db, sql, [*parameters, -1 if most is None else most + 1]))
 
 
 def targets(db: Connection, filter: Filter, verb: Verb, limit: int) -> list[str]:
@@ -119,14 +124,6 @@ def targets(db: Connection, filter: Filter, verb: Verb, limit: int) -> list[str]
     condition, parameters = where(filter)
     sql = f"SELECT id FROM jobs WHERE {condition} AND {fits} LIMIT ?"  # noqa: S608 - no user text
     return [row[0] for row in exact(db, sql, [*parameters, limit])]
-
-
-def stats(db: Connection, now: int) -> list[Line]:
-    """`Store.stats`."""
-    return [
-        Line(queue=queue, task=task, state=read_state(state), count=number, oldest=max(0.0, (now - first) / MICRO))
-        for queue, task, state, number, first in fetch(db, SQL.stats)
-    ]
 
 
 def workers(db: Connection, ages: Mapping[str, float]) -> list[WorkerInfo]:

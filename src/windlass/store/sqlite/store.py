@@ -39,6 +39,7 @@ from windlass.model import (
     WorkerInfo,
 )
 from windlass.store import fork
+from windlass.store.census import FRONT, Census, Rows
 from windlass.store.contract import BATCH, PACE, PENDING, SCHEDULE, Topic
 from windlass.store.rows import MICRO, micros
 from windlass.store.sqlite import moves, reads, tallies
@@ -76,6 +77,7 @@ class SQLiteStore:
         self._gate = fork.Gate()
         self._held = contextlib.ExitStack()
         self._quiet = False
+        self._census = Census(self._lines)
         if not self._memory:
             fork.watch(self)
 
@@ -434,11 +436,14 @@ class SQLiteStore:
     async def find(self, filter: Filter, limit: int = 100, after: str | None = None) -> Page:
         return await self._read(lambda db: reads.find(db, filter, limit, after))
 
-    async def count(self, filter: Filter) -> int:
-        return await self._read(lambda db: reads.count(db, filter))
+    async def count(self, filter: Filter, most: int | None = None) -> int:
+        return await self._read(lambda db: reads.count(db, filter, most))
 
     async def stats(self) -> list[Line]:
-        return await self._read(lambda db: reads.stats(db, self._now()))
+        return await self._census.take()
+
+    async def _lines(self, most: int) -> tuple[int, Rows]:
+        return self._now(), await self._read(lambda db: fetch(db, SQL.stats, (most, FRONT)))
 
     async def tally(self, rows: Sequence[Tally], depths: Sequence[Depth] = ()) -> None:
         await self._write(lambda db, now: tallies.tally(db, now, rows, depths))

@@ -1,5 +1,6 @@
 #!lua flags=no-writes
--- Live jobs by line: (line, state, count, rank of the first), and before them the time.
+-- Live jobs by line: (line, state, count, when the first became due), and before them the time. ARGV: how many in front of
+-- a line, of each priority, are looked at for the first.
 local t = now()
 local rows = {t}
 
@@ -8,7 +9,18 @@ local function add(line, state, count, first)
   rows[at + 1], rows[at + 2], rows[at + 3], rows[at + 4] = line, state, count, first
 end
 
--- The lowest rank of a line: the first of each priority, by hops.
+local turning = call('EXISTS', TURNS) == 1
+
+-- By how much a job stands in front of those that are due when it is.
+local function ahead_of(turn)
+  return turn and tonumber((read(turn, 1))) or 0
+end
+
+local function due_of(job)
+  return job.rank + (turning and ahead_of(call('HGET', TURNS, job.id)) or 0)
+end
+
+-- When the first of a line became due, of those in front: of each priority, by hops.
 local function first_of(key)
   local first, from = t, '-'
   while true do
@@ -16,8 +28,20 @@ local function first_of(key)
     if not head then
       return first
     end
-    first = min(first, tonumber(sub(head, 4, ORDER)) or t)
-    from = '(' .. sub(head, 1, 3) .. '~'
+    local priority = sub(head, 1, 3)
+    from = '(' .. priority .. '~'
+    if turning then
+      local members = call('ZRANGE', key, '[' .. priority, from, 'BYLEX', 'LIMIT', 0, ARGV[1])
+      local ids = {}
+      for n, member in ipairs(members) do
+        ids[n] = sub(member, ORDER + 1)
+      end
+      for n, turn in ipairs(hmget(TURNS, ids)) do
+        first = min(first, (tonumber(sub(members[n], 4, ORDER)) or t) + ahead_of(turn))
+      end
+    else
+      first = min(first, tonumber(sub(head, 4, ORDER)) or t)
+    end
   end
 end
 
@@ -32,7 +56,7 @@ local overdue = {}
 for _, id in ipairs(call('ZRANGE', DUE, '-inf', t, 'BYSCORE', 'LIMIT', 0, BATCH)) do
   local job = load(id)
   if job then
-    overdue[job.line] = min(overdue[job.line] or t, job.rank)
+    overdue[job.line] = min(overdue[job.line] or t, due_of(job))
   end
 end
 local planned = call('HGETALL', P .. 'planned')
@@ -46,7 +70,7 @@ for _, runner in ipairs(call('HKEYS', P .. 'runners')) do
     local job = load(id)
     if job then
       counts[job.line] = (counts[job.line] or 0) + 1
-      firsts[job.line] = min(firsts[job.line] or t, job.rank)
+      firsts[job.line] = min(firsts[job.line] or t, due_of(job))
     end
   end
 end
