@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from windlass.model import Ending, Failure, Fair, Past, Progress, State
+from windlass.model import Ending, Failure, Fair, Filter, Past, Progress, State
 
 MICRO = 1_000_000
 
@@ -60,3 +60,14 @@ def _decoded(decoder: msgspec.json.Decoder[Any], data: str | bytes | None) -> An
         return None if data is None else decoder.decode(data)
     except msgspec.MsgspecError:
         return None
+
+
+def of_lines(filter: Filter) -> tuple[str, list[str]] | None:
+    """The condition that jobs stand in the lines of a filter's queue and task, its texts as {text}; None where lines
+    do not tell which jobs match."""
+    if filter.state not in (State.WAITING, State.SCHEDULED, State.READY) or filter.queue is None:
+        return None
+    if filter.task is not None:
+        line = f"{filter.queue}/{filter.task}"
+        return "line IN ({text}, {text})", [line, f"{line}!"]
+    return "line >= {text} AND line < {text}", [f"{filter.queue}/", f"{filter.queue}0"]  # 0 comes after /

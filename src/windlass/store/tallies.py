@@ -6,10 +6,11 @@ another: what is older than a day is read by the hour, and the minutes of that t
 
 import math
 from collections.abc import Iterable, Sequence
+from operator import add
 from typing import Any, TypeVar
 
 from windlass.errors import ConfigError
-from windlass.model import BUCKETS, Depth, Tally
+from windlass.model import EMPTY, Depth, Tally
 from windlass.store.contract import OTHER, STEPS
 
 MINUTE, HOUR, DAY = 60, 3_600, 86_400
@@ -20,8 +21,11 @@ LINES = 500
 
 COUNTS = ("started", "succeeded", "failed", "cancelled", "retried", "lost")
 SUMS = ("waited", "ran")
-COLUMNS = (*COUNTS, *SUMS, *(f"{kind}{at}" for kind in ("w", "r") for at in range(len(BUCKETS) + 1)))
+COLUMNS = (*COUNTS, *SUMS, *(f"{kind}{at}" for kind in ("w", "r") for at in range(len(EMPTY))))
 """The columns that are added up, in the order of `values_of`."""
+
+FIRST = len(COUNTS) + len(SUMS)
+"""Where the buckets begin."""
 
 LEVELS = ("ready", "waiting", "scheduled", "running", "oldest")
 """The columns of depths, of which the most counts."""
@@ -77,7 +81,7 @@ def added(rows: Sequence[Tally], now: float) -> dict[Key, list[float]]:
         for span, at in spans(row.minute, now):
             key = (span, at, row.queue, row.task)
             known = found.get(key)
-            found[key] = list(given) if known is None else [a + b for a, b in zip(known, given, strict=True)]
+            found[key] = list(given) if known is None else list(map(add, known, given))
     return dict(sorted(found.items()))
 
 
@@ -100,17 +104,21 @@ def values_of(row: Tally) -> list[float]:
 
 def read_tally(minute: int, queue: str, task: str, values: Sequence[Any]) -> Tally:
     """The way back."""
-    counts, buckets = len(COUNTS), len(BUCKETS) + 1
-    head, tail = values[: counts + len(SUMS)], tuple(map(int, values[counts + len(SUMS) :]))
+    started, succeeded, failed, cancelled, retried, lost, waited, ran = values[:FIRST]
     return Tally(
         minute=minute,
         queue=queue,
         task=task,
-        **dict(zip(COUNTS, map(int, head), strict=False)),
-        waited=float(head[counts]),
-        ran=float(head[counts + 1]),
-        waits=tail[:buckets],
-        runs=tail[buckets:],
+        started=started,
+        succeeded=succeeded,
+        failed=failed,
+        cancelled=cancelled,
+        retried=retried,
+        lost=lost,
+        waited=float(waited),
+        ran=float(ran),
+        waits=tuple(values[FIRST : FIRST + len(EMPTY)]),
+        runs=tuple(values[FIRST + len(EMPTY) :]),
     )
 
 
@@ -146,11 +154,11 @@ def kept(name: Line, known: set[Line]) -> Line:
 
 def read_series(rows: Iterable[Sequence[Any]]) -> list[Tally]:
     """Rows of (minute, queue, task, COLUMNS) in order; two of one step, of which hours and minutes tell, are one."""
-    found: dict[tuple[int, str, str], list[float]] = {}
-    for minute, queue, task, *values in rows:
-        key = (minute, queue, task)
+    found: dict[tuple[int, str, str], Sequence[Any]] = {}
+    for row in rows:
+        key, values = (row[0], row[1], row[2]), row[3:]
         known = found.get(key)
-        found[key] = values if known is None else [a + b for a, b in zip(known, values, strict=True)]
+        found[key] = values if known is None else list(map(add, known, values))
     return [read_tally(*key, values) for key, values in sorted(found.items())]
 
 

@@ -5,10 +5,12 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
+from msgspec.structs import replace
+
 from windlass.model import Filter, JobRecord, Page, RunnerInfo, State, Verb, WorkerInfo
 from windlass.store.postgres.rows import COLUMNS, WIDTH, read_job
 from windlass.store.postgres.statements import SQL, Call, earliest, filled
-from windlass.store.rows import MICRO
+from windlass.store.rows import MICRO, of_lines
 
 NEWEST = (("id", "DESC"),)
 ORDERS = {
@@ -109,9 +111,11 @@ def read_page(filter: Filter, limit: int, rows: list[Sequence[Any]]) -> Page:
 def counted(schema: str, filter: Filter, most: int | None) -> list[Call]:
     """The statements that count jobs that match, each up to a bound."""
     condition, parameters = where(filter)
-    if filter.state in (State.WAITING, State.SCHEDULED, State.READY) and filter.queue is not None:
-        condition = f"line >= %s AND line < %s AND {condition}"
-        parameters = [f"{filter.queue}/", f"{filter.queue}0", *parameters]  # 0 comes after /
+    if (lines := of_lines(filter)) is not None:  # an index has the line, and not what it is made of
+        condition, parameters = where(replace(filter, queue=None, task=None))
+        states = "" if filter.state is State.READY else "state IN ('waiting', 'scheduled') AND "
+        condition = f"{states}{condition} AND {lines[0].replace('{text}', '%s')}"
+        parameters = [*parameters, *lines[1]]
     bound = None if most is None else most + 1
     return [
         Call(fill(SQL.counted, schema, table=table, condition=condition), (*parameters, bound))

@@ -23,7 +23,7 @@ READ = 60
 
 SUMS, MOST = "t", "td"
 
-_values = msgspec.msgpack.Decoder(list[float])
+_values = msgspec.msgpack.Decoder(list[int | float])
 
 
 async def tally(run: Run, now: float, rows: Sequence[Tally], depths: Sequence[Depth]) -> None:

@@ -7,9 +7,11 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from msgspec.structs import replace
+
 from windlass.model import Attempt, Doc, Filter, JobRecord, Page, RunnerInfo, Shelf, State, Verb, WorkerInfo
 from windlass.store.contract import BATCH
-from windlass.store.rows import MICRO, micros, seconds
+from windlass.store.rows import MICRO, micros, of_lines, seconds
 from windlass.store.sqlite.moves import SQL
 from windlass.store.sqlite.rows import COLUMNS, bound, exact, fetch, one, read_attempt, read_job
 
@@ -106,10 +108,11 @@ def find_ready(db: Connection, filter: Filter, limit: int, after: str | None) ->
 def count(db: Connection, filter: Filter, most: int | None) -> int:
     """`Store.count`."""
     condition, parameters = where(filter)
-    if filter.state in (State.WAITING, State.SCHEDULED, State.READY) and filter.queue is not None:
+    if (lines := of_lines(filter)) is not None:  # an index has the line, and not what it is made of
+        condition, parameters = where(replace(filter, queue=None, task=None))
         states = "" if filter.state is State.READY else "state IN ('waiting', 'scheduled') AND "
-        condition = f"{states}line >= ? AND line < ? AND {condition}"
-        parameters = [f"{filter.queue}/", f"{filter.queue}0", *parameters]  # 0 comes after /
+        condition = f"{states}{condition} AND {lines[0].replace('{text}', '?')}"
+        parameters = [*parameters, *lines[1]]
     sql = f"SELECT count(*) FROM (SELECT 1 FROM jobs WHERE {condition} LIMIT ?)"  # noqa: S608 - no user text
     return int(one(db, sql, [*parameters, -1 if most is None else most + 1]))
 
