@@ -10,7 +10,7 @@ from psycopg import sql
 
 from tests.store.postgres_world import PostgresWorld
 from tests.store.world import Crew, ends, new, wants
-from windlass.model import Ending
+from windlass.model import Ending, Filter, State
 from windlass.store.postgres.link import AsyncLink, Rows
 from windlass.store.postgres.statements import Call
 
@@ -132,11 +132,14 @@ async def test_calls_touch_the_same_however_long_the_backlog(tmp_path: Path, met
 
 
 async def test_the_check_sees_a_walk(tmp_path: Path, meter: Meter) -> None:
+    """A count of all; while `stats` and a count up to a bound look at no more than they count."""
     world = PostgresWorld(tmp_path)
     await world.open()
     await world.store.stats()
     empty = meter.take()
     await fill(world)
-    await world.store.stats()
-    assert meter.take() > most(empty), "stats counts every live job"
+    await world.store.count(Filter(state=State.READY, queue="default"), 1_000)
+    assert meter.take() <= most(empty)
+    assert await world.store.count(Filter(state=State.READY, task="strange")) == MANY
+    assert meter.take() > most(empty), "it counts every one of them"
     await world.close()

@@ -126,46 +126,7 @@ SELECT id FROM {schema}.{table} WHERE {condition} LIMIT %s;
 SELECT 1 FROM {schema}.marks m WHERE m.key = unique_key AND m.job <> id
 
 -- name: stats
--- Live jobs by line, and by priority where they are ready: how many, counted up to a bound, and when the first became due
--- of those that stand in front. One search of an index for each, then as many entries as are counted.
-WITH RECURSIVE given (most, front) AS (SELECT %s::bigint, %s::bigint), present (line) AS (
-    (SELECT line FROM {schema}.live WHERE state = 'ready' ORDER BY line LIMIT 1)
-    UNION ALL
-    SELECT n.line FROM present p CROSS JOIN LATERAL (
-        SELECT line FROM {schema}.live WHERE state = 'ready' AND line > p.line ORDER BY line LIMIT 1) n
-), places (line, priority) AS (
-    SELECT p.line, n.priority FROM present p CROSS JOIN LATERAL (
-        SELECT priority FROM {schema}.live l WHERE state = 'ready' AND l.line = p.line ORDER BY priority DESC LIMIT 1) n
-    UNION ALL
-    SELECT p.line, n.priority FROM places p CROSS JOIN LATERAL (
-        SELECT priority FROM {schema}.live l WHERE state = 'ready' AND l.line = p.line AND l.priority < p.priority
-        ORDER BY priority DESC LIMIT 1) n
-), away (state, line) AS (
-    SELECT s.state, n.line FROM unnest(ARRAY['scheduled', 'waiting']) AS s (state) CROSS JOIN LATERAL (
-        SELECT line FROM {schema}.live l WHERE l.state IN ('waiting', 'scheduled') AND l.state = s.state
-        ORDER BY line LIMIT 1) n
-    UNION ALL
-    SELECT a.state, n.line FROM away a CROSS JOIN LATERAL (
-        SELECT line FROM {schema}.live l WHERE l.state IN ('waiting', 'scheduled') AND l.state = a.state AND l.line > a.line
-        ORDER BY line LIMIT 1) n
-)
-SELECT 'ready', p.line, (SELECT count(*) FROM (SELECT 1 FROM {schema}.live l
-        WHERE state = 'ready' AND l.line = p.line AND l.priority = p.priority LIMIT (SELECT most FROM given)) c),
-    (SELECT min(due) FROM (SELECT rank + ahead AS due FROM {schema}.live l
-        WHERE state = 'ready' AND l.line = p.line AND l.priority = p.priority
-        ORDER BY line, priority DESC, rank, id LIMIT (SELECT front FROM given)) f), {schema}.now_micros()
-FROM places p
-UNION ALL
-SELECT a.state, a.line, (SELECT count(*) FROM (SELECT 1 FROM {schema}.live l
-        WHERE l.state IN ('waiting', 'scheduled') AND l.state = a.state AND l.line = a.line
-        LIMIT (SELECT most FROM given)) c),
-    (SELECT min(due) FROM (SELECT rank + ahead AS due FROM {schema}.live l
-        WHERE l.state IN ('waiting', 'scheduled') AND l.state = a.state AND l.line = a.line
-        ORDER BY state, line, rank LIMIT (SELECT front FROM given)) f), {schema}.now_micros()
-FROM away a
-UNION ALL
-SELECT 'running', line, count(*), min(rank + ahead), {schema}.now_micros()
-FROM {schema}.live WHERE state = 'running' GROUP BY line;
+SELECT c.*, {schema}.now_micros() FROM {schema}.census(%s::bigint, %s::bigint) AS c;
 
 -- name: workers
 SELECT id, host, pid, version, lease, queues, concurrency, started_at, {schema}.steady_micros() - beat_at
