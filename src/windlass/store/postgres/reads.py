@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from msgspec.structs import replace
@@ -21,6 +21,15 @@ ORDERS = {
     State.CANCELLED: (("finished_at", "DESC"), ("id", "")),
 }
 """How jobs of a state are listed: as an index, or few rows, have them."""
+
+
+IDLE = "AND state IN ('waiting', 'scheduled') ORDER BY state, line, rank"
+IN_LINE: Mapping[State | None, str] = {
+    State.READY: "ORDER BY line, priority DESC, rank, id",
+    State.WAITING: IDLE,
+    State.SCHEDULED: IDLE,
+}
+"""How the indexes by line have the jobs of a state."""
 
 
 def fill(sql: str, schema: str, **parts: str) -> str:
@@ -109,13 +118,15 @@ def read_page(filter: Filter, limit: int, rows: list[Sequence[Any]]) -> Page:
 
 
 def counted(schema: str, filter: Filter, most: int | None) -> list[Call]:
-    """The statements that count jobs that match, each up to a bound."""
+    """The statements that count jobs that match, each up to a bound. In an order that an index has: else the planner,
+    who takes them to be everywhere in the table, walks it from its beginning."""
     condition, parameters = where(filter)
     if (lines := of_lines(filter)) is not None:  # an index has the line, and not what it is made of
         condition, parameters = where(replace(filter, queue=None, task=None))
-        states = "" if filter.state is State.READY else "state IN ('waiting', 'scheduled') AND "
-        condition = f"{states}{condition} AND {lines[0].replace('{text}', '%s')}"
+        condition = f"{condition} AND {lines[0].replace('{text}', '%s')}"
         parameters = [*parameters, *lines[1]]
+    if filter.state in IN_LINE and filter.tag is None and most is not None:
+        condition = f"{condition} {IN_LINE[filter.state]}"
     bound = None if most is None else most + 1
     return [
         Call(fill(SQL.counted, schema, table=table, condition=condition), (*parameters, bound))
