@@ -1,7 +1,6 @@
 """The series of `/metrics`: their names, and the text that Prometheus reads (exposition format 0.0.4).
 
-Written by hand: the format is a few lines, while the client library takes ten times as long for as many series, which
-would keep a supervisor from its beats for a good part of a second.
+Written by hand: docs/design/dependencies.md says why.
 """
 
 import sys

@@ -17,7 +17,7 @@ FRESH = 2.0
 REST = 5
 """A look that takes long is not repeated before so many times as long."""
 
-PATIENCE = 0.03
+PATIENCE = 0.02
 """Seconds that whoever asks waits for a look; then the one before has to do."""
 
 GOOD_FOR = 120.0
