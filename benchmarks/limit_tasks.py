@@ -65,3 +65,10 @@ async def parent(levels: int, children: int) -> int:
     """How many jobs it and its children are."""
     jobs = await app.aenqueue_many([parent.bind(levels - 1, children) for _ in range(children if levels else 0)])
     return 1 + sum([await job.aresult() for job in jobs])
+
+
+@app.task(name="single", gates=limit(1))
+async def single(levels: int, children: int) -> int:
+    """The same, one at a time everywhere."""
+    jobs = await app.aenqueue_many([single.bind(levels - 1, children) for _ in range(children if levels else 0)])
+    return 1 + sum([await job.aresult() for job in jobs])

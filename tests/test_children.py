@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from windlass import App, JobCancelled, JobFailed, ResultTimeout, Retry, Snooze, State, Task, current
+from windlass import App, JobCancelled, JobFailed, ResultTimeout, Retry, Snooze, State, Task, current, limit
 from windlass.lineage import child_id
 from windlass.vault import make_key
 
@@ -65,6 +65,36 @@ def test_a_tree_of_jobs_grows_in_one_slot() -> None:
 
     assert asyncio.run(result(app, tree, 4)) == 4 * 4 * 3
     assert most == 1, "never more jobs run than there are slots"
+
+
+def test_a_gate_is_free_while_who_passed_it_waits() -> None:
+    app = make_app()
+    one = limit(1, name="one")
+    inside: list[int] = []
+
+    @app.task(gates=one)
+    async def leaf(n: int) -> int:
+        inside.append(n)
+        assert inside == [n], "nobody else is behind the gate"
+        await asyncio.sleep(0)
+        inside.remove(n)
+        return n
+
+    @app.task(gates=one)
+    def tree(n: int) -> int:
+        jobs = [leaf.enqueue(at) for at in range(n)]
+        total = sum(job.result() for job in jobs)
+        inside.append(-n)
+        assert inside == [-n]
+        inside.remove(-n)
+        return total
+
+    @app.task(gates=one)
+    async def forest() -> int:
+        jobs = [await tree.aenqueue(n) for n in (2, 3)]
+        return sum(await asyncio.gather(*(job.aresult() for job in jobs)))
+
+    assert asyncio.run(result(app, forest, concurrency=3)) == 4
 
 
 @pytest.mark.parametrize("keys", [(), KEYS], ids=["plain", "sealed"])

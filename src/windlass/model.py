@@ -241,6 +241,16 @@ class Patch(Struct, frozen=True, kw_only=True):
     progress: "Progress"
 
 
+class Rest(Struct, frozen=True, kw_only=True):
+    """A running job that waits for others, or waits no more, and the gates that this is about, by the names of their
+    settings."""
+
+    id: str
+    fence: int
+    seq: int
+    gates: tuple[str, ...]
+
+
 class Progress(Struct, frozen=True, kw_only=True):
     """How far a job is: `done` of `total` (None: unknown) and a word for people."""
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.store.world import Crew, World, ends, new, wants
 from windlass.gate import Settings, write_settings
-from windlass.model import Doc, Ending, Filter, Need, NewJob, State, Verb
+from windlass.model import Claim, Doc, Ending, Filter, Need, NewJob, Rest, State, Verb
 from windlass.move import as_new
 from windlass.store.contract import GATE, PACE
 
@@ -541,3 +541,60 @@ async def test_a_thousand_that_wait_and_others_that_do_not(world: World) -> None
     crew = await world.crew()
     assert len(await crew.claim(1)) == 1
     assert await ids(crew, 5) == names(free)
+
+
+# Who waits for others
+
+
+def resting(claim: Claim, *gates: str) -> Rest:
+    """A running job, and gates that it gives back or takes again."""
+    return Rest(id=claim.id, fence=claim.fence, seq=claim.seq, gates=gates or ("g",))
+
+
+async def test_a_job_that_waits_lets_others_through_its_gates_and_takes_them_again(world: World) -> None:
+    await declare(world, limit=2)
+    await declare(world, "kept", limit=1)
+    await declare(world, "other", limit=1)
+    heavy = behind(Need("g", 2), Need("kept", 1, True), "other")
+    light, kept, other = behind("g"), behind(Need("kept", 1, True)), behind("other")
+    await world.put(heavy, light, kept, other)
+    crew = await world.crew()
+    claim = await crew.take()
+    assert claim.id == heavy.id
+    assert await crew.claim(5) == []
+    rest = world.store.rest
+    assert await rest(crew.runner, [], [resting(claim)]) == [claim.id], "it has them already"
+    for _ in range(2):
+        assert await rest(crew.runner, [resting(claim, "g", "kept")], []) == []
+    (first,) = await crew.claim(5)
+    assert first.id == light.id, "the gates that are not named stay, and what it keeps"
+    assert await rest(crew.runner, [], [resting(claim)]) == [], "one of two places is no place for a weight of two"
+    await crew.exchange(ends(first, Ending.SUCCEEDED))
+    for _ in range(2):
+        assert await rest(crew.runner, [], [resting(claim)]) == [claim.id]
+    await world.put(behind("g"))
+    assert await crew.claim(5) == []
+    await rest(crew.runner, [resting(claim)], [])
+    await crew.exchange(ends(claim, Ending.SUCCEEDED))
+    assert len(await crew.claim(5)) == 3
+    assert await rest(crew.runner, [], [resting(claim)]) == [], "it has ended"
+
+
+async def test_coming_back_is_no_start_and_needs_the_fence(world: World) -> None:
+    await declare(world, limit=1, interval=600 * SECOND)
+    first, second = behind("g"), behind("g")
+    await world.put(first, second)
+    crew, other = await world.crew(), await world.crew()
+    claim = await crew.take()
+    wrong = [msgspec.structs.replace(resting(claim), fence=claim.fence + 1), resting(claim)]
+    assert await world.store.rest(other.runner, [resting(claim)], [resting(claim)]) == []
+    assert await world.store.rest(crew.runner, wrong[:1], wrong[:1]) == []
+    await world.advance(601)
+    assert await crew.claim(5) == [], "nobody has given anything back"
+    assert await world.store.rest(crew.runner, wrong[1:], wrong) == [claim.id], "however the rate stands"
+    await world.advance(601)
+    assert await crew.claim(5) == []
+    await world.store.rest(crew.runner, wrong[1:], [])
+    assert await ids(other, 5) == [second.id]
+    await crew.release(Ending.LOST)
+    assert await world.store.rest(crew.runner, [], wrong[1:]) == []

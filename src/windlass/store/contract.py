@@ -47,6 +47,7 @@ from windlass.model import (
     Page,
     Patch,
     Placed,
+    Rest,
     RunnerInfo,
     Shelf,
     State,
@@ -210,6 +211,15 @@ class Store(Protocol):
 
     async def note(self, runner: str, patches: Sequence[Patch]) -> Sequence[str]:
         """Write progress under its fence; the ids that were refused."""
+
+    async def rest(self, runner: str, leaving: Sequence[Rest], entering: Sequence[Rest]) -> Sequence[str]:
+        """Free what running jobs that wait for others take of gates, and give it to those that wait no more, in order;
+        the ids of those that have it.
+
+        Each is checked under its fence, and passed over if that does not stand. It is about the gates that a `Rest`
+        names, but for what a job keeps. A job has them again when each has room for its weight, whatever waits there;
+        it is no start, so no rate counts. Whoever has what he enters for is told that he has.
+        """
 
     async def act(self, target: Filter | Sequence[str], verb: Verb) -> list[str]:
         """Do an operator's verb to the jobs it fits, at most BATCH of them; the ids that it was done to.

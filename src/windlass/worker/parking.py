@@ -6,6 +6,8 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from windlass.errors import TooManyWaiting
+from windlass.model import Rest
+from windlass.worker.rests import Rests
 from windlass.worker.run import Run
 
 MANY = 200
@@ -59,9 +61,10 @@ class Parking:
 
     def park(self, berth: "Berth") -> None:
         """Let others have a slot."""
-        self._parked.add(berth)
-        self._changed(berth.run, True)
-        self.give()
+        if berth not in self._parked:
+            self._parked.add(berth)
+            self._changed(berth.run, True)
+            self.give()
 
     def unpark(self, berth: "Berth") -> None:
         """Count its slot as taken again."""
@@ -81,12 +84,16 @@ class Parking:
 
 
 class Berth:
-    """The slot of one running job. It is given back while the job waits in any of its coroutines and threads, and taken
-    again when it waits in none."""
+    """The slot of one running job, and what it takes of `gates`. Both are given back while the job waits in any of its
+    coroutines and threads, and taken again when it waits in none."""
 
-    def __init__(self, parking: Parking, run: Run) -> None:
+    def __init__(self, parking: Parking, run: Run, rests: Rests, gates: tuple[str, ...]) -> None:
+        claim = run.claim
         self.run = run
         self._parking = parking
+        self._rests = rests
+        self._rest = Rest(id=claim.id, fence=claim.fence, seq=claim.seq, gates=gates) if gates else None
+        self._away = False
         self._loop = asyncio.get_running_loop()
         self._waits: Counter[str] = Counter()
         self._turn: asyncio.Future[None] | None = None
@@ -126,12 +133,15 @@ class Berth:
                 "if its retry allows that, and finds its children then. Let fewer run at a time: gates=limit(…)"
             )
         if self._turn is not None and not self._turn.done():  # it goes on while it waits for something else
-            self._parking.leave(self)
+            self._stand_back()
             self._turn.set_result(None)
         self._waits[task] += 1
         self._parking.expect(task, 1)
         if self._waits.total() == 1 and not self.run.over and self.run.context.stop is None:
             self._parking.park(self)
+            if self._rest:
+                self._away = True
+                self._rests.leave(self._rest)
 
     async def _take(self, task: str) -> None:
         self._waits[task] -= 1
@@ -142,13 +152,25 @@ class Berth:
             self._parking.unpark(self)
             return
         self._turn = self._loop.create_future()
-        self._parking.want(self)
+        if self._rest and self._away:  # before it has a slot: who has one waits for nothing
+            self._rests.enter(self._rest, self._entered)
+        else:
+            self._parking.want(self)
         try:
             await self._turn
         except asyncio.CancelledError:
-            self._parking.leave(self)
+            self._stand_back()
             self._parking.unpark(self)
             raise
+
+    def _entered(self) -> None:
+        """It has its gates."""
+        self._away = False
+        self._parking.want(self)
+
+    def _stand_back(self) -> None:
+        self._rests.forget(self._rest)
+        self._parking.leave(self)
 
     def go(self) -> None:
         """It has its slot."""
@@ -164,5 +186,5 @@ class Berth:
 
     def over(self) -> None:
         """The job is over."""
-        self._parking.leave(self)
+        self._stand_back()
         self._parking.unpark(self)

@@ -30,6 +30,7 @@ from windlass.worker.parking import Berth, Parking
 from windlass.worker.pauses import look
 from windlass.worker.pipeline import MAX_RESULT, Running, Stop, perform, perform_blocking, stopped
 from windlass.worker.queues import Queues
+from windlass.worker.rests import Rests
 from windlass.worker.run import Run
 
 logger = logging.getLogger("windlass.worker")
@@ -109,6 +110,7 @@ class Runner:
         self._berths: dict[str, Berth] = {}
         self._asked = 0
         self._parking = Parking(lambda: self._slots - self._active - self._asked, self._parked)
+        self._rests = Rests(store, id, self.wake)
         self._deadlines = Deadlines(board, clock)
         self._due: asyncio.TimerHandle | None = None
         self._turn = asyncio.Event()
@@ -135,7 +137,10 @@ class Runner:
 
     async def run(self) -> None:
         """Work until `stop_claiming` was called and nothing runs any more."""
-        helpers = [asyncio.create_task(work) for work in (self._listen(), self._note(), self._breaking.run())]
+        helpers = [
+            asyncio.create_task(work)
+            for work in (self._listen(), self._note(), self._breaking.run(), self._rests.run())
+        ]
         try:
             await self._look_first()
             while self._claiming or self._running or self._finished:
@@ -176,6 +181,8 @@ class Runner:
         answer = await self._ask(outcomes, demand)
         self._handing_in = []
         self._settled.answered(outcomes, answer.refused)
+        if outcomes:
+            self._rests.wake()
         for id in answer.refused:
             logger.warning("job %s: this attempt had been settled, or taken from us, so this outcome was dropped", id)
         if self._meter:
@@ -269,6 +276,7 @@ class Runner:
         """Look for work: there may be some."""
         self._hungry = True
         self._turn.set()
+        self._rests.wake()
 
     def resize(self, slots: int) -> None:
         """Have that many slots from now on, and at most those it began with; what runs goes on."""
@@ -353,7 +361,7 @@ class Runner:
         self.jobs += 1
         if run.timeout is not None:
             self._deadlines.watch(run, run.timeout, len(self._running))
-        berth = context.slot = self._berths[claim.id] = Berth(self._parking, run)
+        berth = context.slot = self._berths[claim.id] = Berth(self._parking, run, self._rests, gates_at(task, claim))
         run.ask = lambda why: berth.end()
         if task.executor == "thread":
             self._start_thread(task, run)
@@ -454,3 +462,9 @@ class Runner:
                     await self._store.note(self.id, list(reports.values()))
                 except Exception as error:  # the next word of progress replaces it
                     logger.debug("progress was not written this time: %s", error)
+
+
+def gates_at(task: AnyTask, claim: Claim) -> tuple[str, ...]:
+    """The limits that a job gives back while it waits: its task's and its queue's, but for what it keeps."""
+    gates = (*task.gates, *task.app.gates_of(claim.queue))
+    return tuple({gate.name for gate in gates if gate.settings.interval is None and not gate.keep})

@@ -66,6 +66,12 @@ WITH given AS (
 )
 SELECT id FROM given WHERE n NOT IN (SELECT n FROM noted) ORDER BY n;
 
+-- name: leave_for_now
+SELECT {schema}.leave_for_now(%s::text, %s::bigint, %s::bigint, %s::text, %s::text[]);
+
+-- name: come_back
+SELECT {schema}.come_back(%s::text, %s::bigint, %s::bigint, %s::text, %s::text[]);
+
 -- name: act
 SELECT {schema}.act(%s::text[], %s::text, %s::text);
 

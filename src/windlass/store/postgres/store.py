@@ -31,6 +31,7 @@ from windlass.model import (
     Page,
     Patch,
     Placed,
+    Rest,
     RunnerInfo,
     Shelf,
     State,
@@ -284,6 +285,17 @@ class PostgresStore:
             runner,
         )
         return [row[0] for row in rows]
+
+    async def rest(self, runner: str, leaving: Sequence[Rest], entering: Sequence[Rest]) -> Sequence[str]:
+        for one in leaving:
+            await self._rows(SQL.leave_for_now, one.id, one.fence, one.seq, runner, list(one.gates))
+        if leaving:
+            self._ring("work")
+        back = []
+        for one in entering:
+            rows = await self._rows(SQL.come_back, one.id, one.fence, one.seq, runner, list(one.gates))
+            back += [one.id] if rows[0][0] else []
+        return back
 
     # Operators
 

@@ -24,6 +24,7 @@ from windlass.model import (
     Outcome,
     Past,
     Patch,
+    Rest,
     RunnerInfo,
     Shelf,
     State,
@@ -260,6 +261,11 @@ def outcome_arguments(outcomes: Iterable[Outcome]) -> bytes:
 def patch_arguments(patches: Iterable[Patch]) -> bytes:
     """Patches as (id, fence, seq, progress), flat."""
     return encode([word for one in patches for word in (one.id, one.fence, one.seq, _json(one.progress).decode())])
+
+
+def rest_arguments(rests: Iterable[Rest]) -> bytes:
+    """Jobs that wait, or wait no more, as (id, fence, seq, gates), flat."""
+    return encode([word for one in rests for word in (one.id, one.fence, one.seq, list(one.gates))])
 
 
 def demand_arguments(demand: Demand) -> bytes:

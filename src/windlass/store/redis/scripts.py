@@ -30,6 +30,7 @@ NEEDS = {
     "beat": MOVES,
     "enlist": (),
     "note": (),
+    "rest": (*MOVES, "claim", "gates"),
     "act": (*MOVES, "filter"),
     "prune": ("docs", *MOVES),
     "get": (),

@@ -23,6 +23,7 @@ from windlass.model import (
     Page,
     Patch,
     Placed,
+    Rest,
     RunnerInfo,
     Shelf,
     State,
@@ -207,6 +208,10 @@ class RedisStore:
 
     async def note(self, runner: str, patches: Sequence[Patch]) -> Sequence[str]:
         return [text(id) for id in await self._run("note", runner, records.patch_arguments(patches))]
+
+    async def rest(self, runner: str, leaving: Sequence[Rest], entering: Sequence[Rest]) -> Sequence[str]:
+        back = await self._run("rest", runner, records.rest_arguments(leaving), records.rest_arguments(entering))
+        return [text(id) for id in back]
 
     # Operators
 

@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Callable, Collection, Iterable
 
 from windlass.gate import family_of, fit, paid_after, read_needs, read_pace, read_settings, share, starts_at, write_pace
-from windlass.model import Need
+from windlass.model import Need, Rest
 from windlass.store.contract import BATCH, GATE, PACE
 from windlass.store.queries import load_queries
 from windlass.store.sqlite.rows import exact, one
@@ -42,6 +42,10 @@ class Gate:
     def fits(self, need: Need, job: str, most: int = 1) -> int:
         """How many jobs of this need fit, at most `most`, if `job` is the first of them."""
         return fit(self.settings, self.used - self.own(need, job), self.paid, self._now, need.weight, most)
+
+    def holds(self, need: Need) -> bool:
+        """Whether there is room for one more job of this need, which has started already."""
+        return self.settings.limit is None or self.settings.limit - self.used >= share(self.settings, need.weight)
 
     def take(self, need: Need, job: str) -> None:
         """Let one job start."""
@@ -197,6 +201,32 @@ class Gates:
                 met[need.gate] = self[need.gate]
         for gate in met.values():
             gate.settle()
+
+
+def rest(db: Connection, now: int, runner: str, leaving: Iterable[Rest], entering: Iterable[Rest]) -> list[str]:
+    """Free gates of jobs that wait, and give them to those that wait no more; the ids of those that have them."""
+    for given in leaving:
+        for need in rested(db, runner, given) or ():
+            if db.execute(SQL.let_go, (need.gate, given.id)).rowcount:
+                db.execute(SQL.call, (need.gate, 0, 0))
+    gates, back = Gates(db, now), []
+    for given in entering:
+        needs = rested(db, runner, given)
+        missing = [need for need in needs or () if one(db, SQL.held_of, (need.gate, given.id)) is None]
+        if needs is not None and all(gates[need.gate].holds(need) for need in missing):
+            for need in missing:
+                gates[need.gate].start(need, given.id)
+                gates[need.gate].used += share(gates[need.gate].settings, need.weight)
+            back.append(given.id)
+    return back
+
+
+def rested(db: Connection, runner: str, rest: Rest) -> list[Need] | None:
+    """What a job takes of the gates that this is about; None if the attempt runs no more."""
+    row = db.execute(SQL.gates_of, (rest.id, rest.fence, rest.seq, runner)).fetchone()
+    if row is None:
+        return None
+    return [need for need in read_needs(row[0]) if not need.keep and family_of(need.gate) in rest.gates]
 
 
 def call_for(db: Connection, kind: str, name: str) -> None:

@@ -25,6 +25,13 @@ SELECT coalesce(sum(weight), 0) FROM holds WHERE gate = ?;
 -- name: held_of
 SELECT weight FROM holds WHERE gate = ? AND job = ?;
 
+-- name: gates_of
+-- The gates of an attempt that runs.
+SELECT gates FROM jobs WHERE id = ? AND fence = ? AND seq = ? AND runner = ? AND state = 'running';
+
+-- name: let_go
+DELETE FROM holds WHERE gate = ? AND job = ? AND NOT keep;
+
 -- name: hold
 INSERT OR REPLACE INTO holds (gate, job, weight, keep) VALUES (?, ?, ?, ?);
 

@@ -31,6 +31,7 @@ from windlass.model import (
     Page,
     Patch,
     Placed,
+    Rest,
     RunnerInfo,
     Shelf,
     State,
@@ -43,7 +44,7 @@ from windlass.store.census import FRONT, Census, Rows
 from windlass.store.contract import BATCH, PACE, PENDING, SCHEDULE, Topic
 from windlass.store.rows import MICRO, micros
 from windlass.store.sqlite import moves, reads, tallies
-from windlass.store.sqlite.gates import next_look
+from windlass.store.sqlite.gates import next_look, rest
 from windlass.store.sqlite.mend import mend
 from windlass.store.sqlite.moves import SQL
 from windlass.store.sqlite.rows import Unreadable, exact, fetch, one, sound
@@ -394,6 +395,12 @@ class SQLiteStore:
             return [patch.id for patch in patches if not moves.note(db, runner, patch)]
 
         return await self._write(work)
+
+    async def rest(self, runner: str, leaving: Sequence[Rest], entering: Sequence[Rest]) -> Sequence[str]:
+        back = await self._write(lambda db, now: rest(db, now, runner, leaving, entering))
+        if leaving:
+            self._sidecar.ring("work")
+        return back
 
     # Operators
 
