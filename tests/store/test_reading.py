@@ -4,7 +4,7 @@ import pytest
 from msgspec.structs import replace
 
 from tests.store.world import World, doc, ends, new, new_id
-from windlass.errors import Conflict
+from windlass.errors import ConfigError, Conflict
 from windlass.model import Doc, Ending, Filter, Line, Mark, State, Verb
 from windlass.store import census
 from windlass.store.contract import BATCH, SCHEDULE
@@ -93,6 +93,15 @@ async def test_pages_have_no_gaps_and_no_doubles(world: World, filter: Filter) -
     assert await world.store.count(filter) == len(wanted)
     for most in (0, 2, len(wanted), 1_000):
         assert await world.store.count(filter, most) == min(len(wanted), most + 1)
+
+
+async def test_a_cursor_that_no_page_gave_is_refused(world: World) -> None:
+    await world.put(*(new(delay=n % 2) for n in range(4)))
+    strange = ("", "x", "{}", "[]", "[[], {}]", '["a", "b", "c", "d"]', "[1.5, 2.5, 3.5]", '["one", 7]', "[" * 99_999)
+    for state in (None, *State):
+        for after in strange:
+            with pytest.raises(ConfigError, match="expected a cursor"):
+                await world.store.find(Filter(state=state), 2, after)
 
 
 async def test_pages_while_jobs_come_and_go(world: World) -> None:

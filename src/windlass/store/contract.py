@@ -250,7 +250,9 @@ class Store(Protocol):
         """The jobs that exist of these, in the order given, attempts included."""
 
     async def find(self, filter: Filter, limit: int = 100, after: str | None = None) -> Page:
-        """Jobs as a person wants them: what is to come next first, what is over newest first, else newest first."""
+        """Jobs as a person wants them: what is to come next first, what is over newest first, else newest first.
+
+        Raises `ConfigError` for an `after` that is none that a page gave."""
 
     async def count(self, filter: Filter, most: int | None = None) -> int:
         """How many jobs match; with `most`, `most + 1` stands for all that are more."""

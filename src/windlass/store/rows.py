@@ -1,9 +1,11 @@
 """What the stores' rows have in common: times in whole microseconds, values as JSON."""
 
+import json
 from typing import Any
 
 import msgspec
 
+from windlass.errors import ConfigError
 from windlass.model import Ending, Failure, Fair, Filter, Past, Progress, State
 
 MICRO = 1_000_000
@@ -71,3 +73,28 @@ def of_lines(filter: Filter) -> tuple[str, list[str]] | None:
         line = f"{filter.queue}/{filter.task}"
         return "line IN ({text}, {text})", [line, f"{line}!"]
     return "line >= {text} AND line < {text}", [f"{filter.queue}/", f"{filter.queue}0"]  # 0 comes after /
+
+
+def read_cursor(after: str, *kinds: type) -> list[Any]:
+    """The values of a cursor that `find` gave, each of its kind. Raises `ConfigError` for any other text."""
+    try:
+        values = json.loads(after)
+    except (ValueError, RecursionError):
+        values = None
+    if not isinstance(values, list) or len(values) != len(kinds) or not all(map(fits, values, kinds)):
+        raise strange(after)
+    return values
+
+
+def fits(value: object, kind: type) -> bool:
+    """Whether a value of a cursor may be of this kind; a moment may be missing where somebody else wrote the row."""
+    if kind is int:
+        return value is None or (type(value) is int and abs(value) < 2**63)
+    return type(value) is kind and "\0" not in str(value)
+
+
+def strange(after: str) -> ConfigError:
+    """The error of a cursor that no page gave."""
+    return ConfigError(
+        f"expected a cursor that find gave for this filter; {after[:100]!r} came: begin at the first page"
+    )

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from windlass.model import Filter, JobRecord, Page, RunnerInfo, State, Verb, WorkerInfo
 from windlass.store.postgres.rows import COLUMNS, WIDTH, read_job
 from windlass.store.postgres.statements import SQL, Call, earliest, filled
-from windlass.store.rows import MICRO, of_lines
+from windlass.store.rows import MICRO, of_lines, read_cursor
 
 NEWEST = (("id", "DESC"),)
 ORDERS = {
@@ -78,7 +78,7 @@ def listed(schema: str, filter: Filter, limit: int, after: str | None) -> list[C
     order = ORDERS.get(filter.state or State.WAITING, NEWEST)
     condition, parameters = where(filter)
     if after is not None:
-        more, cursor = beyond(order, json.loads(after))
+        more, cursor = beyond(order, cursor_of(after, *(str if name == "id" else int for name, _ in order)))
         condition, parameters = f"{condition} AND {more}", [*parameters, *cursor]
     parts = {
         "keys": ", ".join(name for name, _ in order),
@@ -86,6 +86,12 @@ def listed(schema: str, filter: Filter, limit: int, after: str | None) -> list[C
         "condition": condition,
     }
     return [Call(fill(SQL.listed, schema, table=table, **parts), (*parameters, limit + 1)) for table in tables(filter)]
+
+
+def cursor_of(after: str, *kinds: type) -> list[Any]:
+    """The values of a cursor, in texts that the database takes. Raises `ConfigError`."""
+    values = read_cursor(after, *kinds)
+    return [value.encode("utf-8", "replace").decode() if isinstance(value, str) else value for value in values]
 
 
 def beyond(order: Sequence[tuple[str, str]], cursor: Sequence[Any]) -> tuple[str, list[Any]]:
@@ -103,7 +109,7 @@ def listed_ready(schema: str, filter: Filter, limit: int, after: str | None) -> 
     condition, parameters = where(filter)
     if after is not None:
         condition += " AND (-priority, rank, id) > (%s, %s, %s)"
-        parameters += json.loads(after)
+        parameters += cursor_of(after, int, int, str)
     return Call(fill(SQL.listed_ready, schema, condition=condition), (*parameters, limit + 1, limit + 1))
 
 

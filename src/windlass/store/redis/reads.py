@@ -1,6 +1,7 @@
 """What is only read: jobs for people, page by page, and counts. No script looks at more than a batch."""
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
@@ -9,7 +10,7 @@ from windlass.model import Filter, JobRecord, Line, Page, State, Verb
 from windlass.store.census import FRONT
 from windlass.store.contract import BATCH
 from windlass.store.redis.records import LETTERS, encode, filter_arguments, raw, read_jobs, text
-from windlass.store.rows import MICRO
+from windlass.store.rows import MICRO, read_cursor, strange
 
 Run = Callable[..., Awaitable[Any]]
 Place = tuple[str, str]
@@ -22,6 +23,9 @@ STANDING = {State.READY: "l", State.WAITING: "x"}
 
 ORDER = 21
 """Characters in front of the id in a line's member; as in common.lua."""
+
+WHOLE, NUMBER = re.compile(r"-?[0-9]{1,19}"), re.compile(r"-?[0-9]{1,19}(\.[0-9]{1,19})?(e[+-]?[0-9]{1,3})?")
+"""Scores as a cursor has them."""
 
 
 def index_of(filter: Filter) -> tuple[str, str]:
@@ -50,7 +54,7 @@ class Reads:
 
     async def find(self, filter: Filter, limit: int, after: str | None) -> Page:
         """`Store.find`: one page by key, never by offset."""
-        cursor = json.loads(after) if after else None
+        cursor = None if after is None else cursor_of(filter, after)
         found: list[Place] = []
         async for places in self._stretches(filter, cursor, limit + 1):
             found += places
@@ -161,6 +165,15 @@ class Reads:
         if filter.state is not None:
             states = (filter.state,)
         return [Filter(state=state, task=filter.task, queue=filter.queue, tag=filter.tag) for state in states]
+
+
+def cursor_of(filter: Filter, after: str) -> Place:
+    """A cursor as the place where a job stands. Raises `ConfigError`."""
+    score, id = read_cursor(after, str, str)
+    number = WHOLE if filter.state is State.RUNNING else NUMBER
+    if filter.state not in STANDING and not number.fullmatch(score):
+        raise strange(after)
+    return score, id
 
 
 def places(flat: Sequence[bytes]) -> list[Place]:

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from windlass.model import Attempt, Doc, Filter, JobRecord, Page, RunnerInfo, Shelf, State, Verb, WorkerInfo
 from windlass.store.contract import BATCH
-from windlass.store.rows import MICRO, micros, of_lines, seconds
+from windlass.store.rows import MICRO, micros, of_lines, read_cursor, seconds
 from windlass.store.sqlite.moves import SQL
 from windlass.store.sqlite.rows import COLUMNS, bound, exact, fetch, one, read_attempt, read_job
 
@@ -76,7 +76,7 @@ def find(db: Connection, filter: Filter, limit: int, after: str | None) -> Page:
     if after is not None:
         places = ", ".join("CAST(? AS TEXT)" if key == "id" else "?" for key in keys)
         condition += f" AND ({', '.join(keys)}) > ({places})"
-        parameters += map(bound, json.loads(after))
+        parameters += map(bound, read_cursor(after, *(str if key == "id" else int for key in keys)))
     order = ", ".join(SORTED.get(key, key) for key in keys)
     sql = f"SELECT {COLUMNS}, {', '.join(keys)} FROM jobs WHERE {condition} ORDER BY {order} LIMIT ?"  # noqa: S608
     rows = fetch(db, sql, [*parameters, limit + 1])
@@ -90,7 +90,7 @@ def find(db: Connection, filter: Filter, limit: int, after: str | None) -> Page:
 def find_ready(db: Connection, filter: Filter, limit: int, after: str | None) -> Page:
     """A page of ready jobs in the order of claiming: the lines that match, merged."""
     lines = [row[0] for row in fetch(db, SQL.lines)]
-    cursor = json.loads(after) if after else [-sys.maxsize, -sys.maxsize, ""]
+    cursor = [-sys.maxsize, -sys.maxsize, ""] if after is None else read_cursor(after, int, int, str)
     heads: list[tuple[int, int, str, int]] = []
     for line in lines:
         queue, _, task = line.partition("/")
