@@ -6,7 +6,7 @@
 import asyncio
 import sys
 import time
-from typing import Annotated, Any
+from typing import Annotated, Any, TypedDict
 
 from tests.web.hostile import HOSTILE
 from windlass import App, Breaker, Secret, limit, pause, rate
@@ -50,6 +50,9 @@ def make_app(url: str) -> App:
     def charge(order: int, card: Annotated[str, Secret()] = "", note: str = "") -> str:
         return f"{order} {len(card)} {note}"
 
+    @app.task(name="shop.mail.receipt", queue="mail")
+    def receipt(order: int, amount: str = "", lines: tuple[Line, ...] = ()) -> None: ...
+
     @app.task(name="shop.reports.nightly", queue="reports", breaker=Breaker(failures=3))
     def nightly() -> None: ...
 
@@ -60,6 +63,13 @@ def new(id: str, task: str, **more: Any) -> NewJob:
     """A job as data."""
     args = more.pop("args", b'{"order": 90071992547409931, "amount": "48.20", "lines": [{"sku": "A-1", "count": 2}]}')
     return NewJob(id=id, task=task, args=args, **{"queue": QUEUES.get(task, "default"), **more})
+
+
+class Line(TypedDict):
+    """A line of an order."""
+
+    sku: str
+    count: int
 
 
 async def fill(app: App) -> None:
@@ -77,6 +87,12 @@ async def fill(app: App) -> None:
     for claim in await claim_all(store, "runner-1-aaaa1111", 3):
         progress = Progress(done=30, total=120, note="page 30")
         await store.note("runner-1-aaaa1111", [Patch(id=claim.id, fence=claim.fence, seq=claim.seq, progress=progress)])
+    receipt = app.tasks["shop.mail.receipt"]
+    told = receipt.using(queue="family", on_failure=receipt.bind(3)).bind(2)
+    await receipt.using(id="sent-01", queue="family", on_success=told, on_failure=receipt.bind(4)).aenqueue(1)
+    claim = (await claim_all(store, "runner-2-aaaa1111", 9, 3))[0]
+    done = Outcome(id=claim.id, fence=claim.fence, seq=claim.seq, ending=Ending.SUCCEEDED, attempt=1, result=b"null")
+    await store.settle("runner-2-aaaa1111", done)
     ready = [new(f"ready-{n:02}", sorted(TASKS)[n % 3], priority=n % 2 * 10) for n in range(14)]
     later = [new(f"later-{n:02}", "shop.mail.receipt", delay=600.0 * (n + 1)) for n in range(5)]
     await store.put([*ready, *later, new("orphan-01", "shop.old.export", queue="legacy")])

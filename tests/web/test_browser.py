@@ -28,8 +28,11 @@ SCREENS = {
     "/queues/reports": "reports",
     "/limits": "Limits",
     "/jobs?tag=eu": "Jobs",
+    "/jobs?error=TimeoutError": "Jobs",
     "/jobs/fail-01": "shop.pay.charge",
     "/jobs/run-1": "shop.pictures.resize",
+    "/jobs/sent-01": "shop.mail.receipt",
+    "/jobs/sent-01/edit": "Run shop.mail.receipt with other arguments",
     "/bulk/delete?state=failed": "Delete",
     "/schedules": "Schedules",
     "/schedules/nightly-report": "nightly-report",
@@ -161,6 +164,10 @@ def test_acting_on_many_jobs(desk: Watched, stage: Stage) -> None:
     page.get_by_role("link", name="Delete all…").click()
     page.get_by_role("button", name="Delete 53").click()
     expect(page.get_by_text("No jobs match.")).to_be_visible()
+    desk.go("/failures")
+    page.get_by_role("row", name="TimeoutError").get_by_role("link", name="Retry…").click()
+    expect(page.locator("h1")).to_have_text("Retry 3 jobs?")
+    expect(page.locator(".confirm input[name=error]")).to_have_value("TimeoutError")
 
 
 async def make_many(app: App) -> None:

@@ -38,6 +38,7 @@ READ = {
 ADMINS = ("/audit", "/api/audit")
 LEAST = {"retry": "operator", "cancel": "operator", "delete": "admin"}
 TABLE = {("GET", path): "viewer" for path in READ} | {("GET", path): "admin" for path in ADMINS}
+TABLE["GET", "/jobs/{id:name}/edit"] = "operator"
 for prefix in ("", "/api"):
     for verb, role in LEAST.items():
         TABLE["POST", f"{prefix}/jobs/{{id:name}}/{verb}"] = role
@@ -46,6 +47,7 @@ for prefix in ("", "/api"):
     for act in ("pause", "resume", "trigger", "delete"):
         TABLE["POST", f"{prefix}/schedules/{{name:name}}/{act}"] = "admin" if act == "delete" else "operator"
     TABLE["POST", f"{prefix}/limits"] = "admin"
+    TABLE["POST", f"{prefix}/jobs/{{id:name}}/edit"] = "operator"
     for kind, act in itertools.product(("queues", "tasks"), ("pause", "resume")):
         TABLE["POST", f"{prefix}/{kind}/{{name:name}}/{act}"] = "operator"
 
@@ -260,14 +262,47 @@ def test_failures_by_cause_and_searches_say_how_far_they_looked(local: TestClien
         told = local.get("/api/jobs", params=query).json()
         return {job["id"] for job in told["jobs"]}, told["searched"]["looked"]
 
-    assert found(text="BANK OF the") == ({f"fail-{n:02}" for n in (1, 2, 4, 5)}, 42)
+    assert found(text="BANK OF the", state="failed") == ({f"fail-{n:02}" for n in (1, 2, 4, 5)}, 4)
     assert found(text="90071992547409931", state="running") == ({"run-0", "run-1", "run-2"}, 3)
     assert found(prefix="orphan-", queue="legacy") == ({"orphan-01", "orphan-02"}, 2)
     assert found(error="shop.gateway.Refused", until="2020-01-01T00:00")[0] == set()
-    assert len(found(state="succeeded", since="2020-01-01T00:00:00+02:00")[0]) == 9
+    assert len(found(state="succeeded", since="2020-01-01T00:00:00+02:00")[0]) == 10
     assert found(text="4111-SECRET")[0] == set()
     assert local.get("/api/jobs?since=yesterday").status_code == 400
     assert local.get("/jobs?id=orphan-0").headers["location"] == "/jobs?prefix=orphan-0"
+
+
+def test_a_job_runs_again_with_other_arguments(local: TestClient) -> None:
+    edit = {"args": {"order": 5, "amount": "9.90"}, "copy": 1}
+    wrong = local.post("/api/jobs/sent-01/edit", json={"args": {"order": "five", "sum": 1}})
+    assert wrong.status_code == 400
+    assert "shop.mail.receipt" in wrong.json()["error"]
+    made = local.post("/api/jobs/sent-01/edit", json=edit).json()
+    assert (made["id"], made["state"], made["queue"], made["args"]) == (
+        "sent-01.edit-1",
+        "ready",
+        "family",
+        edit["args"],
+    )
+    assert made["then"] == local.get("/api/jobs/sent-01").json()["then"]
+    assert local.post("/api/jobs/sent-01/edit", json=edit).json()["id"] == "sent-01.edit-1"
+    again = local.post("/jobs/sent-01/edit", content='copy=2&args={"order": 90071992547409931}')
+    assert again.headers["location"] == "/jobs/sent-01.edit-2?done=edit&n=1"
+    assert local.get("/api/jobs/sent-01.edit-2").json()["args"] == {"order": 90071992547409931}
+    page = local.post("/jobs/sent-01/edit", content="copy=3&args=%7B%3Cb%3E").text
+    assert "{&lt;b&gt;</textarea>" in page
+    assert "sent-01.edit-2" in local.get("/jobs/sent-01.edit-1").text
+    assert local.post("/api/jobs/run-0/edit", json=edit).json()["error"].endswith("Cancel it first")
+    local.post("/api/jobs/secret-01/cancel")
+    assert "secret is not shown" in local.post("/api/jobs/secret-01/edit", json=edit).json()["error"]
+    assert "card" in local.get("/jobs/secret-01/edit").text
+    assert "does not know its task" in local.get("/jobs/done-02/edit").text
+    child = local.get("/api/jobs/sent-01.1s.0").json()
+    assert (child["parent"], child["task"]) == ("sent-01", "shop.mail.receipt")
+    drawn = local.get("/jobs/sent-01").text
+    assert '<a href="/jobs/sent-01.1s.0">' in drawn
+    assert "to come" not in drawn
+    assert "to come · on failure" in local.get("/jobs/sent-01.1s.0").text
 
 
 NO_JOBS = (

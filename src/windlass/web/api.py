@@ -14,6 +14,7 @@ from windlass.view import gate_data, iso, job_data, line_data, paused_data, sche
 from windlass.web import search
 from windlass.web.acts import Change, Why
 from windlass.web.guard import user_of
+from windlass.web.job import make_copy, sent_edit
 from windlass.web.pages import AuditQuery, JobsQuery, body_of, checked, desk_of, failed_of, find
 from windlass.web.search import Reach
 from windlass.web.which import Targets, Which
@@ -114,6 +115,13 @@ async def act_on_job(verb: Verb, request: Request) -> Response:
     await desk.do(user_of(request), id, verb)
     if verb is Verb.DELETE:
         return answer({"done": 1})
+    return answer(job_data(await desk.app.jobs.record(id)))
+
+
+async def edit(request: Request) -> Response:
+    """A copy of a job with other arguments."""
+    desk = desk_of(request)
+    id = await make_copy(desk, user_of(request), request.path_params["id"], await sent_edit(request))
     return answer(job_data(await desk.app.jobs.record(id)))
 
 

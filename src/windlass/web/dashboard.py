@@ -20,6 +20,8 @@ from windlass.config import masked
 from windlass.errors import (
     CallError,
     ConfigError,
+    DecodeError,
+    EncodeError,
     JobNotFound,
     ScheduleNotFound,
     StoreError,
@@ -27,7 +29,7 @@ from windlass.errors import (
 )
 from windlass.model import Verb
 from windlass.overview import Overview
-from windlass.web import api, figures, openapi, pages, queues
+from windlass.web import api, figures, job, openapi, pages, queues
 from windlass.web.acts import KINDS, ROLES, SCHEDULE_ROLES, Desk
 from windlass.web.guard import Auth, Guard, check_role, path_of
 from windlass.web.live import Watch
@@ -41,6 +43,8 @@ STATUSES: tuple[tuple[type[WindlassError], int], ...] = (
     (ScheduleNotFound, 404),
     (ConfigError, 400),
     (CallError, 400),
+    (DecodeError, 400),
+    (EncodeError, 400),
     (StoreError, 503),
 )
 
@@ -80,7 +84,7 @@ def spots() -> list[Spot]:
         ("/limits", queues.limits),
         ("/failures", pages.failure_list),
         ("/jobs", pages.job_list),
-        ("/jobs/{id:name}", pages.job_page),
+        ("/jobs/{id:name}", job.job_page),
         ("/schedules", pages.schedule_list),
         ("/schedules/{name:name}", pages.schedule_page),
         ("/workers", pages.workers),
@@ -113,6 +117,11 @@ def spots() -> list[Spot]:
     found += [
         Spot("POST", "/limits", queues.set_limit, Role.ADMIN),
         Spot("POST", "/api/limits", api.set_limit, Role.ADMIN),
+    ]
+    found += [
+        Spot("GET", "/jobs/{id:name}/edit", job.edit_page, Role.OPERATOR),
+        Spot("POST", "/jobs/{id:name}/edit", job.edit, Role.OPERATOR),
+        Spot("POST", "/api/jobs/{id:name}/edit", api.edit, Role.OPERATOR),
     ]
     for path, kind in KINDS.items():
         for act in ("pause", "resume"):

@@ -11,6 +11,7 @@ from windlass.values import plain_bytes
 from windlass.web.acts import KINDS, ROLES, SCHEDULE_ROLES, Change, Why
 from windlass.web.figures import ScaleQuery
 from windlass.web.guard import OWN
+from windlass.web.job import Edit
 from windlass.web.pages import AuditQuery, JobsQuery
 from windlass.web.which import Targets, Which
 
@@ -38,8 +39,9 @@ async def document(request: Request) -> Response:
 
 def made(server: str) -> dict[str, Any]:
     """The whole document."""
-    (*_, why, change), components = msgspec.json.schema_components(
-        [Which, JobsQuery, AuditQuery, ScaleQuery, Targets, Why, Change], ref_template="#/components/schemas/{name}"
+    (*_, why, change, edit), components = msgspec.json.schema_components(
+        [Which, JobsQuery, AuditQuery, ScaleQuery, Targets, Why, Change, Edit],
+        ref_template="#/components/schemas/{name}",
     )
     paths: dict[str, Any] = {f"/{name}": {"get": operation(name, line)} for name, line in LINES.items()}
     paths["/jobs"]["get"]["parameters"] = parameters(components["JobsQuery"])
@@ -60,6 +62,8 @@ def made(server: str) -> dict[str, Any]:
             "get": {**how_many, "parameters": parameters(components["Which"])},
             "post": {**many, "parameters": [own()], "requestBody": body(bulk(components["Targets"]))},
         }
+    one = operation("edit_job", "Run a copy of a job with other arguments. Takes the role operator", 404, 409)
+    paths["/jobs/{id}/edit"] = {"post": {**one, "parameters": [in_path("id"), own()], "requestBody": body(edit)}}
     for path, kind in KINDS.items():
         for act in ("pause", "resume"):
             one = operation(f"{act}_{kind}", f"{act.capitalize()} a {kind}. Takes the role operator", 404)

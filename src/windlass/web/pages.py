@@ -17,11 +17,11 @@ from windlass.errors import StoreError
 from windlass.jobs import Job
 from windlass.model import Filter, State, Verb
 from windlass.schedules import Schedule
-from windlass.view import arguments_of, is_late, living, options_of, result_of
+from windlass.view import is_late, living
 from windlass.web import search
 from windlass.web.acts import Desk
 from windlass.web.guard import user_of
-from windlass.web.look import failures, problems, queues, timeline, totals
+from windlass.web.look import failures, problems, queues, totals
 from windlass.web.render import STATIC, TOLD, is_live
 from windlass.web.which import FIELDS, Name, Targets, Which
 
@@ -73,13 +73,13 @@ def checked(kind: type[T], values: Mapping[str, Any]) -> T:
         raise HTTPException(400, f"this cannot be asked for: {error}") from None
 
 
-async def body_of(request: Request) -> bytes:
+async def body_of(request: Request, most: int = BODY) -> bytes:
     """The body. Raises 413 for one that is too large."""
     body = bytearray()
     async for part in request.stream():
         body += part
-        if len(body) > BODY:
-            raise HTTPException(413, f"expected at most {BODY:,} bytes")
+        if len(body) > most:
+            raise HTTPException(413, f"expected at most {most:,} bytes")
     return bytes(body)
 
 
@@ -194,24 +194,6 @@ def checked_id(id: str) -> str:
         raise HTTPException(404, "this is no job's id") from None
 
 
-async def job_page(request: Request) -> Response:
-    """One job."""
-    desk, id = desk_of(request), request.path_params["id"]
-    job: Job[Any] = await desk.watch.look(("job", id), partial(desk.app.jobs.aget, id), is_live(request))
-    record = job.record
-    return desk.pages.page(
-        request,
-        "job",
-        job=record,
-        failure=job.error,
-        attempt=job.attempt,
-        args=arguments_of(record),
-        result=result_of(record),
-        options=options_of(record),
-        timeline=timeline(record, desk.clock.now()),
-    )
-
-
 async def schedule_list(request: Request) -> Response:
     """Every schedule."""
     desk = desk_of(request)
@@ -281,10 +263,10 @@ async def static(request: Request) -> Response:
 # Forms
 
 
-async def form_of(request: Request) -> list[tuple[str, str]]:
+async def form_of(request: Request, most: int = BODY) -> list[tuple[str, str]]:
     """The fields of a form that was sent. Raises 400, 413."""
     try:
-        return parse_qsl((await body_of(request)).decode(), max_num_fields=2_000)
+        return parse_qsl((await body_of(request, most)).decode(), max_num_fields=2_000)
     except ValueError:
         raise HTTPException(400, "expected a form") from None
 

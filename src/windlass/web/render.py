@@ -80,6 +80,7 @@ class Pages:
         self._templates.globals |= {
             "States": list(State),
             "ENDINGS": ENDINGS,
+            "SIGNS": SIGNS,
             "Role": Role,
             "title": title,
             "version": self._version,
@@ -118,6 +119,7 @@ def is_live(request: Request) -> bool:
 
 DONE = {
     "retry": "{} ready to run again.",
+    "edit": "This is a new job, with other arguments.",
     "cancel": "{} cancelled; those that run are told to stop.",
     "delete": "{} deleted.",
     "pause": "Paused: no more ticks fire.",
