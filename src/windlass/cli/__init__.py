@@ -25,6 +25,7 @@ COMMANDS = {
     "schedules": ("windlass.cli.schedules", "List, show, pause, trigger and delete schedules."),
     "workers": ("windlass.cli.live", "Show the workers, their runners and slots."),
     "dashboard": ("windlass.cli.dashboard", "Serve the dashboard: see and act in a browser."),
+    "top": ("windlass.cli.top", "Watch and act in the terminal, live."),
     "migrate": ("windlass.cli.doctor", "Bring the store's schema up to date."),
     "move": ("windlass.cli.move", "Carry all live jobs to another store."),
     "doctor": ("windlass.cli.doctor", "Check the store, the machine and the workers."),
