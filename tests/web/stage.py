@@ -11,7 +11,9 @@ from typing import Annotated, Any, TypedDict
 from tests.web.hostile import HOSTILE
 from windlass import App, Breaker, Secret, limit, pause, rate
 from windlass.model import (
+    EMPTY,
     Demand,
+    Depth,
     Doc,
     Ending,
     Failure,
@@ -22,6 +24,7 @@ from windlass.model import (
     Patch,
     Progress,
     RunnerInfo,
+    Tally,
     Verb,
     WorkerInfo,
 )
@@ -93,6 +96,16 @@ async def fill(app: App) -> None:
     claim = (await claim_all(store, "runner-2-aaaa1111", 9, 3))[0]
     done = Outcome(id=claim.id, fence=claim.fence, seq=claim.seq, ending=Ending.SUCCEEDED, attempt=1, result=b"null")
     await store.settle("runner-2-aaaa1111", done)
+    minute = int(time.time() // 60)
+    rows = [
+        Tally(
+            minute=minute - ago, queue="mail", task="shop.mail.receipt", started=20, succeeded=10 + ago % 9,
+            failed=ago % 4, waits=(*EMPTY[:3], 12, 6, 2, *EMPTY[6:]), runs=(*EMPTY[:5], 15, 4, 1, *EMPTY[8:]),
+        )
+        for ago in range(1, 50)
+        if ago % 11
+    ]  # fmt: skip
+    await store.tally(rows, [Depth(minute=minute - ago, queue="mail", ready=ago * ago % 37) for ago in range(1, 50)])
     ready = [new(f"ready-{n:02}", sorted(TASKS)[n % 3], priority=n % 2 * 10) for n in range(14)]
     later = [new(f"later-{n:02}", "shop.mail.receipt", delay=600.0 * (n + 1)) for n in range(5)]
     await store.put([*ready, *later, new("orphan-01", "shop.old.export", queue="legacy")])

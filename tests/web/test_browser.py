@@ -337,7 +337,7 @@ def test_the_first_minute(browser: Browser, tmp_path: Path) -> None:
     with served(app) as address:
         context = browser.new_context()
         page = Watched(context.new_page(), address).go("/")
-        expect(page.get_by_text("windlass enqueue MODULE:APP shop.pay.charge")).to_be_visible()
+        expect(page.get_by_text("windlass enqueue MODULE:APP shop.mail.receipt")).to_be_visible()
         expect(page.locator("#status")).to_have_text("live")
         apart(lambda: app.tasks["shop.pay.charge"].aenqueue(1))
         expect(page.get_by_text("No worker is running", exact=True)).to_be_visible()

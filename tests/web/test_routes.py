@@ -32,8 +32,8 @@ from windlass.web.dashboard import spots
 READ = {
     "/", "/queues", "/queues/{name:name}", "/limits", "/failures", "/jobs", "/jobs/{id:name}", "/schedules",
     "/schedules/{name:name}", "/workers", "/live", "/static/{file}", "/metrics", "/api/openapi.json", "/api/queues",
-    "/api/limits", "/api/failures", "/api/scale", "/api/workers", "/api/jobs", "/api/jobs/{id:name}", "/api/schedules",
-    "/api/schedules/{name:name}",
+    "/api/limits", "/api/failures", "/api/series", "/api/scale", "/api/workers", "/api/jobs", "/api/jobs/{id:name}",
+    "/api/schedules", "/api/schedules/{name:name}",
 }  # fmt: skip
 ADMINS = ("/audit", "/api/audit")
 LEAST = {"retry": "operator", "cancel": "operator", "delete": "admin"}
@@ -270,6 +270,21 @@ def test_failures_by_cause_and_searches_say_how_far_they_looked(local: TestClien
     assert found(text="4111-SECRET")[0] == set()
     assert local.get("/api/jobs?since=yesterday").status_code == 400
     assert local.get("/jobs?id=orphan-0").headers["location"] == "/jobs?prefix=orphan-0"
+
+
+def test_charts_tell_what_happened(local: TestClient) -> None:
+    told = local.get("/api/series?queue=mail").json()
+    assert (told["step"], len(told["points"])) == (60, 61)
+    busy = [one for one in told["points"] if one["succeeded"]]
+    assert len(busy) == 45
+    assert {round(one["wait_p50"], 4) for one in busy} == {0.0917}
+    assert sum(one["failed"] for one in busy) == sum(ago % 4 for ago in range(50) if ago % 11)
+    assert max(one["depth"] or 0 for one in told["points"]) == 36
+    assert not any(one["succeeded"] for one in local.get("/api/series?queue=none&range=30d").json()["points"])
+    assert local.get("/api/series?range=2h").status_code == 400
+    page = local.get("/queues/mail?range=6h").text
+    assert 'role="img" aria-label="Jobs a minute: succeeded ' in page
+    assert '<a href="/queues/mail?range=6h" aria-current="page">' in page
 
 
 def test_a_job_runs_again_with_other_arguments(local: TestClient) -> None:

@@ -13,9 +13,10 @@ from windlass.values import plain_bytes
 from windlass.view import gate_data, iso, job_data, line_data, paused_data, schedule_data, worker_data
 from windlass.web import search
 from windlass.web.acts import Change, Why
+from windlass.web.chart import RANGES
 from windlass.web.guard import user_of
 from windlass.web.job import make_copy, sent_edit
-from windlass.web.pages import AuditQuery, JobsQuery, body_of, checked, desk_of, failed_of, find
+from windlass.web.pages import AuditQuery, ChartQuery, JobsQuery, body_of, checked, desk_of, failed_of, find, points_of
 from windlass.web.search import Reach
 from windlass.web.which import Targets, Which
 
@@ -67,6 +68,14 @@ async def failures(request: Request) -> Response:
         for cause in causes.list
     ]
     return answer({"failures": rows, "searched": reach_data(reach), "all": reach.after is None})
+
+
+async def series(request: Request) -> Response:
+    """What happened, step by step."""
+    query = checked(ChartQuery, request.query_params)
+    points = await points_of(desk_of(request), query, live=False)
+    rows = [{**msgspec.to_builtins(one), "at": iso(one.at)} for one in points]
+    return answer({"step": RANGES[query.range][1], "points": rows})
 
 
 def reach_data(reach: Reach) -> dict[str, Any]:

@@ -97,6 +97,7 @@ def spots() -> list[Spot]:
         ("/api/limits", api.limits),
         ("/api/workers", api.workers),
         ("/api/failures", api.failures),
+        ("/api/series", api.series),
         ("/api/jobs", api.jobs),
         ("/api/jobs/{id:name}", api.job),
         ("/api/schedules", api.schedules),
@@ -104,6 +105,12 @@ def spots() -> list[Spot]:
     ]
     found = [Spot("GET", path, handler, Role.VIEWER) for path, handler in reading]
     found += [Spot("GET", "/audit", pages.audit_log, Role.ADMIN), Spot("GET", "/api/audit", api.audit_log, Role.ADMIN)]
+    return [*found, *actions()]
+
+
+def actions() -> list[Spot]:
+    """The routes that change something, and those that ask about it first."""
+    found: list[Spot] = []
     for verb in Verb:
         role = ROLES[verb]
         found += [

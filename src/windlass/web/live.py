@@ -96,11 +96,12 @@ class Watch:
         paused = tuple((await paused_in(store)).values())
         return Snapshot(await store.stats(), await store.workers(), self._clock.now(), paused)
 
-    async def look(self, key: object, read: Callable[[], Awaitable[T]], live: bool) -> T:
-        """What `read` gives. With `live`, what it gave a moment ago, to whoever asked under this key, will do."""
+    async def look(self, key: object, read: Callable[[], Awaitable[T]], live: bool, fresh: float = 0.0) -> T:
+        """What `read` gives. With `live`, what it gave a moment ago, to whoever asked under this key, will do; it is
+        good enough for at least `fresh` seconds."""
         now = self._clock.boot()
         known = self._looks.get(key)
-        if known is None or not live or now - known.began >= self._patience(key, known, now):
+        if known is None or not live or now - known.began >= max(fresh, self._patience(key, known, now)):
             work = asyncio.ensure_future(read())
             work.add_done_callback(lambda over: over.cancelled() or over.exception())  # told to those who still wait
             self._looks.pop(key, None)

@@ -12,7 +12,7 @@ from windlass.web.acts import KINDS, ROLES, SCHEDULE_ROLES, Change, Why
 from windlass.web.figures import ScaleQuery
 from windlass.web.guard import OWN
 from windlass.web.job import Edit
-from windlass.web.pages import AuditQuery, JobsQuery
+from windlass.web.pages import AuditQuery, ChartQuery, JobsQuery
 from windlass.web.which import Targets, Which
 
 NAME = {"type": "string", "pattern": "^[A-Za-z0-9_.-]{1,128}$"}
@@ -21,6 +21,7 @@ LINES = {
     "queues": "Live jobs by queue, task and state; what is paused",
     "limits": "Limits and rates, who holds them, and how many jobs wait",
     "workers": "The workers, their runners and what they run",
+    "series": "What happened, step by step: jobs a minute, waits and runs in seconds, the most jobs that were due",
     "failures": "Failed jobs by task, error and how its message begins, of the newest 10,000 that two seconds let read",
     "jobs": "Jobs that match, what is to come next first, what is over newest first; `after` of an answer leads on. "
     "Those that must be read to tell (`prefix` and below) are looked for 250 ms; `searched` says how far that went",
@@ -40,13 +41,14 @@ async def document(request: Request) -> Response:
 def made(server: str) -> dict[str, Any]:
     """The whole document."""
     (*_, why, change, edit), components = msgspec.json.schema_components(
-        [Which, JobsQuery, AuditQuery, ScaleQuery, Targets, Why, Change, Edit],
+        [Which, JobsQuery, AuditQuery, ChartQuery, ScaleQuery, Targets, Why, Change, Edit],
         ref_template="#/components/schemas/{name}",
     )
     paths: dict[str, Any] = {f"/{name}": {"get": operation(name, line)} for name, line in LINES.items()}
     paths["/jobs"]["get"]["parameters"] = parameters(components["JobsQuery"])
     paths["/audit"]["get"]["parameters"] = parameters(components["AuditQuery"])
     paths["/scale"]["get"]["parameters"] = parameters(components["ScaleQuery"])
+    paths["/series"]["get"]["parameters"] = parameters(components["ChartQuery"])
     paths["/failures"]["get"]["parameters"] = parameters(components["Which"])
     paths["/jobs/{id}"] = {"get": {**operation("job", "One job", 404), "parameters": [in_path("id")]}}
     paths["/schedules/{name}"] = {

@@ -18,7 +18,7 @@ from windlass.jobs import Job
 from windlass.model import Filter, State, Verb
 from windlass.schedules import Schedule
 from windlass.view import is_late, living
-from windlass.web import search
+from windlass.web import chart, search
 from windlass.web.acts import Desk
 from windlass.web.guard import user_of
 from windlass.web.look import failures, problems, queues, totals
@@ -33,6 +33,9 @@ FAILED = 100
 
 BODY = 65_536
 """Bytes of a request's body."""
+
+FRESH = 15.0
+"""Seconds for which a chart is good enough for an open page."""
 
 COUNTED_WITHIN = 5.0
 """Seconds after which a preview goes without a number."""
@@ -101,6 +104,33 @@ async def schedules_of(desk: Desk, live: bool) -> tuple[list[Schedule], list[str
     return await desk.watch.look("schedules", both, live)
 
 
+class ChartQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How far back, and of which queue: of all without one."""
+
+    range: chart.Range = "1h"
+    queue: Name | None = None
+
+
+async def points_of(desk: Desk, query: ChartQuery, live: bool) -> list[chart.Point]:
+    """What happened, step by step; at most FRESH seconds old."""
+    long, step = chart.RANGES[query.range]
+
+    async def read() -> list[chart.Point]:
+        store, end = await desk.app.connect(), desk.clock.now()
+        tallies = await store.series(end - long, end, step, query.queue)
+        depths = await store.depths(end - long, end, step, query.queue)
+        return chart.points(tallies, depths, end - long, end, step)
+
+    return await desk.watch.look(query, read, live, FRESH)
+
+
+async def charts_of(request: Request, queue: str | None = None) -> dict[str, Any]:
+    """The charts of a page: as templates take them."""
+    query = read(ChartQuery, {"range": request.query_params.get("range", ""), "queue": queue or ""})
+    points = await points_of(desk_of(request), query, is_live(request))
+    return {"charts": chart.charts(points), "points": points, "range": query.range, "ranges": list(chart.RANGES)}
+
+
 async def overview(request: Request) -> Response:
     """What runs, what is stuck and why."""
     desk, live = desk_of(request), is_live(request)
@@ -123,6 +153,7 @@ async def overview(request: Request) -> Response:
         workers=snapshot.workers,
         alive={worker.id for worker in living(snapshot.workers)},
         following=following[:6],
+        **await charts_of(request),
     )
 
 

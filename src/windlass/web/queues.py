@@ -19,7 +19,7 @@ from windlass.web import look
 from windlass.web.acts import Change, Desk, Why
 from windlass.web.guard import user_of
 from windlass.web.live import Snapshot
-from windlass.web.pages import back, desk_of, form_of, read
+from windlass.web.pages import back, charts_of, desk_of, form_of, read
 from windlass.web.render import is_live
 
 SHOWN = 200
@@ -49,7 +49,14 @@ async def queue_page(request: Request) -> Response:
     one = look.queue(snapshot, name)
     owners = {f"queue:{name}", *(f"{kind}:{task.name}" for task in one.tasks for kind in ("task", "order"))}
     gates = [gate for gate in await gates_of(desk, is_live(request)) if is_of(gate, owners)]
-    return desk.pages.page(request, "queue", one=one, gates=gates, bound=desk.app.pressure.bounds.get(name))
+    return desk.pages.page(
+        request,
+        "queue",
+        one=one,
+        gates=gates,
+        bound=desk.app.pressure.bounds.get(name),
+        **await charts_of(request, name),
+    )
 
 
 def is_of(gate: GateInfo, owners: set[str]) -> bool:
