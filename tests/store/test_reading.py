@@ -198,6 +198,7 @@ async def test_the_oldest_counts_from_when_it_came_to_be_due(world: World) -> No
 async def test_long_lines_are_counted_rarely_and_say_so(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(census, "COUNTED", 3)
     monkeypatch.setattr(census, "SHARE", 1e9)
+    monkeypatch.setattr(census, "PATIENCE", 60)
     jobs = [new("a"), new("b", delay=60)]
     await world.put(*(replace(job, id=new_id()) for job in jobs for _ in range(5)), new("c"))
     first = {line.task: (line.count, line.exact) for line in await world.store.stats()}
@@ -206,6 +207,19 @@ async def test_long_lines_are_counted_rarely_and_say_so(world: World, monkeypatc
     now = {line.task: (line.count, line.exact) for line in await world.store.stats()}
     assert now["c"] == (2, True)
     assert {now["a"], now["b"]} <= {(5, False), (6, True)}
+
+
+async def test_nobody_waits_long_for_a_long_count(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was counted so far is told; the whole comes when it is there."""
+    monkeypatch.setattr(census, "COUNTED", 3)
+    monkeypatch.setattr(census, "PATIENCE", 0)
+    await world.put(*(new() for _ in range(9)))
+    counts = []
+    while 9 not in counts:
+        (line,) = await world.store.stats()
+        assert line.exact <= (line.count == 9)
+        counts.append(line.count)
+    assert set(counts) <= {4, 9}
 
 
 async def test_probe_tells_the_engine(world: World) -> None:

@@ -1,5 +1,6 @@
 """Live jobs by line: short lines are counted whenever somebody asks, long ones rarely."""
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,12 @@ ALL = 2**62
 
 SHARE = 20
 """Counting everything is not repeated before so many times as long as it took."""
+
+PATIENCE = 0.25
+"""Seconds that whoever asks waits for it."""
+
+AGAIN = 3_600.0
+"""Seconds after which a count that never ended is begun anew."""
 
 Key = tuple[str, str, State]
 Rows = Sequence[Sequence[Any]]
@@ -41,22 +48,43 @@ class Census:
         self._read = read
         self._known: dict[Key, int] = {}
         self._next = 0.0
+        self._counting: asyncio.Task[None] | None = None
 
     async def take(self) -> list[Line]:
-        """`Store.stats`."""
+        """`Store.stats`. While long lines are counted for the first time, they have at least so many jobs."""
         lines = told(*await self._read(COUNTED + 1), COUNTED)
         if all(line.exact for line in lines):
             return lines
-        if (began := time.monotonic()) >= self._next:
-            self._next = began + SHARE  # who asks meanwhile does not count as well
-            lines = told(*await self._read(ALL), ALL)
-            self._next = time.monotonic() + SHARE * (time.monotonic() - began)
-            self._known = {key_of(line): line.count for line in lines}
-            return lines
-        return [line if line.exact else replace(line, count=self._latest(line)) for line in lines]
+        now = await self._count_soon()
+        return [line if line.exact else self._latest(line, exact=now) for line in lines]
 
-    def _latest(self, line: Line) -> int:
-        return max(line.count, self._known.get(key_of(line), 0))
+    async def _count_soon(self) -> bool:
+        """Count everything if it is time to; whether that is done already."""
+        if time.monotonic() < self._next:
+            return False
+        self._next = time.monotonic() + AGAIN
+        work = self._counting = asyncio.create_task(self._count())
+        work.add_done_callback(lambda over: over.cancelled() or over.exception())  # it is tried again
+        await asyncio.wait({work}, timeout=PATIENCE)
+        return work.done() and not work.cancelled() and work.exception() is None
+
+    async def _count(self) -> None:
+        began = time.monotonic()
+        try:
+            self._known = {key_of(line): line.count for line in told(*await self._read(ALL), ALL)}
+        finally:
+            self._next = time.monotonic() + SHARE * (time.monotonic() - began)
+
+    def _latest(self, line: Line, *, exact: bool) -> Line:
+        known = self._known.get(key_of(line))
+        if known is None or known < line.count:
+            return line
+        return replace(line, count=known, exact=exact)
+
+    def stop(self) -> None:
+        """Count no further."""
+        if self._counting is not None and self._counting.get_loop() is asyncio.get_running_loop():
+            self._counting.cancel()
 
 
 def key_of(line: Line) -> Key:

@@ -87,6 +87,7 @@ class PostgresStore:
         self._bell = Bell(self.target.schema, self._ways.listener if listens else None, self._link.rows)
 
     async def close(self) -> None:
+        self._census.stop()
         if self._surveying:
             self._surveying.cancel()
         if self._bell:

@@ -40,7 +40,7 @@ from windlass.model import (
     WorkerInfo,
 )
 from windlass.store import fork
-from windlass.store.census import FRONT, Census, Rows
+from windlass.store.census import ALL, FRONT, Census, Rows
 from windlass.store.contract import BATCH, PACE, PENDING, SCHEDULE, Topic
 from windlass.store.rows import MICRO, micros
 from windlass.store.sqlite import moves, reads, tallies
@@ -79,6 +79,7 @@ class SQLiteStore:
         self._held = contextlib.ExitStack()
         self._quiet = False
         self._census = Census(self._lines)
+        self._counting: sqlite3.Connection | None = None
         if not self._memory:
             fork.watch(self)
 
@@ -110,11 +111,14 @@ class SQLiteStore:
             self._pulse = ThreadPoolExecutor(1, "windlass-pulse")
 
     async def close(self) -> None:
+        self._census.stop()
         await asyncio.to_thread(self.close_now)
 
     def close_now(self) -> None:
         """`close`, blocking."""
         with self._opening:
+            if (counting := self._counting) is not None:
+                counting.interrupt()
             for pool in (self._readers, self._pulse):
                 if pool:
                     pool.shutdown()
@@ -450,7 +454,16 @@ class SQLiteStore:
         return await self._census.take()
 
     async def _lines(self, most: int) -> tuple[int, Rows]:
-        return self._now(), await self._read(lambda db: fetch(db, SQL.stats, (most, FRONT)))
+        return self._now(), await self._read(lambda db: self._lines_here(db, most))
+
+    def _lines_here(self, db: sqlite3.Connection, most: int) -> Rows:
+        if most < ALL:
+            return fetch(db, SQL.stats, (most, FRONT))
+        self._counting = db
+        try:
+            return fetch(db, SQL.stats, (most, FRONT))
+        finally:
+            self._counting = None
 
     async def tally(self, rows: Sequence[Tally], depths: Sequence[Depth] = ()) -> None:
         await self._write(lambda db, now: tallies.tally(db, now, rows, depths))
