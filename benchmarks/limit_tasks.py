@@ -29,9 +29,9 @@ async def other(sent: float) -> None:
 
 @app.task(name="keyed", gates=limit(1, key="{key}"))
 async def keyed(key: int, n: int) -> None:
-    note("begin", key, n, time.time(), os.getpid())
+    note("begin", key, n, time.time(), os.getpid(), os.getppid())
     await asyncio.sleep(0.2)
-    note("end", key, n, time.time(), os.getpid())
+    note("end", key, n, time.time(), os.getpid(), os.getppid())
 
 
 @app.task(name="fair", fair_key="{tenant}")

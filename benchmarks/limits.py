@@ -151,18 +151,17 @@ def kept_apart(kills: dict[int, float]) -> tuple[int, list[float]]:
     """How often two jobs of a key ran at once, and the seconds from each death in a job to the next of its key."""
     told = [("begin", *line) for line in lines("begin")] + [("end", *line) for line in lines("end")]
     together, gaps = 0, []
-    running: dict[str, tuple[str, int]] = {}
-    for word, key, n, at, process in sorted(told, key=lambda line: float(line[3])):
+    running: dict[str, tuple[str, str]] = {}
+    for word, key, _, at, *processes in sorted(told, key=lambda line: float(line[3])):
+        there = running.pop(key, None)
         if word == "end":
-            running.pop(key, None)
+            together += there != tuple(processes)
             continue
-        if there := running.get(key):
-            died = kills.get(there[1], float("inf"))
+        if there:
+            died = min(kills.get(int(process), float("inf")) for process in there)
             together += died > float(at)
-            if died <= float(at):
-                gaps.append(float(at) - died)
-                print(f"key {key}: job {there[0]} died, job {n} began {gaps[-1]:.2f} s later")
-        running[key] = (n, int(process))
+            gaps.append(float(at) - died)
+        running[key] = (processes[0], processes[1])
     return together, gaps
 
 
