@@ -8,7 +8,7 @@ Longer runs are commands: `python -m tests.store.simulation --store KIND --seeds
 from collections.abc import Mapping, Sequence
 
 MACHINE = {
-    "memory": (80, 50),
+    "memory": (50, 50),
     "sqlite": (20, 40),
     "postgres": (8, 40),
     "pgbouncer": (3, 40),
@@ -18,16 +18,23 @@ MACHINE = {
 """Examples of the state machine, and steps in each."""
 
 BETWEEN = frozenset({"pgbouncer", "cluster"})
-THROUGH = frozenset(
-    {"test_gates", "test_machine", "test_put", "test_replay", "test_settle", "test_simulation", "test_unique"}
-)
+THROUGH = frozenset({"test_machine", "test_put", "test_replay", "test_simulation"})
 """Behind PgBouncer and on a cluster the same code runs as on a PostgreSQL and a Redis of their own: of the conformance
 tests, those of these files. `WINDLASS_BETWEEN=1` runs all of them there."""
 
-SEEDS = {"memory": 400, "postgres": 12, "pgbouncer": 6, "redis": 16, "cluster": 6}
+SEEDS = {"memory": 240, "postgres": 8, "pgbouncer": 3, "redis": 12, "cluster": 3}
 """Seeds of the simulation."""
 
-LATE_BUGS = frozenset({"no_stop_line", "the_stop_line_waits_for_the_beat"})
+LATE_BUGS = frozenset(
+    {
+        "a_lost_lease_is_ignored_without_a_stop_line",
+        "fence_by_runner_only",
+        "no_stop_line",
+        "poison_is_tried_for_ever",
+        "progress_is_not_fenced",
+        "the_stop_line_waits_for_the_beat",
+    }
+)
 """Planted bugs that take hundreds of seeds to show: `python -m tests.store.mutants` plants them, with all others."""
 
 HISTORIES = 4
