@@ -569,14 +569,24 @@ async def test_a_job_that_waits_lets_others_through_its_gates_and_takes_them_aga
     (first,) = await crew.claim(5)
     assert first.id == light.id, "the gates that are not named stay, and what it keeps"
     assert await rest(crew.runner, [], [resting(claim)]) == [], "one of two places is no place for a weight of two"
-    await crew.exchange(ends(first, Ending.SUCCEEDED))
+    await world.put(behind("g"))
+    answer = await crew.exchange(ends(first, Ending.SUCCEEDED), demand=wants(5))
+    assert answer.claimed == (), "its place is kept"
     for _ in range(2):
         assert await rest(crew.runner, [], [resting(claim)]) == [claim.id]
-    await world.put(behind("g"))
     assert await crew.claim(5) == []
     await rest(crew.runner, [resting(claim)], [])
-    await crew.exchange(ends(claim, Ending.SUCCEEDED))
-    assert len(await crew.claim(5)) == 3
+    (second,) = await crew.claim(5)
+    assert await rest(crew.runner, [], [resting(claim)]) == []
+    await rest(crew.runner, [resting(claim)], [])
+    await world.put(behind("g"))
+    assert len(await crew.claim(5)) == 1
+    assert await rest(crew.runner, [], [resting(claim)]) == []
+    await world.put(behind("g"))
+    answer = await crew.exchange(ends(claim, Ending.SUCCEEDED), demand=wants(5))
+    assert len(answer.claimed) == 2, "kept and other"
+    answer = await crew.exchange(ends(second, Ending.SUCCEEDED), demand=wants(5))
+    assert len(answer.claimed) == 1, "who has ended wants no place"
     assert await rest(crew.runner, [], [resting(claim)]) == [], "it has ended"
 
 

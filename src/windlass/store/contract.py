@@ -217,8 +217,9 @@ class Store(Protocol):
         the ids of those that have it.
 
         Each is checked under its fence, and passed over if that does not stand. It is about the gates that a `Rest`
-        names, but for what a job keeps. A job has them again when each has room for its weight, whatever waits there;
-        it is no start, so no rate counts. Whoever has what he enters for is told that he has.
+        names, but for what a job keeps. A job has them again when each has room for its weight beside those that
+        have theirs; until then the room that it needs is kept from others that would start. It is no start, so no rate
+        counts. Whoever has what he enters for is told that he has; who leaves wants nothing any more.
         """
 
     async def act(self, target: Filter | Sequence[str], verb: Verb) -> list[str]:

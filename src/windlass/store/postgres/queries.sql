@@ -67,10 +67,13 @@ WITH given AS (
 SELECT id FROM given WHERE n NOT IN (SELECT n FROM noted) ORDER BY n;
 
 -- name: leave_for_now
-SELECT {schema}.leave_for_now(%s::text, %s::bigint, %s::bigint, %s::text, %s::text[]);
+SELECT {schema}.leave_for_now(g.id, g.fence, g.seq, %s::text, string_to_array(g.gates, ','))
+FROM unnest(%s::text[], %s::bigint[], %s::bigint[], %s::text[]) AS g (id, fence, seq, gates);
 
 -- name: come_back
-SELECT {schema}.come_back(%s::text, %s::bigint, %s::bigint, %s::text, %s::text[]);
+-- In order. NULL: somebody else is at one of the gates.
+SELECT g.id, {schema}.come_back(g.id, g.fence, g.seq, %s::text, string_to_array(g.gates, ','))
+FROM unnest(%s::text[], %s::bigint[], %s::bigint[], %s::text[]) AS g (id, fence, seq, gates);
 
 -- name: act
 SELECT {schema}.act(%s::text[], %s::text, %s::text);

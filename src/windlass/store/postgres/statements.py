@@ -30,6 +30,7 @@ from windlass.model import (
     Outcome,
     Past,
     Placed,
+    Rest,
     Shelf,
     State,
 )
@@ -353,6 +354,16 @@ def read_exchange(rows: Sequence[Sequence[Any]]) -> tuple[Exchanged, list[Topic]
     next_due = None if next_run is None else next_run / MICRO
     claims = tuple([read_claim(row) for row in rows[1:]])
     return Exchanged(refused=tuple(refused), claimed=claims, next_due=0.0 if more else next_due), rings
+
+
+def rest_columns(rests: Sequence[Rest]) -> tuple[list[str], list[int], list[int], list[str]]:
+    """Jobs that wait, or wait no more: ids, fences, numbers of exchanges, gates."""
+    return (
+        [one.id for one in rests],
+        [one.fence for one in rests],
+        [one.seq for one in rests],
+        [",".join(one.gates) for one in rests],
+    )
 
 
 def read_claim(row: Sequence[Any]) -> Claim:

@@ -58,6 +58,9 @@ logger = logging.getLogger("windlass.store")
 KEEPING_HOUSE = 60.0
 """Seconds that prune, survey and what operators do may take."""
 
+LOOKS, LOOK_EVERY = 10, 0.005
+"""How often, and after how many seconds each time, a gate is asked again at which somebody else is."""
+
 
 class PostgresStore:
     """Jobs in one schema of a PostgreSQL database. Serves one event loop, and any thread by `put_now`."""
@@ -288,14 +291,18 @@ class PostgresStore:
         return [row[0] for row in rows]
 
     async def rest(self, runner: str, leaving: Sequence[Rest], entering: Sequence[Rest]) -> Sequence[str]:
-        for one in leaving:
-            await self._rows(SQL.leave_for_now, one.id, one.fence, one.seq, runner, list(one.gates))
         if leaving:
+            await self._rows(SQL.leave_for_now, runner, *statements.rest_columns(leaving))
             self._ring("work")
-        back = []
-        for one in entering:
-            rows = await self._rows(SQL.come_back, one.id, one.fence, one.seq, runner, list(one.gates))
-            back += [one.id] if rows[0][0] else []
+        back: list[str] = []
+        for _ in range(LOOKS):
+            rows = await self._rows(SQL.come_back, runner, *statements.rest_columns(entering)) if entering else []
+            back += [id for id, has in rows if has]
+            busy = {id for id, has in rows if has is None}
+            entering = [one for one in entering if one.id in busy]
+            if not entering:
+                break
+            await asyncio.sleep(LOOK_EVERY)
         return back
 
     # Operators

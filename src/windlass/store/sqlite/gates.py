@@ -43,9 +43,14 @@ class Gate:
         """How many jobs of this need fit, at most `most`, if `job` is the first of them."""
         return fit(self.settings, self.used - self.own(need, job), self.paid, self._now, need.weight, most)
 
-    def holds(self, need: Need) -> bool:
+    def has_place(self, need: Need) -> bool:
         """Whether there is room for one more job of this need, which has started already."""
-        return self.settings.limit is None or self.settings.limit - self.used >= share(self.settings, need.weight)
+        used: int = one(self._db, SQL.used_by_others, (self.name,))
+        return self.settings.limit is None or self.settings.limit - used >= share(self.settings, need.weight)
+
+    def keep_place(self, need: Need, job: str) -> None:
+        """Let nobody else start where this job wants to come back."""
+        self._db.execute(SQL.keep_place, (self.name, job, share(self.settings, need.weight)))
 
     def take(self, need: Need, job: str) -> None:
         """Let one job start."""
@@ -213,11 +218,16 @@ def rest(db: Connection, now: int, runner: str, leaving: Iterable[Rest], enterin
     for given in entering:
         needs = rested(db, runner, given)
         missing = [need for need in needs or () if one(db, SQL.held_of, (need.gate, given.id)) is None]
-        if needs is not None and all(gates[need.gate].holds(need) for need in missing):
+        if needs is None:
+            continue
+        if all(gates[need.gate].has_place(need) for need in missing):
             for need in missing:
+                db.execute(SQL.leave_place, (need.gate, given.id))
                 gates[need.gate].start(need, given.id)
-                gates[need.gate].used += share(gates[need.gate].settings, need.weight)
             back.append(given.id)
+        else:
+            for need in missing:
+                gates[need.gate].keep_place(need, given.id)
     return back
 
 

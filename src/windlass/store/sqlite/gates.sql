@@ -30,7 +30,17 @@ SELECT weight FROM holds WHERE gate = ? AND job = ?;
 SELECT gates FROM jobs WHERE id = ? AND fence = ? AND seq = ? AND runner = ? AND state = 'running';
 
 -- name: let_go
-DELETE FROM holds WHERE gate = ? AND job = ? AND NOT keep;
+DELETE FROM holds WHERE gate = ?1 AND (job = ?2 AND NOT keep OR job = '~' || ?2);
+
+-- name: used_by_others
+-- What is taken of a gate, places that are kept left out.
+SELECT coalesce(sum(weight), 0) FROM holds WHERE gate = ? AND job NOT LIKE '~%';
+
+-- name: keep_place
+INSERT OR IGNORE INTO holds (gate, job, weight, keep) VALUES (?, '~' || ?, ?, 0);
+
+-- name: leave_place
+DELETE FROM holds WHERE gate = ? AND job = '~' || ?;
 
 -- name: hold
 INSERT OR REPLACE INTO holds (gate, job, weight, keep) VALUES (?, ?, ?, ?);

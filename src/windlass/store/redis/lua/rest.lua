@@ -22,10 +22,21 @@ local function rested(list, n)
   return found
 end
 
+-- What is taken of a gate, places that are kept left out.
+local function used_by_others(name)
+  local sum, holders = 0, call('HGETALL', P .. 'holds:' .. name)
+  for n = 1, #holders, 2 do
+    if sub(holders[n], 1, 1) ~= '~' then
+      sum = sum + math.abs(tonumber(holders[n + 1]) or 0)
+    end
+  end
+  return sum
+end
+
 local leaving, entering, back = cmsgpack.unpack(ARGV[2]), cmsgpack.unpack(ARGV[3]), {}
 for n = 1, #leaving, 4 do
   for _, need in ipairs(rested(leaving, n) or {}) do
-    if call('HDEL', P .. 'holds:' .. need.gate, leaving[n]) == 1 then
+    if call('HDEL', P .. 'holds:' .. need.gate, leaving[n], '~' .. leaving[n]) > 0 then
       free_gate(need.gate)
     end
   end
@@ -37,15 +48,17 @@ for n = 1, #entering, 4 do
     if call('HEXISTS', P .. 'holds:' .. need.gate, entering[n]) == 0 then
       local gate = gate_of(need.gate, t)
       missing[#missing + 1] = need
-      fine = fine and (not gate.limit or gate.limit - gate.used >= share(gate, need.weight))
+      fine = fine and (not gate.limit or gate.limit - used_by_others(need.gate) >= share(gate, need.weight))
+    end
+  end
+  for _, need in ipairs(missing) do
+    local key, units = P .. 'holds:' .. need.gate, share(gate_of(need.gate, t), need.weight)
+    call('HSET', key, (fine and '' or '~') .. entering[n], units)
+    if fine then
+      call('HDEL', key, '~' .. entering[n])
     end
   end
   if needs and fine then
-    for _, need in ipairs(missing) do
-      local gate = gate_of(need.gate, t)
-      gate.used = gate.used + share(gate, need.weight)
-      call('HSET', P .. 'holds:' .. need.gate, entering[n], share(gate, need.weight))
-    end
     back[#back + 1] = entering[n]
   end
 end

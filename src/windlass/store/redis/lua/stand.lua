@@ -2,7 +2,8 @@
 --
 -- A ready job is in l:<line>, one that waits in x:<line>; `lines` and `waits` are the lines that have some. Jobs of one line
 -- with the same needs are a group, named "<line>\n<needs>": w:<group> has all of them, whether they wait or are ready.
--- holds:<gate> has who takes how much of it, by id: below zero if that is kept until its end. What the next exchange looks
+-- holds:<gate> has who takes how much of it, by id: below zero if that is kept until its end; by "~" and the id, whose place
+-- is kept that asks for it again (Store.rest). What the next exchange looks
 -- at: `stirred`, groups to which something came or from which it went; `freed`, gates by the moment from which they may have
 -- room, and `since`, when such a moment was written that lay ahead.
 
@@ -67,6 +68,7 @@ local function left(id, line, over)
     if over or not need.keep then
       later('HDEL', P .. 'holds:' .. need.gate, id)
     end
+    later('HDEL', P .. 'holds:' .. need.gate, '~' .. id)
     free_gate(need.gate)
   end
   if #needs > 0 then
