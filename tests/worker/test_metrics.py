@@ -40,6 +40,7 @@ def test_a_worker_tells_what_became_of_its_jobs(rig: Rig, tasks: ModuleType) -> 
     port = free_port()
 
     def read() -> tuple[set[str], Values]:
+        time.sleep(0.2)  # a runner tells every two seconds
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
             assert answer.headers["content-type"] == metrics.KIND
             return parsed(answer.read().decode())
