@@ -46,7 +46,8 @@ class Paused(Struct, frozen=True, kw_only=True):
 class QueueInfo(Struct, frozen=True, kw_only=True):
     """A queue: how many jobs stand in it, by state; the seconds since the first of them became due (0: none did).
 
-    `coming` and `going` are jobs a second: those that were enqueued, and those that ended, in the last 10 s.
+    `coming` and `going` are jobs a second: those that were enqueued, and those that ended, in the last 10 s. `exact`:
+    whether all numbers are of now; those of a long queue may be some time old.
     """
 
     name: str
@@ -58,6 +59,7 @@ class QueueInfo(Struct, frozen=True, kw_only=True):
     coming: float = 0.0
     going: float = 0.0
     paused: Paused | None = None
+    exact: bool = True
 
     @property
     def depth(self) -> int:
@@ -204,6 +206,7 @@ def queue_info(name: str, lines: list[Line], coming: float, going: float, paused
         coming=coming,
         going=going,
         paused=paused,
+        exact=all(line.exact for line in lines),
     )
 
 

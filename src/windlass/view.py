@@ -195,12 +195,13 @@ def nobody(line: Line, workers: Sequence[WorkerInfo]) -> str:
 
 
 def line_data(line: Line, workers: Sequence[WorkerInfo]) -> Mapping[str, object]:
-    """A line as JSON. `oldest`: seconds that the first job is due."""
+    """A line as JSON. `oldest`: seconds that the first job is due; `exact`: whether `count` is of now."""
     return {
         "queue": line.queue,
         "task": line.task,
         "state": str(line.state),
         "count": line.count,
+        "exact": line.exact,
         "oldest": line.oldest,
         "problem": nobody(line, workers) or None,
     }

@@ -14,7 +14,7 @@ from windlass.cli.reach import find_url, json_option, on_store, refuse_missing, 
 from windlass.gates import GateInfo, gates_in
 from windlass.model import Line, State, WorkerInfo
 from windlass.queues import Paused, QueueInfo, Queues, paused_in, queues_in
-from windlass.store.contract import Store
+from windlass.store.contract import COUNTED, Store
 from windlass.view import duration, gate_data, line_data, nobody, paused_data
 
 
@@ -73,13 +73,18 @@ def queue_row(one: QueueInfo) -> tuple[str, ...]:
     numbers = (one.ready, one.waiting, one.scheduled, one.running)
     return (
         cell(one.name),
-        *[f"{number:,}" for number in numbers],
+        *[about(number, one.exact) for number in numbers],
         f"{duration(one.oldest)} ago" if one.oldest else "",
         f"{one.coming:.1f}",
         f"{one.going:.1f}",
         empty_in(one),
         click.style("paused", fg="yellow") if one.paused else "",
     )
+
+
+def about(number: int, exact: bool) -> str:
+    """A number of jobs; one that was counted some time ago, or not to the end, is told as such."""
+    return f"{number:,}" if exact or number <= COUNTED else f"~{number:,}"
 
 
 def empty_in(one: QueueInfo) -> str:
@@ -101,7 +106,7 @@ def line_row(line: Line, workers: Sequence[WorkerInfo]) -> tuple[str, ...]:
     """A line as a row of the table."""
     due = f"{duration(line.oldest)} ago" if line.oldest else "later" if line.state is State.SCHEDULED else "now"
     problem = click.style(nobody(line, workers), fg="red")
-    return cell(line.queue), cell(line.task), coloured(line.state), f"{line.count:,}", due, problem
+    return cell(line.queue), cell(line.task), coloured(line.state), about(line.count, line.exact), due, problem
 
 
 def print_paused(found: Sequence[Paused]) -> None:
@@ -142,6 +147,7 @@ def queue_data(one: QueueInfo) -> Mapping[str, object]:
         "waiting": one.waiting,
         "scheduled": one.scheduled,
         "running": one.running,
+        "exact": one.exact,
         "oldest": one.oldest,
         "in": one.coming,
         "out": one.going,
