@@ -26,6 +26,7 @@ from tests.worker.rig import PATIENCE, until
 from windlass import App, ConfigError
 from windlass.cli import cli
 from windlass.clock import FakeClock
+from windlass.store import census
 from windlass.web import Dashboard, Role, User
 from windlass.web.dashboard import spots
 
@@ -430,6 +431,13 @@ def test_a_page_that_is_the_same_is_not_sent_again(local: TestClient) -> None:
     assert local.get("/schedules/quarterly", headers=again).status_code == 200
     tag = local.get("/schedules/quarterly").headers["etag"]
     assert local.get("/schedules/quarterly", headers={**again, "If-None-Match": tag}).status_code == 304
+
+
+def test_numbers_that_are_not_of_now_are_told_as_such(local: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "may be some minutes old" not in local.get("/").text
+    monkeypatch.setattr(census, "COUNTED", 0)
+    monkeypatch.setattr(census, "PATIENCE", 0)
+    until(lambda: "may be some minutes old" in local.get("/").text, "the hint")
 
 
 def test_a_store_that_is_away_is_said(tmp_path: Any) -> None:

@@ -41,11 +41,13 @@ class Problem(Struct, frozen=True):
 
 
 class Totals(Struct, frozen=True):
-    """All live jobs by state, the seconds that the oldest ready one waits, and the slots of living workers."""
+    """All live jobs by state, the seconds that the oldest ready one waits, and the slots of living workers. `exact`:
+    whether all numbers are of now."""
 
     states: dict[str, int]
     oldest: float
     slots: int
+    exact: bool
 
 
 class QueueView(Struct, frozen=True):
@@ -133,7 +135,7 @@ def totals(snapshot: Snapshot) -> Totals:
     for line in snapshot.lines:
         states[str(line.state)] += line.count
     slots = sum(worker.concurrency for worker in living(snapshot.workers))
-    return Totals(states, oldest_of(snapshot.lines), slots)
+    return Totals(states, oldest_of(snapshot.lines), slots, all(line.exact for line in snapshot.lines))
 
 
 def oldest_of(lines: Sequence[Any]) -> float:
