@@ -76,6 +76,7 @@ class Running(Context):
     settled: Outcome | None = None
     superseded = False
     cleared = False
+    over = True  # until the task itself begins: what hooks enqueue are no children
     shape: Shape
     limit: int
 
@@ -143,12 +144,14 @@ async def perform(
         return _raised(task, claim, context, error)
     if hooks:
         tell(hooks, "before", context)
+    context.over = False
     try:
         value = await task.fn(*args, **kwargs)
     except BaseException as error:
-        context.error = error if hooks else None
+        context.over, context.error = True, error if hooks else None
         outcome = _raised(task, claim, context, error)
     else:
+        context.over = True
         outcome = _returned(task, claim, context, value)
     if hooks:
         tell(hooks, "after", context, outcome)
@@ -168,12 +171,14 @@ def perform_blocking(
         return _raised(task, claim, context, error)
     if hooks:
         tell(hooks, "before", context)
+    context.over = False
     try:
         value = task.fn(*args, **kwargs)
     except BaseException as error:
-        context.error = error if hooks else None
+        context.over, context.error = True, error if hooks else None
         outcome = _raised(task, claim, context, error)
     else:
+        context.over = True
         outcome = _returned(task, claim, context, value)
     if hooks:
         tell(hooks, "after", context, outcome)
