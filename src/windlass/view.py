@@ -11,7 +11,7 @@ from windlass.model import FINAL, Attempt, Ending, Filter, JobRecord, Line, Stat
 from windlass.queues import Paused
 from windlass.schedules import Schedule
 from windlass.secret import HIDDEN, RESULT, hide
-from windlass.timing import Every, Rule, to_data
+from windlass.timing import At, Cron, Every, Rule, to_data
 from windlass.vault import ENCRYPTED, is_sealed
 
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"))
@@ -264,6 +264,20 @@ def worker_data(worker: WorkerInfo) -> Mapping[str, object]:
             for runner in worker.runners
         ],
     }
+
+
+def rule_text(rule: Rule) -> str:
+    """A rule as text of its kind."""
+    if isinstance(rule, Cron):
+        return rule.expression
+    if isinstance(rule, Every):
+        return f"{rule.interval.total_seconds():.15g}"
+    return rule.moment.isoformat() if isinstance(rule, At) else rule.rule
+
+
+def rule_zone(rule: Rule) -> str | None:
+    """The zone of a rule, for kinds that have one."""
+    return None if isinstance(rule, Every | At) else rule.tz
 
 
 def words(rule: Rule) -> str:

@@ -48,6 +48,7 @@ for prefix in ("", "/api"):
     for act in ("pause", "resume", "trigger", "delete"):
         TABLE["POST", f"{prefix}/schedules/{{name:name}}/{act}"] = "admin" if act == "delete" else "operator"
     TABLE["POST", f"{prefix}/limits"] = "admin"
+    TABLE["POST", f"{prefix}/schedules/{{name:name}}/edit"] = "admin"
     TABLE["POST", f"{prefix}/jobs/{{id:name}}/edit"] = "operator"
     for kind, act in itertools.product(("queues", "tasks"), ("pause", "resume")):
         TABLE["POST", f"{prefix}/{kind}/{{name:name}}/{act}"] = "operator"
@@ -271,6 +272,20 @@ def test_failures_by_cause_and_searches_say_how_far_they_looked(local: TestClien
     assert found(text="4111-SECRET")[0] == set()
     assert local.get("/api/jobs?since=yesterday").status_code == 400
     assert local.get("/jobs?id=orphan-0").headers["location"] == "/jobs?prefix=orphan-0"
+
+
+def test_schedules_made_at_run_time_are_changed(local: TestClient) -> None:
+    nightly, due = "/api/schedules/nightly-report", "/api/schedules/charge-due"
+    told = local.post(f"{nightly}/edit", json={"rule": "0 4 * * *", "overlap": "skip"}).json()
+    assert (told["rule"]["expression"], told["rule"]["tz"], told["overlap"]) == ("0 4 * * *", "Europe/Berlin", "skip")
+    assert local.post(f"{due}/edit", json={"rule": "90"}).json()["rule"]["interval"] == "PT90S"
+    assert "seconds of an interval" in local.post(f"{due}/edit", json={"rule": "often"}).json()["error"]
+    assert local.post(f"{nightly}/edit", json={"tz": "Mars/Olympus"}).status_code == 400
+    assert local.get(nightly).json()["rule"] == told["rule"]
+    form = {"rule": "0 4 * * *", "tz": "Asia/Tokyo", "jitter": "5", "catch_up": "all", "overlap": "allow"}
+    assert local.post("/schedules/nightly-report/edit", data=form).headers["location"].endswith("?done=changed&n=1")
+    assert local.get(nightly).json()["rule"]["tz"] == "Asia/Tokyo"
+    assert local.post("/api/schedules/nope/edit", json={}).status_code == 404
 
 
 def test_charts_tell_what_happened(local: TestClient) -> None:

@@ -18,6 +18,7 @@ from windlass.web.guard import user_of
 from windlass.web.job import make_copy, sent_edit
 from windlass.web.pages import AuditQuery, ChartQuery, JobsQuery, body_of, checked, desk_of, failed_of, find, points_of
 from windlass.web.search import Reach
+from windlass.web.timetable import Timing, change
 from windlass.web.which import Targets, Which
 
 T = TypeVar("T")
@@ -161,6 +162,13 @@ async def count(verb: Verb, request: Request) -> Response:
     """How many jobs a verb would be done to, by the same filter."""
     which = checked(Which, request.query_params)
     return answer({"count": await desk_of(request).count(Targets(**msgspec.structs.asdict(which)), verb)})
+
+
+async def edit_schedule(request: Request) -> Response:
+    """Change a schedule; as it is then."""
+    desk, name = desk_of(request), request.path_params["name"]
+    await change(desk, user_of(request), name, await sent(request, Timing))
+    return answer(schedule_data(await desk.app.schedules.aget(name)))
 
 
 async def act_on_schedule(act: str, request: Request) -> Response:

@@ -29,7 +29,7 @@ from windlass.errors import (
 )
 from windlass.model import Verb
 from windlass.overview import Overview
-from windlass.web import api, figures, job, openapi, pages, queues
+from windlass.web import api, figures, job, openapi, pages, queues, timetable
 from windlass.web.acts import KINDS, ROLES, SCHEDULE_ROLES, Desk
 from windlass.web.guard import Auth, Guard, check_role, path_of
 from windlass.web.live import Watch
@@ -136,6 +136,10 @@ def actions() -> list[Spot]:
                 Spot("POST", f"/{path}/{{name:name}}/{act}", partial(queues.hold, kind, act), Role.OPERATOR),
                 Spot("POST", f"/api/{path}/{{name:name}}/{act}", partial(api.hold, kind, act), Role.OPERATOR),
             ]
+    found += [
+        Spot("POST", "/schedules/{name:name}/edit", timetable.edit, Role.ADMIN),
+        Spot("POST", "/api/schedules/{name:name}/edit", api.edit_schedule, Role.ADMIN),
+    ]
     for act, role in SCHEDULE_ROLES.items():
         found += [
             Spot("POST", f"/schedules/{{name:name}}/{act}", partial(pages.act_on_schedule, act), role),

@@ -13,6 +13,7 @@ from windlass.web.figures import ScaleQuery
 from windlass.web.guard import OWN
 from windlass.web.job import Edit
 from windlass.web.pages import AuditQuery, ChartQuery, JobsQuery
+from windlass.web.timetable import Timing
 from windlass.web.which import Targets, Which
 
 NAME = {"type": "string", "pattern": "^[A-Za-z0-9_.-]{1,128}$"}
@@ -40,8 +41,8 @@ async def document(request: Request) -> Response:
 
 def made(server: str) -> dict[str, Any]:
     """The whole document."""
-    (*_, why, change, edit), components = msgspec.json.schema_components(
-        [Which, JobsQuery, AuditQuery, ChartQuery, ScaleQuery, Targets, Why, Change, Edit],
+    (*_, why, change, edit, timing), components = msgspec.json.schema_components(
+        [Which, JobsQuery, AuditQuery, ChartQuery, ScaleQuery, Targets, Why, Change, Edit, Timing],
         ref_template="#/components/schemas/{name}",
     )
     paths: dict[str, Any] = {f"/{name}": {"get": operation(name, line)} for name, line in LINES.items()}
@@ -73,6 +74,9 @@ def made(server: str) -> dict[str, Any]:
             paths[f"/{path}/{{name}}/{act}"] = {"post": {**one, "parameters": [in_path("name"), own()], **more}}
     one = operation("set_limit", "Change what a limit or a rate admits. Takes the role admin")
     paths["/limits"]["post"] = {**one, "parameters": [own()], "requestBody": body(change)}
+    one = operation("edit_schedule", "Change a schedule that was made at run time. Takes the role admin", 404, 409)
+    one |= {"parameters": [in_path("name"), own()], "requestBody": body(timing)}
+    paths["/schedules/{name}/edit"] = {"post": one}
     for act, role in SCHEDULE_ROLES.items():
         line = f"{act.capitalize()} one schedule. Takes the role {role.name.lower()}"
         one = operation(f"{act}_schedule", line, 404)

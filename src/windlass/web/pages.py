@@ -17,7 +17,7 @@ from windlass.errors import StoreError
 from windlass.jobs import Job
 from windlass.model import Filter, State, Verb
 from windlass.schedules import Schedule
-from windlass.view import is_late, living
+from windlass.view import is_late, living, rule_text, rule_zone
 from windlass.web import chart, search
 from windlass.web.acts import Desk
 from windlass.web.guard import user_of
@@ -240,7 +240,15 @@ async def schedule_page(request: Request) -> Response:
     one: Schedule = await desk.watch.look(("schedule", name), partial(desk.app.schedules.aget, name), live)
     ids = one.jobs[::-1]
     runs = await desk.watch.look(("runs", ids), partial(desk.app.jobs.aget_many, ids), live)
-    return desk.pages.page(request, "schedule", one=one, late=is_late(one), runs=runs)
+    return desk.pages.page(
+        request,
+        "schedule",
+        one=one,
+        late=is_late(one),
+        runs=runs,
+        rule_text=rule_text(one.rule),
+        zone=rule_zone(one.rule),
+    )
 
 
 async def workers(request: Request) -> Response:
