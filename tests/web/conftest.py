@@ -59,15 +59,20 @@ def local(app: App) -> Iterator[TestClient]:
         yield client
 
 
+def chromium() -> str:
+    """Where Chromium is."""
+    found = next(filter(None, map(shutil.which, CHROMIUM)), None)
+    assert found, "no Chromium is here: scripts/servers brings Debian's"
+    return found
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Chromium. As long as it is there this thread has a running event loop: `apart` from it others can run."""
-    found = next(filter(None, map(shutil.which, CHROMIUM)), None)
-    assert found, "no Chromium is here: scripts/servers brings Debian's"
     with (
         sync_playwright() as playwright,
         contextlib.closing(
-            playwright.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-dev-shm-usage"])
+            playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox", "--disable-dev-shm-usage"])
         ) as browser,
     ):
         yield browser
