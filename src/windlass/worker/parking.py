@@ -130,7 +130,7 @@ class Berth:
         if self._parking.count >= MOST:
             raise TooManyWaiting(
                 f"{MOST:,} jobs of this runner wait for jobs of their own, and no more may. This one is tried again, "
-                "if its retry allows that, and finds its children then. Let fewer run at a time: gates=limit(…)"
+                "if its retry allows that, and finds its children then. A rate(…) lets fewer begin at a time"
             )
         if self._turn is not None and not self._turn.done():  # it goes on while it waits for something else
             self._stand_back()
