@@ -14,7 +14,23 @@ from tests.web.conftest import apart, served
 from tests.web.hostile import HOSTILE
 from tests.web.stage import make_app, new
 from windlass import App
-from windlass.model import Demand, Ending, Failure, Lane, NewJob, Outcome, Patch, Progress, RunnerInfo, Verb, WorkerInfo
+from windlass.audit import Who, audited
+from windlass.model import (
+    Demand,
+    Doc,
+    Ending,
+    Failure,
+    Lane,
+    NewJob,
+    Outcome,
+    Patch,
+    Progress,
+    RunnerInfo,
+    Verb,
+    WorkerInfo,
+)
+from windlass.pause import Pause, write
+from windlass.store.contract import GATE, PAUSE, SCHEDULE
 from windlass.values import plain_bytes
 
 pytestmark = pytest.mark.xdist_group("browser")
@@ -294,12 +310,23 @@ def test_hostile_text_does_nothing(browser: Browser, tmp_path: Path) -> None:
     with served(app) as address:
         context = browser.new_context()
         watched = Watched(context.new_page(), address)
-        for path in ("/", "/jobs", "/jobs?state=failed", "/workers", "/queues", *(f"/jobs/{job.id}" for job in jobs)):
+        screens = (
+            "/",
+            "/jobs",
+            "/jobs?state=failed",
+            "/workers",
+            "/queues",
+            "/failures",
+            "/limits",
+            "/schedules",
+            "/audit",
+        )
+        for path in (*screens, *(f"/jobs/{job.id}" for job in jobs)):
             page = watched.go(path)
             assert page.evaluate("window.hit") is None, path
-            assert (
-                page.locator("main :is(iframe, style, link, base, meta, math, video, form[action*=evil])").count() == 0
-            )
+            assert page.locator("main :is(iframe, style, link, base, meta, math, video)").count() == 0, path
+            assert page.locator("main :is(a[href^=javascript], [action^='//'])").count() == 0, path
+            assert page.locator("main form[action]:not([action^='/'])").count() == 0, path
         assert page.get_by_text(HOSTILE[0]).count() > 0
         context.close()
     assert watched.wrong == []
@@ -320,6 +347,14 @@ async def hostile(app: App) -> list[NewJob]:
         for n, text in enumerate(HOSTILE)
     ]
     await store.put(jobs)
+    strange = [new(f"s-{n}", text, queue=text, tags=(text,), delay=60.0 * (n % 2)) for n, text in enumerate(HOSTILE)]
+    await store.put(strange)
+    docs = [(kind, f"queue:{text}", Pause(since=1.0, reason=text)) for text in HOSTILE for kind in (PAUSE, GATE)]
+    docs += [(SCHEDULE, text, Pause(since=1.0, reason=text)) for text in HOSTILE]
+    await store.save([Doc(kind=kind, name=name, version=0, body=write(pause)) for kind, name, pause in docs])
+    for text in HOSTILE[:3]:
+        async with audited(store, Who(user=text, role=text, via=text, place=text), text, text):
+            pass
     claims = (await store.exchange("r", 1, [], Demand(slots=99, lanes=(Lane(slots=99, tasks=task),)))).claimed
     for claim, text in zip(claims, HOSTILE, strict=True):
         progress = Progress(done=1, total=3, note=text)
