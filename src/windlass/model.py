@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 PRIORITIES = range(-100, 101)
 
@@ -385,6 +385,24 @@ class Verb(StrEnum):
     CANCEL = "cancel"
     RETRY = "retry"
     DELETE = "delete"
+
+
+class Shed(Struct, frozen=True, kw_only=True):
+    """Jobs that were cancelled to make room in a queue, and how many are left there that do not run yet."""
+
+    ids: tuple[str, ...]
+    left: int
+
+
+class Change(Discreet, frozen=True, kw_only=True):
+    """Where a job that does not run stands from now on, all in one; `options` too, if they are set here."""
+
+    id: str
+    queue: str
+    priority: int
+    ahead: float = 0
+    gates: tuple[Need, ...] = ()
+    options: bytes | UnsetType | None = UNSET
 
 
 class RunnerInfo(Struct, frozen=True, kw_only=True):

@@ -31,6 +31,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Literal, Protocol
 
 from windlass.model import (
+    Change,
     Demand,
     Depth,
     Doc,
@@ -49,6 +50,7 @@ from windlass.model import (
     Placed,
     Rest,
     RunnerInfo,
+    Shed,
     Shelf,
     State,
     Tally,
@@ -57,7 +59,7 @@ from windlass.model import (
 )
 
 BATCH = 1_000
-"""The most rows that one step (promote, expire, act, prune, load) touches."""
+"""The most rows that one step (promote, expire, act, shed, amend, prune, load) touches."""
 
 SCHEDULE = "schedule"
 """The documents that are schedules; beats tell when one of these, or one that is PENDING, is due."""
@@ -231,6 +233,16 @@ class Store(Protocol):
         another; a scheduled one becomes ready now. delete: a job that does not run is gone, with its history.
         With a filter, call again until the answer is empty.
         """
+
+    async def shed(self, queue: str, most: int, *, below: int | None = None, reason: str = "") -> Shed:
+        """Cancel ready and waiting jobs of a queue until no more than `most` of its jobs are ready, waiting or
+        scheduled; at most BATCH. Those that were due first; with `below`, those of less than that priority, the lowest
+        first and of these the last due. Nothing, where that would not be enough. Of several who ask at once, the second
+        sees what the first has done."""
+
+    async def amend(self, changes: Sequence[Change]) -> list[str]:
+        """Have jobs that are ready, waiting or scheduled stand elsewhere, in one commit, at most BATCH of them; the ids
+        of those. A job keeps its unique key, its time, and its rank but for what it stands ahead more or less."""
 
     async def prune(self, keep: Mapping[State, float]) -> int:
         """Drop finished jobs older than `keep` seconds by their state, marks past their time and PACE documents past

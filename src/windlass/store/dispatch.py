@@ -45,10 +45,10 @@ def make_store(url: str, clock: Clock | None = None) -> Store:
 
 
 QUICK = frozenset({"open", "close", "get"})
-SLOW = frozenset({"act", "save", "load", "find", "count", "stats", "workers", "probe"})
+SLOW = frozenset({"act", "shed", "amend", "save", "load", "find", "count", "stats", "workers", "probe"})
 """The calls that people and web requests wait for. A put has a deadline of its own, workers have their lease."""
 
-WRITES = frozenset({"act", "save"})
+WRITES = frozenset({"act", "shed", "amend", "save"})
 
 QUICK_LIMIT, SLOW_LIMIT = 5.0, 30.0
 """Seconds that such calls may take. What is slow is work on many jobs, or waiting for a writer."""

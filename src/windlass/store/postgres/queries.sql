@@ -78,6 +78,12 @@ FROM unnest(%s::text[], %s::bigint[], %s::bigint[], %s::text[]) AS g (id, fence,
 -- name: act
 SELECT {schema}.act(%s::text[], %s::text, %s::text);
 
+-- name: shed
+SELECT ids, rest FROM {schema}.shed(%s::text, %s::bigint, %s::integer, %s::text, %s::integer);
+
+-- name: amend
+SELECT {schema}.amend(%s::json);
+
 -- name: prune
 SELECT {schema}.prune(%s::json, %s::integer);
 

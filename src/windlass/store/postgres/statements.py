@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
 from windlass.clock import made_at
 from windlass.errors import UniquePending
@@ -17,6 +17,7 @@ from windlass.gate import write_needs
 from windlass.model import (
     TURN,
     Attempt,
+    Change,
     Claim,
     Clash,
     Demand,
@@ -410,3 +411,21 @@ def read_settle(rows: Sequence[Sequence[Any]]) -> bool:
 def to_json(value: Any) -> str:
     """A value as JSON text."""
     return msgspec.json.encode(value).decode()
+
+
+def changed(changes: Sequence[Change]) -> str:
+    """Changes of jobs, for `amend`."""
+    return to_json(
+        [
+            {
+                "id": one.id,
+                "queue": one.queue,
+                "priority": one.priority,
+                "ahead": micros(one.ahead),
+                "gates": write_needs(one.gates),
+                "kept": one.options is UNSET,
+                "options": one.options.decode() if isinstance(one.options, bytes) else None,
+            }
+            for one in changes
+        ]
+    )

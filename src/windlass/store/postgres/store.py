@@ -14,6 +14,7 @@ import psycopg
 from windlass.clock import Clock
 from windlass.errors import EnqueueUnknown, StoreUnavailable
 from windlass.model import (
+    Change,
     Demand,
     Depth,
     Doc,
@@ -33,6 +34,7 @@ from windlass.model import (
     Placed,
     Rest,
     RunnerInfo,
+    Shed,
     Shelf,
     State,
     Tally,
@@ -324,6 +326,20 @@ class PostgresStore:
             if len(found) < BATCH:
                 found += [row[0] for row in await self._call(call, patience=KEEPING_HOUSE)]
         return found[:BATCH]
+
+    async def shed(self, queue: str, most: int, *, below: int | None = None, reason: str = "") -> Shed:
+        rows = await self._rows(SQL.shed, queue, most, below, reason, BATCH, patience=KEEPING_HOUSE)
+        shed = Shed(ids=tuple(rows[0][0]), left=rows[0][1])
+        if shed.ids:
+            self._ring("done")
+        return shed
+
+    async def amend(self, changes: Sequence[Change]) -> list[str]:
+        rows = await self._rows(SQL.amend, statements.changed(changes[:BATCH]), patience=KEEPING_HOUSE)
+        if rows:
+            self._ring("work")
+        found = {row[0] for row in rows}
+        return [change.id for change in changes if change.id in found]
 
     async def prune(self, keep: Mapping[State, float]) -> int:
         ages = to_json({str(state): micros(age) for state, age in keep.items()})

@@ -32,6 +32,8 @@ NEEDS = {
     "note": (),
     "rest": (*MOVES, "claim", "gates"),
     "act": (*MOVES, "filter"),
+    "shed": MOVES,
+    "amend": MOVES,
     "prune": ("docs", *MOVES),
     "get": (),
     "walk": ("filter",),

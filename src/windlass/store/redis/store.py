@@ -6,6 +6,7 @@ from typing import Any
 from windlass.clock import Clock
 from windlass.errors import Conflict, EnqueueUnknown, Evicted, StoreUnavailable
 from windlass.model import (
+    Change,
     Demand,
     Depth,
     Doc,
@@ -25,6 +26,7 @@ from windlass.model import (
     Placed,
     Rest,
     RunnerInfo,
+    Shed,
     Shelf,
     State,
     Tally,
@@ -230,6 +232,14 @@ class RedisStore:
             return []
         wanted = records.filter_arguments(filter)
         return [text(id) for id in await self._run("act", str(verb), wanted, encode(list(ids)))]
+
+    async def shed(self, queue: str, most: int, *, below: int | None = None, reason: str = "") -> Shed:
+        left, *ids = await self._run("shed", queue, most, "" if below is None else below, reason)
+        return Shed(ids=tuple(map(text, ids)), left=int(left))
+
+    async def amend(self, changes: Sequence[Change]) -> list[str]:
+        rows = encode([records.change_row(one) for one in changes[:BATCH]])
+        return [text(id) for id in await self._run("amend", rows)] if changes else []
 
     async def prune(self, keep: Mapping[State, float]) -> int:
         ages = [(LETTERS[State(state)], micros(age)) for state, age in keep.items() if State(state).final]

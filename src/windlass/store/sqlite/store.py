@@ -14,6 +14,7 @@ from typing import TypeVar
 from windlass.clock import Clock
 from windlass.errors import EnqueueUnknown, Evicted, StoreUnavailable
 from windlass.model import (
+    Change,
     Demand,
     Depth,
     Doc,
@@ -33,6 +34,7 @@ from windlass.model import (
     Placed,
     Rest,
     RunnerInfo,
+    Shed,
     Shelf,
     State,
     Tally,
@@ -43,7 +45,7 @@ from windlass.store import fork
 from windlass.store.census import ALL, FRONT, Census, Rows
 from windlass.store.contract import BATCH, PACE, PENDING, SCHEDULE, Topic
 from windlass.store.rows import MICRO, micros
-from windlass.store.sqlite import moves, reads, tallies
+from windlass.store.sqlite import control, moves, reads, tallies
 from windlass.store.sqlite.gates import next_look, rest
 from windlass.store.sqlite.mend import mend
 from windlass.store.sqlite.moves import SQL
@@ -416,6 +418,18 @@ class SQLiteStore:
         done = await self._write(work)
         if done:
             self._sidecar.ring("work" if verb is Verb.RETRY else "done")
+        return done
+
+    async def shed(self, queue: str, most: int, *, below: int | None = None, reason: str = "") -> Shed:
+        shed = await self._write(lambda db, now: control.shed(db, now, queue, most, below, reason))
+        if shed.ids:
+            self._sidecar.ring("done")
+        return shed
+
+    async def amend(self, changes: Sequence[Change]) -> list[str]:
+        done = await self._write(lambda db, now: [one.id for one in changes[:BATCH] if control.amend(db, one)])
+        if done:
+            self._sidecar.ring("work")
         return done
 
     async def prune(self, keep: Mapping[State, float]) -> int:

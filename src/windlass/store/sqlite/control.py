@@ -1,0 +1,59 @@
+"""What operators and full queues do to jobs that do not run: make room, put them elsewhere."""
+
+import sqlite3
+from typing import Any
+
+from msgspec import UNSET
+
+from windlass.gate import write_needs
+from windlass.model import Change, Shed
+from windlass.store.contract import BATCH
+from windlass.store.queries import load_queries
+from windlass.store.rows import micros
+from windlass.store.sqlite.moves import SQL as MOVES
+from windlass.store.sqlite.rows import exact, fetch, one, text
+
+SQL = load_queries("windlass.store.sqlite", "control.sql")
+
+Connection = sqlite3.Connection
+
+
+def shed(db: Connection, now: int, queue: str, most: int, below: int | None, reason: str) -> Shed:
+    """`Store.shed`."""
+    depth: int = one(db, SQL.depth, {"queue": queue})
+    count = min(depth - most, BATCH)
+    if count <= 0:
+        return Shed(ids=(), left=depth)
+    sql = SQL.first_due if below is None else SQL.lowest
+    ids = [row[0] for row in exact(db, sql, {"queue": queue, "count": count, "below": below})]
+    if len(ids) < count:
+        return Shed(ids=(), left=depth)
+    for id in ids:
+        db.execute(MOVES.cancel, {"id": id, "now": now, "reason": reason})
+    return Shed(ids=tuple(ids), left=depth - count)
+
+
+def amend(db: Connection, change: Change) -> bool:
+    """Have one job stand elsewhere; whether it did not run. One behind gates leaves its place, then comes anew."""
+    rows = fetch(db, SQL.standing_of, (change.id,))
+    if not rows:
+        return False
+    state, gates, rank, ahead = rows[0]
+    named: dict[str, Any] = {
+        "id": change.id,
+        "queue": change.queue,
+        "priority": change.priority,
+        "ahead": micros(change.ahead),
+        "rank": rank + ahead - micros(change.ahead),
+        "gates": write_needs(change.gates),
+        "kept": change.options is UNSET,
+        "options": None if change.options is UNSET else text(change.options),
+    }
+    if state == "scheduled" or (gates is None and not change.gates):
+        db.execute(SQL.amend, named)
+        return True
+    db.execute(SQL.put_off, named)
+    db.execute(SQL.amend, named)
+    db.execute(SQL.bring_back, named)
+    db.execute(SQL.give_rank, named)
+    return True

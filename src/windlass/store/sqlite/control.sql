@@ -1,0 +1,51 @@
+-- Named statements of the SQLite store about making room in queues, and about jobs that are put elsewhere.
+
+-- name: depth
+-- A line is queue/task, and the character after the slash is 0.
+SELECT (SELECT count(*) FROM jobs INDEXED BY ready
+        WHERE state = 'ready' AND line >= :queue || '/' AND line < :queue || '0')
+    + (SELECT count(*) FROM jobs INDEXED BY gated
+        WHERE gates IS NOT NULL AND state IN ('waiting', 'ready') AND line >= :queue || '/' AND line < :queue || '0'
+            AND state = 'waiting')
+    + (SELECT count(*) FROM jobs INDEXED BY due
+        WHERE state = 'scheduled' AND line >= :queue || '/' AND line < :queue || '0');
+
+-- name: first_due
+SELECT id FROM (
+    SELECT id, rank FROM jobs INDEXED BY ready
+        WHERE state = 'ready' AND line >= :queue || '/' AND line < :queue || '0'
+    UNION ALL SELECT id, rank FROM jobs INDEXED BY gated
+        WHERE gates IS NOT NULL AND state IN ('waiting', 'ready') AND line >= :queue || '/' AND line < :queue || '0'
+            AND state = 'waiting'
+) ORDER BY rank, id LIMIT :count;
+
+-- name: lowest
+SELECT id FROM (
+    SELECT id, priority, rank FROM jobs INDEXED BY ready
+        WHERE state = 'ready' AND line >= :queue || '/' AND line < :queue || '0' AND priority < :below
+    UNION ALL SELECT id, priority, rank FROM jobs INDEXED BY gated
+        WHERE gates IS NOT NULL AND state IN ('waiting', 'ready') AND line >= :queue || '/' AND line < :queue || '0'
+            AND state = 'waiting' AND priority < :below
+) ORDER BY priority, rank DESC, id DESC LIMIT :count;
+
+-- name: standing_of
+SELECT state, gates, rank, ahead FROM jobs WHERE id = ? AND state IN ('waiting', 'scheduled', 'ready');
+
+-- name: put_off
+-- Whoever stands behind it may move up: see the trigger job_left.
+UPDATE jobs SET state = 'scheduled' WHERE id = :id;
+
+-- name: amend
+UPDATE jobs SET
+    queue = :queue, priority = :priority, ahead = :ahead, rank = :rank, gates = :gates,
+    line = :queue || '/' || task || CASE WHEN lost > 0 THEN '!' ELSE '' END,
+    options = CASE WHEN :kept THEN options ELSE :options END
+WHERE id = :id;
+
+-- name: bring_back
+-- If it has gates, the trigger job_waits has it wait.
+UPDATE jobs SET state = 'ready' WHERE id = :id;
+
+-- name: give_rank
+-- It has taken no turn anew.
+UPDATE jobs SET rank = :rank WHERE id = :id;
