@@ -18,6 +18,7 @@ LAYERS = [
         "codec",
         "policy",
         "context",
+        "description",
         "follow",
         "event",
         "gate",

@@ -189,6 +189,69 @@ def test_a_full_queue_blocks_until_there_is_room(app: App) -> None:
     assert 1 <= deepest <= 4
 
 
+def test_a_full_queue_drops_the_oldest(app: App) -> None:
+    app.queue("mail", max_length=3, when_full="drop_oldest", expires_in=600)
+
+    @app.task(name="mail", queue="mail")
+    async def mail(n: int) -> None: ...
+
+    @app.task(name="after")
+    async def after() -> None: ...
+
+    async def main() -> None:
+        first, *rest = await app.aenqueue_many(mail.using(priority=n, on_final=after).bind(n) for n in range(3))
+        new = await mail.using(delay=60, expires_in=5).aenqueue(3)
+        assert [(await job.arefresh()).state for job in (first, *rest, new)] == [
+            "cancelled",
+            "ready",
+            "ready",
+            "scheduled",
+        ]
+        assert first.reason == "dropped to make room: queue mail was full (max_length 3, drop_oldest)"
+        assert await app.jobs.acount(task="after") == 1
+        assert new.record.expires_at
+        assert new.record.expires_at - new.record.enqueued_at == pytest.approx(5, abs=1)
+        assert rest[0].record.expires_at == pytest.approx(rest[0].record.run_at + 600, abs=1)
+        await app.aenqueue_many([mail.bind(4), mail.bind(5)])
+        with pytest.raises(QueueFull):
+            await app.aenqueue_many([mail.bind(6), mail.bind(7), mail.bind(8)])
+        assert [await app.jobs.acount(queue="mail", state=state) for state in ("ready", "scheduled")] == [2, 1]
+        await asyncio.gather(*[mail.aenqueue(n) for n in range(20)])
+        await mail.aenqueue(9)
+        assert 1 <= await app.jobs.acount(queue="mail", state="ready") <= 2
+        await app.aclose()
+
+    asyncio.run(main())
+
+
+def test_a_full_queue_sheds_the_lowest(app: App) -> None:
+    app.queue("mail", max_length=3, when_full="shed_lowest")
+
+    @app.task(name="mail", queue="mail")
+    async def mail() -> None: ...
+
+    async def main() -> None:
+        low, mid, high = [await mail.using(priority=n).aenqueue() for n in (-5, 0, 5)]
+        new = await mail.using(priority=1).aenqueue()
+        assert [(await job.arefresh()).state for job in (low, mid, high, new)] == [
+            "cancelled",
+            "ready",
+            "ready",
+            "ready",
+        ]
+        for priority in (0, -9):
+            with pytest.raises(QueueFull, match="lower priority"):
+                await mail.using(priority=priority).aenqueue()
+        with pytest.raises(QueueFull):
+            await app.aenqueue_many([mail.using(priority=1).bind(), mail.using(priority=9).bind()])
+        assert await app.jobs.acount(queue="mail", state="ready") == 3
+        await app.aenqueue_many([mail.using(priority=9).bind(), mail.using(priority=8).bind()])
+        assert [job.priority for job in await app.jobs.afind(queue="mail", state="ready")] == [9, 8, 5]
+        await app.aclose()
+
+    asyncio.run(main())
+
+
 def test_waiting_has_an_end(plain: App) -> None:
     plain.queue("mail", max_length=2, max_wait=0.1)
 
@@ -256,7 +319,10 @@ def test_producers_in_threads_share_the_room(plain: App) -> None:
     ("given", "words"),
     [
         ({"max_length": 0}, "for max_length; 0 came"),
-        ({"max_length": 1, "when_full": "drop"}, "'block' or 'reject'; 'drop' came"),
+        ({"max_length": 1, "when_full": "drop"}, "'drop_oldest', 'shed_lowest'; 'drop' came"),
+        ({"max_length": 1, "when_full": "shed_lowest", "aging": 5}, "nothing there is the lowest"),
+        ({"max_length": 1, "when_full": "drop_oldest", "max_wait": 5}, "does not wait"),
+        ({"expires_in": 0}, "for expires_in"),
         ({"when_full": "reject"}, "need a max_length"),
         ({"max_wait": 3}, "need a max_length"),
         ({"max_length": 1, "when_full": "reject", "max_wait": 3}, "does not wait"),

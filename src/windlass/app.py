@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mappin
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from types import MappingProxyType
-from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar, Unpack, overload
+from typing import Any, ParamSpec, Protocol, TypeVar, Unpack, overload
 
 from msgspec.structs import replace
 
@@ -18,6 +18,7 @@ from windlass.breaker import Breaker
 from windlass.carrier import Carrier
 from windlass.config import Concurrency, make_config
 from windlass.config import Settings as Configured
+from windlass.description import PLAIN, Described, WhenFull, bound_of
 from windlass.errors import CallError, ConfigError
 from windlass.event import Subscription
 from windlass.events import DEBOUNCE, Events, SubscriptionOptions
@@ -32,7 +33,7 @@ from windlass.options import Executor, Seconds, short
 from windlass.origin import by_hand, is_same, place_of
 from windlass.outward import Outward
 from windlass.policy import Retry
-from windlass.pressure import Most, Pressure, WhenFull, bound_of, full_after
+from windlass.pressure import Pressure, full_after
 from windlass.queues import Queues
 from windlass.schedule import Plan
 from windlass.schedules import PlanOptions, Scheduled, Schedules
@@ -57,17 +58,6 @@ ScheduledT = TypeVar("ScheduledT", bound=Scheduled)
 TaskT = TypeVar("TaskT", bound=Task[..., Any])
 
 Lifespan = Callable[["App"], AbstractAsyncContextManager[Any]]
-
-
-class Described(NamedTuple):
-    """What all jobs of a queue have in common."""
-
-    gates: tuple[Gate, ...] = ()
-    aging: float | None = None
-    most: Most | None = None
-
-
-PLAIN = Described()
 
 
 class Decorator(Protocol):
@@ -201,6 +191,7 @@ class App:
         *,
         gates: GatesGiven = (),
         aging: Seconds | None = None,
+        expires_in: Seconds | None = None,
         max_length: int | None = None,
         when_full: WhenFull = "block",
         max_wait: Seconds | None = None,
@@ -209,16 +200,19 @@ class App:
 
         It counts for jobs that this app enqueues, whatever their task. With `aging`, waiting makes up for priority: a
         job of the lowest priority passes new ones of the highest after so many seconds, and one of a priority in
-        between after its part of them. Jobs that take turns (`fair_key=`) keep their priority. While `max_length` jobs
-        or more are ready, waiting or scheduled in the queue, enqueueing waits for room, up to `max_wait` seconds (None:
-        for ever), and then raises `QueueFull`; with `when_full="reject"`, and with tx=, it raises at once
-        (docs/queues.md).
+        between after its part of them. Jobs that take turns (`fair_key=`) keep their priority. With `expires_in`, jobs
+        that were not started so many seconds after they were due are cancelled, unless their call says otherwise.
+        While `max_length` jobs or more are ready, waiting or scheduled in the queue, enqueueing waits for room, up to
+        `max_wait` seconds (None: for ever), and then raises `QueueFull`. With `when_full="reject"`, and with tx=, it
+        raises at once; with "drop_oldest", the jobs that were due first are cancelled, and with "shed_lowest" those of
+        the lowest priority, if that is lower than the new one's (docs/queues.md).
         """
         title = options.name("a queue", name)
         found = Described(
             gates=gates_of(gates, f"queue:{title}", None),
             aging=None if aging is None else options.seconds("aging", aging, above_zero=True),
-            most=bound_of(max_length, when_full, max_wait),
+            expires_in=None if expires_in is None else options.seconds("expires_in", expires_in, above_zero=True),
+            most=bound_of(max_length, when_full, max_wait, ages=aging is not None),
         )
         if self._queues.get(title, found) != found:
             raise ConfigError(f"queue {title} was described before, and differently: say it once")
@@ -235,13 +229,9 @@ class App:
             raise ConfigError(f"expected limit(…) or rate(…) without name, key and weight; {short(gate)} came")
         self._declare([replace(gate, name=title)])
 
-    def gates_of(self, queue: str) -> tuple[Gate, ...]:
-        """The gates that all jobs of a queue pass."""
-        return self._queues.get(queue, PLAIN).gates
-
-    def aging_of(self, queue: str) -> float | None:
-        """The seconds after which the lowest priority of a queue passes a new one of the highest; None: never."""
-        return self._queues.get(queue, PLAIN).aging
+    def described(self, queue: str) -> Described:
+        """What all jobs of a queue have in common."""
+        return self._queues.get(queue, PLAIN)
 
     def _declare(self, gates: Iterable[Gate], *, again: bool = False) -> None:
         """Know the settings of gates. Raises `ConfigError` where two of one name differ, unless said `again`."""

@@ -16,17 +16,12 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
-from msgspec import Struct
-
-from windlass import blocking, options
+from windlass import blocking
 from windlass.access import Access
-from windlass.errors import ConfigError, QueueFull
+from windlass.description import Most
+from windlass.errors import QueueFull
 from windlass.model import Filter, NewJob, Placed, State
-from windlass.options import Seconds
-
-WhenFull = Literal["block", "reject"]
 
 IDLE = (State.READY, State.WAITING, State.SCHEDULED)
 """The states whose jobs make up the depth of a queue."""
@@ -43,32 +38,12 @@ SHARE = 10
 BEYOND = 10_000
 """Jobs beyond its bound up to which those of a full queue are counted."""
 
+SPARE = 100
+"""One such part of a queue's `max_length` is made free at a time, where jobs are dropped to make room: to choose them
+takes the store a look at all of them."""
+
 LOOKS = 3
 """How often a queue that seems full only because of what was stored while it was counted is counted again."""
-
-
-class Most(Struct, frozen=True, kw_only=True):
-    """The most jobs that a queue takes, and what happens with more; `max_wait` in seconds, None: for ever."""
-
-    max_length: int
-    when_full: WhenFull = "block"
-    max_wait: float | None = None
-
-
-def bound_of(max_length: object, when_full: object, max_wait: Seconds | None) -> Most | None:
-    """A checked bound; None where there is none. Raises `ConfigError`."""
-    if when_full not in ("block", "reject"):
-        raise ConfigError(f"expected when_full as 'block' or 'reject'; {options.short(when_full)} came")
-    if max_wait is not None and when_full == "reject":
-        raise ConfigError("max_wait says how long to wait, and when_full='reject' does not wait: leave one out")
-    if max_length is None:
-        if max_wait is not None or when_full != "block":
-            raise ConfigError("when_full and max_wait need a max_length: how many jobs may stand in the queue?")
-        return None
-    if type(max_length) is not int or max_length < 1:
-        raise ConfigError(f"expected a whole number from 1 on for max_length; {options.short(max_length)} came")
-    wait = None if max_wait is None else options.seconds("max_wait", max_wait)
-    return Most(max_length=max_length, when_full=when_full, max_wait=wait)
 
 
 @dataclass(slots=True)
@@ -128,10 +103,11 @@ class Pressure:
             self._lock, self._pid = threading.Lock(), os.getpid()
         return bool(self.bounds) and any(job.queue in self.bounds for job in jobs)
 
-    async def admit(self, jobs: Sequence[NewJob], *, wait: bool) -> tuple[int, Room]:
-        """Take room for as many of the first of these as there is, waiting for the first where its queue says so.
+    async def admit(self, jobs: Sequence[NewJob], *, wait: bool, drop: bool = True) -> tuple[int, Room]:
+        """Take room for as many of the first of these as there is, waiting for the first, or dropping others (unless
+        `drop` says no), where its queue says so.
 
-        Without `wait`, and with jobs of a queue that rejects among them, all come or none. Raises `QueueFull`.
+        Without `wait`, and with jobs of a queue that does not block among them, all come or none. Raises `QueueFull`.
         """
         began, looks = time.monotonic(), 0
         bounds = {queue: bound for queue, bound in self.bounds.items() if any(job.queue == queue for job in jobs)}
@@ -148,6 +124,8 @@ class Pressure:
                 if level.doubt and looks < LOOKS and SHARE * level.took < FRESH:
                     level.read_at, looks = -math.inf, looks + 1
                     continue
+            if drop and bounds[full].drops and await self._drop(full, jobs):
+                continue
             limit = bounds[full].max_wait if wait else 0.0
             left = None if limit is None else began + limit - time.monotonic()
             if left is not None and left <= 0:
@@ -158,14 +136,13 @@ class Pressure:
     def admit_now(self, jobs: Sequence[NewJob]) -> Room:
         """Take room for all of these, blocking this thread while the depth is read, even in an event loop: for whoever
         has a transaction open, which blocks it anyway. Raises `QueueFull`."""
-        work = self.admit(jobs, wait=False)
+        work = self.admit(jobs, wait=False, drop=False)
         return asyncio.run_coroutine_threadsafe(work, blocking.background_loop()).result()[1]
 
     async def _look(self, jobs: Sequence[NewJob]) -> None:
         """Read the depth of queues of which it was not read just now."""
         for queue in {job.queue for job in jobs} & self.bounds.keys():
-            with self._lock:
-                level = self._levels.setdefault(queue, Level())
+            level = self._level(queue)
             if not level.fresh(self.bounds[queue].max_length):
                 place = (asyncio.get_running_loop(), queue)
                 if (reading := self._reading.get(place)) is None:
@@ -183,9 +160,37 @@ class Pressure:
         began, before = time.monotonic(), level.since
         most = self.bounds[queue].max_length + BEYOND
         depth = sum([await store.count(Filter(queue=queue, state=state), most) for state in IDLE])
+        self._tell(level, depth, began, before)
+
+    def _level(self, queue: str) -> Level:
+        with self._lock:
+            return self._levels.setdefault(queue, Level())
+
+    def _tell(self, level: Level, depth: int, began: float, before: int) -> None:
+        """Note a depth that was read since `began`, when this process had stored `before` jobs."""
         with self._lock:
             level.depth, level.since, level.read_at = depth, level.since - before, began
             level.doubt, level.took = level.since + level.coming, time.monotonic() - began
+
+    async def _drop(self, queue: str, jobs: Sequence[NewJob]) -> bool:
+        """Make room for these in a queue by cancelling others; whether there may be room now."""
+        bound, level = self.bounds[queue], self._level(queue)
+        ours = [job.priority for job in jobs if job.queue == queue]
+        below = min(ours) if bound.when_full == "shed_lowest" else None
+        if len(ours) > bound.max_length:
+            return False
+        store = await self._access.connect()
+        for spare in sorted({bound.max_length // SPARE, 0}, reverse=True):
+            began, before, most = time.monotonic(), level.since, bound.max_length - len(ours) - level.coming
+            if most < 0:  # so many are being stored just now
+                await asyncio.sleep(FRESH / 10)
+                return True
+            reason = f"dropped to make room: queue {queue} was full (max_length {bound.max_length}, {bound.when_full})"
+            shed = await store.shed(queue, max(0, most - spare), below=below, reason=reason)
+            self._tell(level, shed.left, began, before)
+            if shed.left <= most:
+                return True
+        return False
 
     def _take(self, jobs: Sequence[NewJob]) -> Room:
         taken = Counter(job.queue for job in jobs if job.queue in self.bounds)
@@ -204,12 +209,15 @@ class Pressure:
         return len(jobs)
 
 
+NOTHING_LOWER = "; not enough of those that are due have a lower priority"
+
+
 def too_full(queue: str, depth: int, bound: Most, came: int) -> QueueFull:
     """The error of a queue that has no room for so many."""
     more = f"{came:,} jobs came at once" if came > 1 else "a job came"
     return QueueFull(
-        f"queue {queue} is full: {depth:,} jobs wait in it, its max_length is {bound.max_length:,}, and {more}. "
-        "Try again later, or start more workers",
+        f"queue {queue} is full: {depth:,} jobs wait in it, its max_length is {bound.max_length:,}, and {more}"
+        f"{NOTHING_LOWER if bound.when_full == 'shed_lowest' else ''}. Try again later, or start more workers",
         queue,
         depth,
     )

@@ -2,6 +2,7 @@
 
 import inspect
 import sys
+import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -14,6 +15,7 @@ from uuid_utils import uuid7
 from windlass import follow, options
 from windlass.breaker import Breaker
 from windlass.codec import Shape
+from windlass.description import Described
 from windlass.errors import CallError, ConfigError, DecodeError, NotUnique
 from windlass.jobs import Job
 from windlass.kin import Kin
@@ -73,11 +75,8 @@ class Enqueuer(Protocol):
     def vault(self) -> Vault:
         """What seals arguments and hashes unique keys."""
 
-    def gates_of(self, queue: str) -> tuple[Gate, ...]:
-        """The gates that all jobs of a queue pass."""
-
-    def aging_of(self, queue: str) -> float | None:
-        """The seconds after which the lowest priority of a queue passes a new one of the highest; None: never."""
+    def described(self, queue: str) -> Described:
+        """What all jobs of a queue have in common."""
 
     def caller(self, url: str) -> "Bound[Any]":
         """The call that posts to `url` how the job that it follows has ended. Raises `ConfigError`."""
@@ -270,7 +269,8 @@ class Task(Generic[P, R_co]):
         """The job of a call that is encoded already, which nobody has checked: one that does not fit fails."""
         call = self._call
         id, own, vault = call.id or str(uuid7()), self._stored_options(), self.app.vault
-        gates, aging = (*self.gates, *self.app.gates_of(call.queue)), self.app.aging_of(call.queue)
+        described = self.app.described(call.queue)
+        gates, aging = (*self.gates, *described.gates), described.aging
         more = self._more(stored, gates, aging) if gates or aging or call.rule or self.turns else None
         if vault.seals:
             stored = vault.seal(stored, id, self.name, "args")
@@ -283,7 +283,7 @@ class Task(Generic[P, R_co]):
             priority=call.priority,
             delay=call.delay,
             run_at=call.run_at,
-            expires_in=call.expires_in,
+            expires_in=call.expires_in if described.expires_in is None else self._life(described.expires_in),
             unique=call.unique,
             tags=call.tags,
             options=own,
@@ -291,6 +291,14 @@ class Task(Generic[P, R_co]):
             follow=follow.write(call.followers, id, vault, self.app.max_payload) if call.followers else None,
         )
         return replace(new, **more) if more else new
+
+    def _life(self, seconds: float) -> float | None:
+        """The time to live of a call in a queue whose jobs have so many seconds from when they are due. One that later
+        calls put off has none."""
+        call = self._call
+        if call.expires_in is not None or (call.rule is not None and call.rule.clash is Clash.MOVE):
+            return call.expires_in
+        return seconds + (call.delay if call.run_at is None else max(0.0, call.run_at - time.time()))
 
     def _more(self, stored: bytes, gates: tuple[Gate, ...], aging: float | None) -> dict[str, Any]:
         """What few jobs have, of their arguments and their queue, as fields: gates, unique key, turns."""
@@ -329,7 +337,7 @@ class Task(Generic[P, R_co]):
     def _stored_options(self) -> bytes | None:
         """The options of a job of this call, with the names of the task's secret arguments."""
         call, secrets = self._call, self.shape.secrets
-        asked = call.priority if self.turns is None and call.priority and self.app.aging_of(call.queue) else None
+        asked = call.priority if self.turns is None and call.priority and self.app.described(call.queue).aging else None
         if not secrets and asked is None:
             return call.stored_options
         return options.store_options(replace(call.options, secret=secrets, priority=asked), self.app.max_payload)

@@ -19,7 +19,7 @@ async def only(world: World, *ids: str) -> set[str]:
 
 
 async def test_those_that_were_due_first_make_room(world: World) -> None:
-    """Ready and waiting ones alike, whatever their task and priority; what runs or is scheduled counts or not, but stays."""
+    """Ready and waiting ones alike, whatever their task and priority; what runs stays, and what is scheduled."""
     await declare(world, limit=1)
     running = new(queue="mail")
     await world.put(running, new(task="other", queue="mai"), new(task="other", queue="mail-x"))
@@ -35,7 +35,9 @@ async def test_those_that_were_due_first_make_room(world: World) -> None:
     assert await world.store.shed("mail", 4, reason=BY) != Shed(ids=(), left=4)
     assert await only(world, *every) == set(names(jobs[:2]))
     assert (await world.job(jobs[0].id)).reason == BY
-    assert await world.store.shed("mail", 0, reason=BY) == Shed(ids=(), left=4), "the scheduled one stays, so nothing goes"
+    assert await world.store.shed("mail", 0, reason=BY) == Shed(ids=(), left=4), (
+        "the scheduled one stays, so nothing goes"
+    )
     shed = await world.store.shed("mail", 1, reason=BY)
     assert (set(shed.ids), shed.left) == (set(names(jobs[2:5])), 1)
     assert await world.store.count(Filter(state=State.READY)) == 2, "other queues"
@@ -98,7 +100,11 @@ def from_queue(queue: str) -> Demand:
 async def test_jobs_stand_elsewhere_as_if_they_had_come_there(world: World) -> None:
     """In the order that they had, with priority, key, options and tags; what runs, is over or is not there stays."""
     jobs = [new(queue="a", tags=("t",), unique=f"k{n}", options=b'{"meta":{"n":1}}') for n in range(3)]
-    later, suspect, running = new(queue="a", delay=50), new(queue="a", args=b"[[" + b"1" * 900 + b"],{}]"), new(queue="a")
+    later, suspect, running = (
+        new(queue="a", delay=50),
+        new(queue="a", args=b"[[" + b"1" * 900 + b"],{}]"),
+        new(queue="a"),
+    )
     crew = await world.crew()
     await world.put(suspect)
     await crew.take()
@@ -114,8 +120,13 @@ async def test_jobs_stand_elsewhere_as_if_they_had_come_there(world: World) -> N
     assert await world.store.amend([change(jobs[1], priority=9), change(jobs[1], priority=9)])
     for job in await world.store.get(names([jobs[2], later, jobs[0], suspect])):
         assert job == replaced(before[job.id], queue="b")
-    assert {line.queue: line.count for line in await world.store.stats() if line.state is State.READY} == {"a": 1, "b": 3}
-    assert [claim.id for claim in (await crew.exchange(demand=from_queue("b"))).claimed] == names([jobs[0], jobs[2], suspect])
+    assert {line.queue: line.count for line in await world.store.stats() if line.state is State.READY} == {
+        "a": 1,
+        "b": 3,
+    }
+    assert [claim.id for claim in (await crew.exchange(demand=from_queue("b"))).claimed] == names(
+        [jobs[0], jobs[2], suspect]
+    )
     await world.advance(60)
     assert [claim.id for claim in (await crew.exchange(demand=from_queue("b"))).claimed] == [later.id]
     (claim,) = (await crew.exchange(demand=from_queue("a"))).claimed
@@ -151,7 +162,10 @@ async def test_gates_of_a_job_that_is_put_elsewhere(world: World) -> None:
     crew = await world.crew()
     assert await ids(crew, 1) == [first.id]
     through = (Need("h"),)
-    assert await world.store.amend([change(job, queue="b", gates=through) for job in (second, free)]) == [second.id, free.id]
+    assert await world.store.amend([change(job, queue="b", gates=through) for job in (second, free)]) == [
+        second.id,
+        free.id,
+    ]
     (claim,) = await crew.claim(5)
     assert claim.id == second.id, "h has room for one, g for none"
     assert {await world.state(job.id) for job in (third, free)} == {State.WAITING}
