@@ -48,15 +48,21 @@ LOOKS = 3
 
 @dataclass(slots=True)
 class Level:
-    """How full a queue was when somebody looked, and what this process has stored since, or is about to. `doubt`: so
-    many of those were stored while the depth was read, and may have been counted with it."""
+    """How full a queue was when somebody looked, and what this process has stored (`base` of it before), or is about
+    to. `doubt`: so many of those were stored while the depth was read, and may have been counted with it."""
 
     depth: int = 0
     read_at: float = -math.inf
-    since: int = 0
+    stored: int = 0
+    base: int = 0
     coming: int = 0
     doubt: int = 0
     took: float = 0.0
+
+    @property
+    def since(self) -> int:
+        """How many this process has stored since the look."""
+        return self.stored - self.base
 
     @property
     def now(self) -> int:
@@ -84,7 +90,7 @@ class Room:
         with self._lock:
             for queue, number in self._taken.items():
                 self._levels[queue].coming -= number
-                self._levels[queue].since += number
+                self._levels[queue].stored += number
 
 
 class Pressure:
@@ -157,7 +163,7 @@ class Pressure:
 
     async def _read(self, queue: str, level: Level) -> None:
         store = await self._access.connect()
-        began, before = time.monotonic(), level.since
+        began, before = time.monotonic(), level.stored
         most = self.bounds[queue].max_length + BEYOND
         depth = sum([await store.count(Filter(queue=queue, state=state), most) for state in IDLE])
         self._tell(level, depth, began, before)
@@ -169,8 +175,9 @@ class Pressure:
     def _tell(self, level: Level, depth: int, began: float, before: int) -> None:
         """Note a depth that was read since `began`, when this process had stored `before` jobs."""
         with self._lock:
-            level.depth, level.since, level.read_at = depth, level.since - before, began
-            level.doubt, level.took = level.since + level.coming, time.monotonic() - began
+            if began >= level.read_at:  # else somebody has looked later, and was told sooner
+                level.depth, level.base, level.read_at = depth, before, began
+                level.doubt, level.took = level.since + level.coming, time.monotonic() - began
 
     async def _drop(self, queue: str, jobs: Sequence[NewJob]) -> bool:
         """Make room for these in a queue by cancelling others; whether there may be room now."""
@@ -181,16 +188,19 @@ class Pressure:
             return False
         store = await self._access.connect()
         for spare in sorted({bound.max_length // SPARE, 0}, reverse=True):
-            began, before, most = time.monotonic(), level.since, bound.max_length - len(ours) - level.coming
-            if most < 0:  # so many are being stored just now
-                await asyncio.sleep(FRESH / 10)
-                return True
+            began, before, coming = time.monotonic(), level.stored, level.coming
+            most = bound.max_length - len(ours) - coming
+            if most < 0:
+                break
             reason = f"dropped to make room: queue {queue} was full (max_length {bound.max_length}, {bound.when_full})"
             shed = await store.shed(queue, max(0, most - spare), below=below, reason=reason)
             self._tell(level, shed.left, began, before)
             if shed.left <= most:
                 return True
-        return False
+        if not coming:
+            return False
+        await asyncio.sleep(FRESH / 10)  # what is being stored just now may have been counted twice
+        return True
 
     def _take(self, jobs: Sequence[NewJob]) -> Room:
         taken = Counter(job.queue for job in jobs if job.queue in self.bounds)

@@ -466,5 +466,5 @@ class Runner:
 
 def gates_at(task: AnyTask, claim: Claim) -> tuple[str, ...]:
     """The limits that a job gives back while it waits: its task's and its queue's, but for what it keeps."""
-    gates = (*task.gates, *task.app.gates_of(claim.queue))
+    gates = (*task.gates, *task.app.described(claim.queue).gates)
     return tuple({gate.name for gate in gates if gate.settings.interval is None and not gate.keep})
