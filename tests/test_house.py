@@ -24,6 +24,7 @@ LAYERS = [
         "gate",
         "limits",
         "lineage",
+        "lines",
         "metrics",
         "options",
         "outward",

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Mapping
 from contextvars import ContextVar
 from datetime import datetime, timedelta
@@ -111,17 +112,21 @@ class Context:
         return self.job.fence if self.job else 0
 
     @property
-    def log(self) -> logging.LoggerAdapter[logging.Logger]:
-        """A logger whose records carry `job_id`, `task`, `queue` and `attempt`."""
-        fields = {}
-        if self.job:
-            fields = {
-                "job_id": self.job.id,
-                "task": self.job.task,
-                "queue": self.job.queue,
-                "attempt": self.attempt,
-            }
-        return logging.LoggerAdapter(logger, fields)
+    def log(self) -> "JobLog":
+        """A logger whose records carry `job_id`, `task`, `queue`, `attempt` and `trace_id`. What it logs from INFO
+        on is kept with the job, whatever the levels of loggers are."""
+        return JobLog(self)
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """What names this attempt in a log; nothing outside of a job."""
+        if self.job is None:
+            return {}
+        named = {"job_id": self.job.id, "task": self.job.task, "queue": self.job.queue, "attempt": self.attempt}
+        return {**named, "trace_id": self.trace_id} if self.trace_id else named
+
+    def keep(self, record: logging.LogRecord) -> None:
+        """Keep a line of the log with the job."""
 
     def progress(self, done: float, total: float | None = None, note: str = "") -> None:
         """Say how far the job is; as often as you like, the newest within a second is stored."""
@@ -179,6 +184,23 @@ async def waiting(task: str) -> AsyncIterator[None]:
         await slot.take(task)
 
 
+class JobLog(logging.LoggerAdapter[logging.Logger]):
+    """The logger of a running job."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(logger, context.fields)
+        self._context = context
+
+    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
+        """Log as any logger does, and keep it."""
+        if level >= logging.INFO:
+            info = kwargs.get("exc_info")
+            error = sys.exception() if info is True else info if isinstance(info, BaseException) else None
+            found = None if error is None else (type(error), error, error.__traceback__)
+            self._context.keep(logging.LogRecord(logger.name, level, "", 0, msg, args, found))
+        super().log(level, msg, *args, **{**kwargs, "stacklevel": kwargs.get("stacklevel", 1) + 1})
+
+
 class Done:
     """Awaits nothing."""
 
@@ -201,6 +223,11 @@ _current: ContextVar[Context | None] = ContextVar("windlass_current", default=No
 def current() -> Context:
     """The running job's context; an inert one outside of a job, so that tasks can be called directly."""
     return _current.get() or Context()
+
+
+def running() -> Context | None:
+    """The running job's context; None outside of a job."""
+    return _current.get()
 
 
 def enter(context: Context) -> None:

@@ -184,6 +184,12 @@ class Job(Struct, Generic[R_co], eq=False):
         return self.record.progress
 
     @property
+    def lines(self) -> str:
+        """The newest of what its running or last attempt logged; `attempts` have those of attempts before."""
+        ended = self.record.attempts[-1:]
+        return ended[0].lines if ended and ended[0].fence == self.record.fence else self.record.lines
+
+    @property
     def reason(self) -> str | None:
         """Why it was cancelled or snoozed."""
         return self.record.reason

@@ -218,7 +218,8 @@ class Claim(Discreet, frozen=True, kw_only=True):
 
 
 class Outcome(Discreet, frozen=True, kw_only=True):
-    """How one attempt ended. `attempt` and `lost` are the job's new counts; `delay` is in seconds from now."""
+    """How one attempt ended. `attempt` and `lost` are the job's new counts; `delay` is in seconds from now. `lines` is
+    what it logged; a success keeps what was noted."""
 
     id: str
     fence: int
@@ -230,15 +231,17 @@ class Outcome(Discreet, frozen=True, kw_only=True):
     result: bytes | None = None
     failure: Failure | None = None
     reason: str | None = None
+    lines: str = ""
 
 
-class Patch(Struct, frozen=True, kw_only=True):
-    """Fenced news of a running job: its progress."""
+class Patch(Discreet, frozen=True, kw_only=True):
+    """Fenced news of a running job: its progress, and what it logged."""
 
     id: str
     fence: int
     seq: int
-    progress: "Progress"
+    progress: "Progress | None" = None
+    lines: str = ""
 
 
 class Rest(Struct, frozen=True, kw_only=True):
@@ -317,7 +320,7 @@ class Orders(Struct, frozen=True, kw_only=True):
 
 
 class Attempt(Struct, frozen=True, kw_only=True):
-    """One attempt that did not end in success, kept with its job."""
+    """One attempt that did not end in success, kept with its job, and the newest lines that it logged."""
 
     fence: int
     attempt: int
@@ -326,12 +329,14 @@ class Attempt(Struct, frozen=True, kw_only=True):
     started_at: float | None
     ended_at: float
     failure: Failure | None = None
+    lines: str = ""
 
 
 class JobRecord(Discreet, frozen=True, kw_only=True):
     """A job as its store has it. Times are seconds since the epoch, by the store's clock.
 
     `started_at`: when it was claimed last. `cancelling`: it runs, and shall be cancelled. `tags`: each once, sorted.
+    `lines`: the newest of what its running or last attempt logged, as far as it was noted.
     """
 
     id: str
@@ -354,6 +359,7 @@ class JobRecord(Discreet, frozen=True, kw_only=True):
     reason: str | None = None
     result: bytes | None = None
     progress: Progress | None = None
+    lines: str = ""
     unique: str | None = None
     tags: tuple[str, ...] = ()
     attempts: tuple[Attempt, ...] = ()

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from windlass import limits, policy
 from windlass.errors import ConfigError, DecodeError
-from windlass.model import Attempt, Claim, Failure, JobRecord, Outcome, Progress
+from windlass.model import Attempt, Claim, Failure, JobRecord, Outcome, Patch
 
 PLAIN = "plain"
 """In the place of a key: not encrypted."""
@@ -129,13 +129,16 @@ class Vault:
             reason = self._seal_text(reason, claim, "reason")
         if result is not None:
             result = self.seal(result, claim.id, claim.task, "result")
-        return replace(outcome, result=result, failure=failure, reason=reason)
+        lines = self._seal_text(outcome.lines, claim, "lines")
+        return replace(outcome, result=result, failure=failure, reason=reason, lines=lines)
 
-    def seal_progress(self, claim: Claim, progress: Progress) -> Progress:
-        """Progress as it is stored: the numbers stay, the note is sealed."""
-        if not (self.seals and progress.note):
-            return progress
-        return replace(progress, note=self._seal_text(progress.note, claim, "note"))
+    def seal_patch(self, claim: Claim, patch: Patch) -> Patch:
+        """News of a job as they are stored: the numbers stay, the note and the lines are sealed."""
+        if not self.seals:
+            return patch
+        far = patch.progress
+        sealed = far and replace(far, note=self._seal_text(far.note, claim, "note"))
+        return replace(patch, progress=sealed, lines=self._seal_text(patch.lines, claim, "lines"))
 
     def _seal_text(self, text: str, claim: Claim, field: str) -> str:
         return self.seal(text.encode(), claim.id, claim.task, field).decode() if text else text
@@ -153,6 +156,7 @@ class Vault:
             options=options,
             result=result,
             progress=progress,
+            lines=self._text(job, job.lines, "lines"),
             reason=job.reason and self._text(job, job.reason, "reason"),
             attempts=tuple(self._attempt(job, one) for one in job.attempts),
         )
@@ -175,6 +179,7 @@ class Vault:
             return ENCRYPTED
 
     def _attempt(self, job: JobRecord, attempt: Attempt) -> Attempt:
+        attempt = replace(attempt, lines=self._text(job, attempt.lines, "lines"))
         failure = attempt.failure
         if failure is None:
             return attempt

@@ -130,6 +130,7 @@ def job_data(job: JobRecord) -> dict[str, Any]:
         "reason": job.reason,
         "progress": job.progress
         and {"done": job.progress.done, "total": job.progress.total, "note": job.progress.note},
+        "lines": job.lines,
         "result": result_of(job),
         "enqueued_at": iso(job.enqueued_at),
         "run_at": iso(job.run_at),
@@ -149,8 +150,17 @@ def attempt_data(attempt: Attempt) -> dict[str, Any]:
         "runner": attempt.runner,
         "started_at": iso(attempt.started_at),
         "ended_at": iso(attempt.ended_at),
+        "lines": attempt.lines,
         "error": failure and {"type": failure.type, "message": failure.message, "traceback": failure.traceback},
     }
+
+
+def log_of(job: JobRecord) -> list[tuple[int, str]]:
+    """What each attempt of a job logged, as far as it is kept, with the number of the attempt."""
+    ended = [(number, one.lines) for number, one in enumerate(job.attempts, 1) if one.lines]
+    told = bool(job.attempts) and job.attempts[-1].fence == job.fence
+    last = [] if (told and job.attempts[-1].lines) or not job.lines else [(len(job.attempts) + (not told), job.lines)]
+    return ended + last
 
 
 def why_not(job: JobRecord, verb: Verb) -> str:

@@ -353,7 +353,8 @@ def note(scene: Scene, rng: Draw, step: int) -> Call | None:
         return None
     claims = {claim.id: claim for claim in rng.sample(runner.claims[-4:], min(2, len(runner.claims[-4:])))}
     word = Progress(done=rng.randrange(9), total=rng.choice((None, 9)), note=rng.choice(("", "so far")))
-    return Call("note", (runner.id, [Patch(id=c.id, fence=c.fence, seq=c.seq, progress=word) for c in claims.values()]))
+    told = [Patch(id=c.id, fence=c.fence, seq=c.seq, progress=word, lines=word.note) for c in claims.values()]
+    return Call("note", (runner.id, told))
 
 
 # Operators

@@ -289,9 +289,10 @@ async def test_the_history_of_attempts(world: World) -> None:
     crew, claim = await started(world)
     begun = await world.now()
     await world.advance(2)
-    outcome = ends(claim, Ending.RETRY, delay=0)
+    outcome = msgspec.structs.replace(ends(claim, Ending.RETRY, delay=0), lines="first\nsecond é")
     await crew.settle(outcome)
-    await crew.settle(ends(await crew.take(), Ending.SNOOZED, delay=0))
+    snoozed = ends(await crew.take(), Ending.SNOOZED, delay=0)
+    await crew.settle(msgspec.structs.replace(snoozed, lines="no error, but a line"))
     await crew.take()
     await crew.release(Ending.LOST)
     heir = await world.crew()
@@ -306,6 +307,8 @@ async def test_the_history_of_attempts(world: World) -> None:
     assert [entry.runner for entry in attempts] == [crew.runner] * 3 + [heir.runner]
     first = attempts[0]
     assert first.failure == outcome.failure
+    assert [entry.lines for entry in attempts] == [outcome.lines, "no error, but a line", "", ""]
+    assert attempts[1].failure is None
     assert (first.started_at, first.ended_at) == pytest.approx((begun, begun + 2))
 
 
@@ -320,9 +323,14 @@ async def test_attempts_outlive_an_operators_retry(world: World) -> None:
 async def test_progress_is_written_under_its_fence(world: World) -> None:
     crew, claim = await started(world)
     progress = Progress(done=3, total=12, note="page 3 é")
-    patch = Patch(id=claim.id, fence=claim.fence, seq=claim.seq, progress=progress)
+    patch = Patch(id=claim.id, fence=claim.fence, seq=claim.seq, lines="a line")
     assert list(await world.store.note(crew.runner, [patch])) == []
-    assert (await world.job(claim.id)).progress == progress
+    job = await world.job(claim.id)
+    assert (job.progress, job.lines) == (None, "a line")
+    patch = msgspec.structs.replace(patch, progress=progress, lines="a line\nanother é")
+    assert list(await world.store.note(crew.runner, [patch])) == []
+    job = await world.job(claim.id)
+    assert (job.progress, job.lines) == (progress, patch.lines)
     wrong = [
         msgspec.structs.replace(patch, fence=9),
         msgspec.structs.replace(patch, seq=9),
@@ -333,6 +341,8 @@ async def test_progress_is_written_under_its_fence(world: World) -> None:
     assert (await world.job(claim.id)).progress == Progress(done=4)
     other = await world.crew(worker=crew.worker)
     assert list(await world.store.note(other.runner, [patch])) == [patch.id]
+    await crew.settle(ends(claim, Ending.SUCCEEDED))
+    assert (await world.job(claim.id)).lines == patch.lines
 
 
 @pytest.mark.parametrize("how", LOST_BY)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import ctypes
+import logging
 import multiprocessing
 import os
 import signal
@@ -86,6 +87,7 @@ def give_unstorable() -> Any:
 def walk(steps: int) -> None:
     for step in range(1, steps + 1):
         current().progress(step, steps, f"step {step}")
+    logging.getLogger("walk").warning("at the end")
 
 
 @app.task

@@ -51,15 +51,15 @@ class Crew:
     """Children under test, and what they said."""
 
     def __init__(self, size: int, app: str, env: dict[str, str]) -> None:
-        self.progress: list[Progress] = []
+        self.progress: list[tuple[Progress | None, str]] = []
         self.pids: list[tuple[int, bool]] = []
         self.children = Children(
             COMMAND,
             f"{APPS}.{app}:app",
             size=size,
-            on_progress=lambda claim, progress: self.progress.append(progress),
+            on_moved=lambda claim, progress, lines: self.progress.append((progress, lines)),
             on_pid=lambda pid, alive: self.pids.append((pid, alive)),
-            env=os.environ | {"PYTHONPATH": str(ROOT), "WINDLASS_URL": "sqlite:///:memory:"} | env,
+            env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT}/src", "WINDLASS_URL": "sqlite:///:memory:"} | env,
         )
 
     async def run(self, task: str, *args: Any, timeout: float | None = None, lost: int = 0) -> Outcome:

@@ -67,10 +67,12 @@ def test_progress_is_thinned_and_its_end_is_told() -> None:
     async def work() -> None:
         async with crew() as c:
             await c.run("walk", 5000)
-            assert c.progress[-1] == Progress(done=5000, total=5000, note="step 5000")
+            far, lines = c.progress[-1]
+            assert far == Progress(done=5000, total=5000, note="step 5000")
+            assert lines.endswith("WARNING walk: at the end")
             assert len(c.progress) < 100
             resting = asyncio.create_task(c.run("walk_and_rest", 2.0))
-            await until(lambda: c.progress[-1] == Progress(done=2), "the last progress of a job that goes on")
+            await until(lambda: c.progress[-1] == (Progress(done=2), ""), "the last progress of a job that goes on")
             assert not resting.done()
             await resting
 

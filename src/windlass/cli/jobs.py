@@ -5,6 +5,7 @@ import click
 from windlass.cli import Group
 from windlass.cli.actions import cancel, delete, retry
 from windlass.cli.find import filters, make_filter, one_job
+from windlass.cli.logs import logs
 from windlass.cli.output import (
     ago,
     cell,
@@ -28,6 +29,7 @@ def jobs() -> None:
 
 
 jobs.add_command(watch)
+jobs.add_command(logs)
 jobs.add_command(retry)
 jobs.add_command(cancel)
 jobs.add_command(delete)

@@ -10,7 +10,7 @@ import click
 from windlass.cli.output import cell, clean, clock_time, coloured, vault
 from windlass.follow import parent_of
 from windlass.model import Attempt, JobRecord, State
-from windlass.view import ENDINGS, arguments_of, duration, followers_of, options_of, pretty, result_of
+from windlass.view import ENDINGS, arguments_of, duration, followers_of, log_of, options_of, pretty, result_of
 
 BAR = 30
 
@@ -29,6 +29,12 @@ def print_job(job: JobRecord) -> None:
     if job.attempts:
         section("History")
         print_history(job)
+    if log := log_of(job):
+        section("Log")
+        for number, text in log:
+            if len(log) > 1:
+                click.echo(f"  Attempt {number}")
+            block(clean(text), "  ")
     if hint := next_step(job):
         click.echo(f"\n{hint}")
 

@@ -212,7 +212,7 @@ class Store(Protocol):
         """
 
     async def note(self, runner: str, patches: Sequence[Patch]) -> Sequence[str]:
-        """Write progress under its fence; the ids that were refused."""
+        """Write progress and lines under their fence; the ids that were refused. They stay until the next claim."""
 
     async def rest(self, runner: str, leaving: Sequence[Rest], entering: Sequence[Rest]) -> Sequence[str]:
         """Free what running jobs that wait for others take of gates, and give it to those that wait no more, in order;

@@ -4,14 +4,34 @@ import json
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from windlass.errors import ConfigError
-from windlass.model import Ending, Failure, Fair, Filter, Past, Progress, State
+from windlass.model import Attempt, Ending, Failure, Fair, Filter, Outcome, Past, Patch, Progress, State
 
 MICRO = 1_000_000
 
-_progress = msgspec.json.Decoder(Progress)
-_failure = msgspec.json.Decoder(Failure)
+
+class News(Struct, omit_defaults=True):
+    """What a running job says of itself, as one value. `done` is None where it says nothing of its progress."""
+
+    done: float | None = None
+    total: float | None = None
+    note: str = ""
+    lines: str = ""
+
+
+class End(Struct, omit_defaults=True):
+    """What is known of an attempt that did not succeed, as one value. `type` is empty where it had no error."""
+
+    type: str = ""
+    message: str = ""
+    traceback: str = ""
+    lines: str = ""
+
+
+_news = msgspec.json.Decoder(News)
+_end = msgspec.json.Decoder(End)
 _fair = msgspec.json.Decoder(Fair)
 
 
@@ -42,14 +62,34 @@ def read_ending(text: str) -> Ending:
     return Ending(text) if text in Ending.__members__.values() else Ending.FAILED
 
 
-def read_progress(data: str | bytes | None) -> Progress | None:
-    """Stored progress; None if there is none, or none that can be read."""
-    return _decoded(_progress, data)  # type: ignore[no-any-return]
+def write_news(patch: Patch) -> str:
+    """Progress and lines as they are stored."""
+    far = patch.progress
+    news = News(lines=patch.lines) if far is None else News(far.done, far.total, far.note, patch.lines)
+    return msgspec.json.encode(news).decode()
 
 
-def read_failure(data: str | bytes | None) -> Failure | None:
-    """A stored failure; None if there is none, or none that can be read."""
-    return _decoded(_failure, data)  # type: ignore[no-any-return]
+def read_news(data: str | bytes | None) -> tuple[Progress | None, str]:
+    """Stored progress and lines; None and nothing if there are none, or none that can be read."""
+    news = _decoded(_news, data) or News()
+    far = None if news.done is None else Progress(done=news.done, total=news.total, note=news.note)
+    return far, news.lines
+
+
+def write_end(attempt: Outcome | Attempt) -> str | None:
+    """The error and the lines of an attempt that did not succeed, as they are stored; None if there are none."""
+    error, lines = attempt.failure, attempt.lines
+    if error is None and not lines:
+        return None
+    end = End(lines=lines) if error is None else End(error.type or "Exception", error.message, error.traceback, lines)
+    return msgspec.json.encode(end).decode()
+
+
+def read_end(data: str | bytes | None) -> tuple[Failure | None, str]:
+    """A stored error, and lines; None and nothing if there are none, or none that can be read."""
+    end = _decoded(_end, data) or End()
+    error = Failure(type=end.type, message=end.message, traceback=end.traceback) if end.type else None
+    return error, end.lines
 
 
 def read_fair(data: str | bytes | None) -> Fair | None:

@@ -20,7 +20,7 @@ from windlass.secret import RESULT
 from windlass.store.contract import BATCH
 from windlass.task import Task
 from windlass.vault import is_sealed
-from windlass.view import arguments_of, options_of, result_of, secrets_of
+from windlass.view import arguments_of, log_of, options_of, result_of, secrets_of
 from windlass.web import family
 from windlass.web.acts import Desk
 from windlass.web.guard import user_of
@@ -94,6 +94,7 @@ async def job_page(request: Request) -> Response:
         args=arguments_of(record),
         result=result_of(record),
         options=options_of(record),
+        log=log_of(record),
         timeline=spans,
         family=family.picture(one.family) if len(one.family) > 1 else None,
         copies=one.copies,

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from windlass import policy
@@ -20,13 +21,13 @@ from windlass.app import App
 from windlass.context import Takes
 from windlass.errors import UnknownTask
 from windlass.loader import load
-from windlass.model import Claim, Outcome, Progress
+from windlass.model import Claim, Outcome
 from windlass.policy import Retry
 from windlass.task import is_coroutine
 from windlass.worker.completion import Transactions
 from windlass.worker.errands import Broken, Did, Do, End, FromRunner, Leave, Moved, Ready
 from windlass.worker.hosting import end_group, fast_loop, lifespan, run_through, stand_alone, why
-from windlass.worker.logs import set_up
+from windlass.worker.logs import keeping, set_up
 from windlass.worker.pipeline import Running, Stop, perform, perform_blocking, stopped
 from windlass.worker.wire import Pipe
 
@@ -49,13 +50,13 @@ class Reports:
 
     def __init__(self, pipe: Pipe) -> None:
         self._pipe = pipe
-        self._news: Moved | None = None
+        self._news: Callable[[], Moved] | None = None
         self._bell = threading.Event()
         self._telling = threading.Lock()
         self._pid = os.getpid()
         self._started = False
 
-    def take(self, news: Moved) -> None:
+    def take(self, news: Callable[[], Moved]) -> None:
         """Tell this soon. What a forked copy of this process says is dropped: the connection is not its own."""
         if os.getpid() != self._pid:
             return
@@ -70,7 +71,7 @@ class Reports:
         with self._telling:
             news, self._news = self._news, None
             if news is not None:
-                tell(self._pipe, news)
+                tell(self._pipe, news())
 
     def _work(self) -> None:
         while True:
@@ -87,12 +88,16 @@ class Job:
         self, errand: Do, state: Any, reports: Reports, transactions: Transactions | None, gates: Takes | None
     ) -> None:
         self.claim = errand.claim
-        self.context = Running(errand.claim, state=state, report=self._report, transactions=transactions, gates=gates)
+        self.context = Running(errand.claim, state=state, moved=self._moved, transactions=transactions, gates=gates)
         self.work: asyncio.Task[Outcome] | None = None
         self._reports = reports
 
-    def _report(self, progress: Progress) -> None:
-        self._reports.take(Moved(id=self.claim.id, fence=self.claim.fence, progress=progress))
+    def _moved(self) -> None:
+        self._reports.take(self._news)
+
+    def _news(self) -> Moved:
+        context = self.context
+        return Moved(id=self.claim.id, fence=self.claim.fence, progress=context.said, lines=context.logged)
 
     def cancel(self) -> None:
         """Cancel its coroutine, if it runs as one."""
@@ -173,13 +178,14 @@ class Child:
             tell(self._pipe, Broken(text=why(error, self._spec)))
             return 1
         tell(self._pipe, Ready())
-        while (job := run_through(self._loop, self._next())) is not None:
-            outcome = self._attempt(app, job)
-            if os.getpid() != self._pid:
-                os._exit(0)  # a copy that the task forked, and that came back here: the job is not its own
-            self._job, job.context.over = None, True
-            self._reports.flush()
-            tell(self._pipe, Did(outcome=outcome))
+        with keeping():
+            while (job := run_through(self._loop, self._next())) is not None:
+                outcome = self._attempt(app, job)
+                if os.getpid() != self._pid:
+                    os._exit(0)  # a copy that the task forked, and that came back here: the job is not its own
+                self._job, job.context.over = None, True
+                self._reports.flush()
+                tell(self._pipe, Did(outcome=outcome))
         return self._leave(life)
 
     # Jobs

@@ -225,7 +225,7 @@ class Children:
     """Runs jobs in at most `size` child processes, started when first needed, kept and reused.
 
     `argv` starts a child, with `spec` (the app) and the number of its socket appended. `on_pid(pid, alive)` tells of
-    each start and end, `on_progress` of a job's progress.
+    each start and end, `on_moved` of a job's progress and lines.
     A job's deadline counts from when a ready child gets it, and is kept here: nobody else needs to watch it.
     Between two jobs a child is replaced when `limits` says so.
     """
@@ -236,12 +236,12 @@ class Children:
         spec: str,
         *,
         size: int,
-        on_progress: Callable[[Claim, Progress], None] = lambda claim, progress: None,
+        on_moved: Callable[[Claim, Progress | None, str], None] = lambda claim, progress, lines: None,
         on_pid: Callable[[int, bool], None] = lambda pid, alive: None,
         env: Mapping[str, str] | None = None,
         limits: Limits = NO_LIMITS,
     ) -> None:
-        self.on_progress = on_progress
+        self.on_moved = on_moved
         self._argv = (*argv, spec)
         self._size = size
         self._on_pid = on_pid
@@ -341,7 +341,7 @@ class Children:
                     self._release(child)
                     return said.outcome
                 if isinstance(said, Moved) and errand.is_of(said):
-                    self.on_progress(claim, said.progress)
+                    self.on_moved(claim, said.progress, said.lines)
             child.kill()
             death = await asyncio.shield(child.gone)
         except BaseException:

@@ -41,11 +41,12 @@ class Did(Struct, frozen=True, tag=True):
 
 
 class Moved(Struct, frozen=True, tag=True):
-    """Child: the attempt got this far."""
+    """Child: the attempt got this far, and logged this."""
 
     id: str
     fence: int
-    progress: Progress
+    progress: Progress | None
+    lines: str
 
 
 FromChild = Ready | Broken | Did | Moved

@@ -7,6 +7,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
+from functools import cached_property
 from typing import Any, Protocol
 
 import msgspec
@@ -15,6 +16,7 @@ from windlass import policy
 from windlass.context import Context, Takes, Transaction, enter
 from windlass.errors import DecodeError, Directive
 from windlass.hook import Hook, tell
+from windlass.lines import Lines
 from windlass.model import Claim, Ending, Failure, Outcome, Progress
 from windlass.options import NONE, Options, read_options
 from windlass.policy import Retry
@@ -79,18 +81,22 @@ class Running(Context):
     over = True  # until the task itself begins: what hooks enqueue are no children
     shape: Shape
     limit: int
+    said: Progress | None = None
+    _lines: Lines | None = None
+    _relayed = ""
 
     def __init__(
         self,
         claim: Claim,
         *,
         state: Any = None,
-        report: Callable[[Progress], None] | None = None,
+        moved: Callable[[], None] = lambda: None,
         transactions: Transactions | None = None,
         gates: Takes | None = None,
     ) -> None:
         own = options_of(claim)
-        super().__init__(claim, meta=own.meta, state=state, report=report, gates=gates)
+        super().__init__(claim, meta=own.meta, state=state, report=self._say, gates=gates)
+        self._moved = moved
         self.schedule, self.tick = own.schedule, own.due_tick
         self.carrier, self.trace_id = own.carrier, own.trace_id
         self.claim = claim
@@ -110,9 +116,34 @@ class Running(Context):
     def progress(self, done: float, total: float | None = None, note: str = "") -> None:
         super().progress(done, total, self.scrub(str(note)) if note else "")
 
+    def _say(self, progress: Progress) -> None:
+        self.said = progress
+        self._moved()
+
+    def keep(self, record: logging.LogRecord) -> None:
+        if not self.over:
+            if self._lines is None:
+                self._lines = Lines()
+            self._lines.add(record, self.scrub)
+            self._moved()
+
+    @property
+    def logged(self) -> str:
+        """The newest lines that it logged."""
+        return self._relayed if self._lines is None else str(self._lines)
+
+    def relay(self, progress: Progress | None, lines: str) -> None:
+        """What it said in another process."""
+        self.said, self._relayed = progress, lines
+        self._moved()
+
     def scrub(self, text: str) -> str:
         """A text without the secrets of this job."""
-        return scrub(text, self.shape.secret_texts(self.claim.args))
+        return scrub(text, self._secrets)
+
+    @cached_property
+    def _secrets(self) -> Sequence[str]:
+        return self.shape.secret_texts(self.claim.args)
 
     def encode(self, result: Any) -> bytes | None:
         """A result as it is stored. Raises `EncodeError`."""

@@ -10,7 +10,7 @@ from windlass.clock import Clock
 from windlass.context import Takes
 from windlass.errors import DecodeError, Evicted, StoreError
 from windlass.hook import Hook
-from windlass.model import Claim, Demand, Ending, Exchanged, Held, Lane, Outcome, Patch, Progress
+from windlass.model import Claim, Demand, Ending, Exchanged, Held, Lane, Outcome, Progress
 from windlass.options import NAME
 from windlass.pause import View
 from windlass.policy import Retry
@@ -24,8 +24,10 @@ from windlass.worker.completion import Transactions
 from windlass.worker.counts import Counts
 from windlass.worker.deadlines import Deadlines
 from windlass.worker.lanes import Threads
+from windlass.worker.logs import keeping
 from windlass.worker.meter import Meter
 from windlass.worker.news import Settled
+from windlass.worker.noting import Noting
 from windlass.worker.parking import Berth, Parking
 from windlass.worker.pauses import look
 from windlass.worker.pipeline import MAX_RESULT, Running, Stop, perform, perform_blocking, stopped
@@ -39,9 +41,6 @@ AnyTask = Task[Any, Any]
 
 DEFAULT_RETRY = Retry()
 NO_KEYS = Vault()
-
-NOTE_EVERY = 0.5
-"""Seconds between two writes of progress."""
 
 POLL = 15.0
 """Seconds after which an idle runner asks again by itself. Belt and braces: when a hint is lost, the next beat, at most
@@ -89,7 +88,7 @@ class Runner:
         self._slots = slots
         self._queues = queues
         self._children = children
-        children.on_progress = self._report
+        children.on_moved = self._relay
         self._threads = Threads(slots)
         self._board = board
         self._clock = clock
@@ -106,7 +105,7 @@ class Runner:
         self._running: dict[str, Run] = {}
         self._finished: list[Outcome] = []
         self._handing_in: list[Outcome] = []
-        self._reports: dict[str, Patch] = {}
+        self._noting = Noting(store, id, vault)
         self._berths: dict[str, Berth] = {}
         self._asked = 0
         self._parking = Parking(lambda: self._slots - self._active - self._asked, self._parked)
@@ -137,9 +136,13 @@ class Runner:
 
     async def run(self) -> None:
         """Work until `stop_claiming` was called and nothing runs any more."""
+        with keeping():
+            await self._run()
+
+    async def _run(self) -> None:
         helpers = [
             asyncio.create_task(work)
-            for work in (self._listen(), self._note(), self._breaking.run(), self._rests.run())
+            for work in (self._listen(), self._noting.run(), self._breaking.run(), self._rests.run())
         ]
         try:
             await self._look_first()
@@ -178,6 +181,7 @@ class Runner:
         self._seq += 1
         demand = self._demand()
         self._asked = demand.slots
+        await self._noting.flush()
         answer = await self._ask(outcomes, demand)
         self._handing_in = []
         self._settled.answered(outcomes, answer.refused)
@@ -339,7 +343,7 @@ class Runner:
         context = Running(
             claim,
             state=self._state,
-            report=lambda progress: self._report(claim, progress),
+            moved=lambda: self._noting.moved(run),
             transactions=self._transactions,
             gates=self._gates,
         )
@@ -403,13 +407,12 @@ class Runner:
         run.over = run.context.over = True
         if berth := self._berths.pop(run.claim.id, None):
             berth.over()
-        self._reports.pop(run.claim.id, None)
         now = self._clock.boot()
         self.counts.ended(run.claim, outcome.ending, now - run.began)
         if self._meter:
             self._meter.ended(now, run.claim.task, now - run.began - run.rested, good=outcome.failure is None)
         self._breaking.ended(run.claim, outcome)
-        self._finished.append(self._vault.seal_outcome(run.claim, outcome))
+        self._finished.append(self._vault.seal_outcome(run.claim, self._noting.ended(run, outcome)))
         self._settled.ended(run.claim, outcome)
         self._log(run.claim, outcome)
         self._deadlines.ended()
@@ -447,21 +450,11 @@ class Runner:
             extra={"job_id": claim.id, "task": claim.task, "queue": claim.queue, "attempt": claim.attempt + 1},
         )
 
-    # Progress
-
-    def _report(self, claim: Claim, progress: Progress) -> None:
-        sealed = self._vault.seal_progress(claim, progress)
-        self._reports[claim.id] = Patch(id=claim.id, fence=claim.fence, seq=claim.seq, progress=sealed)
-
-    async def _note(self) -> None:
-        while True:
-            await asyncio.sleep(NOTE_EVERY)
-            reports, self._reports = self._reports, {}
-            if reports:
-                try:
-                    await self._store.note(self.id, list(reports.values()))
-                except Exception as error:  # the next word of progress replaces it
-                    logger.debug("progress was not written this time: %s", error)
+    def _relay(self, claim: Claim, progress: Progress | None, lines: str) -> None:
+        """A process child says how far its job is."""
+        run = self._running.get(claim.id)
+        if run and run.claim.fence == claim.fence:
+            run.context.relay(progress, lines)
 
 
 def gates_at(task: AnyTask, claim: Claim) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ import msgspec
 
 from windlass.gate import read_needs
 from windlass.model import Attempt, JobRecord
-from windlass.store.rows import MICRO, read_ending, read_failure, read_fair, read_progress, read_state, seconds
+from windlass.store.rows import MICRO, read_end, read_ending, read_fair, read_news, read_state, seconds
 
 COLUMNS = (
     "id, task, queue, priority, state, args, options, attempt, lost, fence, runner, enqueued_at, run_at, started_at, "
@@ -19,6 +19,7 @@ WIDTH = COLUMNS.count(",") + 1
 
 def read_job(row: Sequence[Any]) -> JobRecord:
     """A row of COLUMNS."""
+    progress, lines = read_news(row[19])
     return JobRecord(
         id=row[0],
         task=row[1],
@@ -39,7 +40,8 @@ def read_job(row: Sequence[Any]) -> JobRecord:
         cancelling=row[16],
         reason=row[17],
         result=encoded(row[18]),
-        progress=read_progress(row[19]),
+        progress=progress,
+        lines=lines,
         unique=row[20],
         tags=tuple(row[21] or ()),
         attempts=tuple(read_attempt(text) for text in row[22] or ()),
@@ -57,7 +59,8 @@ def encoded(text: str | None) -> bytes | None:
 
 def read_attempt(text: str) -> Attempt:
     """One entry of `attempts`."""
-    fence, attempt, ending, runner, began, ended, failure = msgspec.json.decode(text)
+    fence, attempt, ending, runner, began, ended, end = msgspec.json.decode(text)
+    failure, lines = read_end(None if end is None else msgspec.json.encode(end))
     return Attempt(
         fence=fence,
         attempt=attempt,
@@ -65,5 +68,6 @@ def read_attempt(text: str) -> Attempt:
         runner=runner,
         started_at=seconds(began),
         ended_at=ended / MICRO,
-        failure=None if failure is None else read_failure(msgspec.json.encode(failure)),
+        failure=failure,
+        lines=lines,
     )

@@ -38,7 +38,7 @@ from windlass.model import (
 from windlass.store.contract import BATCH, Topic
 from windlass.store.postgres.literals import numbers, optional_texts, row, texts
 from windlass.store.queries import load_queries
-from windlass.store.rows import MICRO, claimed_at, micros, seconds
+from windlass.store.rows import MICRO, claimed_at, micros, seconds, write_end
 
 SQL = load_queries("windlass.store.postgres", "queries.sql")
 DAY = 86_400 * MICRO
@@ -205,7 +205,8 @@ def as_attempt(attempt: Attempt) -> str:
     """An attempt as `live.attempts` keeps it."""
     began = None if attempt.started_at is None else micros(attempt.started_at)
     fields = (attempt.fence, attempt.attempt, attempt.ending, attempt.runner, began, micros(attempt.ended_at))
-    return to_json([*fields, attempt.failure])
+    end = write_end(attempt)
+    return to_json([*fields, None if end is None else msgspec.Raw(end.encode())])
 
 
 def load_call(schema: str, kind: str, names: Collection[str] | None, due: float | None, after: str) -> Call:
@@ -338,7 +339,7 @@ def outcomes_json(outcomes: Sequence[Outcome]) -> str:
                 "lost": outcome.lost,
                 "delay": micros(outcome.delay),
                 "result": None if outcome.result is None else outcome.result.decode(),
-                "failure": None if outcome.failure is None else to_json(outcome.failure),
+                "failure": write_end(outcome),
                 "reason": outcome.reason,
             }
             for outcome in outcomes

@@ -52,7 +52,7 @@ from windlass.store.postgres.rows import read_job
 from windlass.store.postgres.schema import bring_up
 from windlass.store.postgres.statements import SQL, Call, filled, to_json
 from windlass.store.postgres.target import parse
-from windlass.store.rows import MICRO, micros
+from windlass.store.rows import MICRO, micros, write_news
 from windlass.store.tallies import read_depths, read_series, stretches
 
 logger = logging.getLogger("windlass.store")
@@ -287,7 +287,7 @@ class PostgresStore:
             [patch.id for patch in patches],
             [patch.fence for patch in patches],
             [patch.seq for patch in patches],
-            [to_json(patch.progress) for patch in patches],
+            [write_news(patch) for patch in patches],
             runner,
         )
         return [row[0] for row in rows]

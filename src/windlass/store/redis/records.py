@@ -31,7 +31,7 @@ from windlass.model import (
     State,
     WorkerInfo,
 )
-from windlass.store.rows import MICRO, claimed_at, micros, read_failure, read_progress, seconds
+from windlass.store.rows import MICRO, claimed_at, micros, read_end, read_news, seconds, write_end, write_news
 
 LETTERS = {
     State.WAITING: "w",
@@ -233,7 +233,7 @@ def past_of(past: Past) -> list[Any]:
             entry.runner or False,
             False if entry.started_at is None else micros(entry.started_at),
             micros(entry.ended_at),
-            _json(entry.failure).decode() if entry.failure else False,
+            write_end(entry) or False,
         )
         for entry in past.attempts
     ]
@@ -253,15 +253,15 @@ def outcome_arguments(outcomes: Iterable[Outcome]) -> bytes:
             one.lost,
             micros(one.delay),
             False if one.result is None else one.result.decode(),
-            False if one.failure is None else _json(one.failure).decode(),
+            write_end(one) or False,
             False if one.reason is None else one.reason,
         )
     return encode(rows)
 
 
 def patch_arguments(patches: Iterable[Patch]) -> bytes:
-    """Patches as (id, fence, seq, progress), flat."""
-    return encode([word for one in patches for word in (one.id, one.fence, one.seq, _json(one.progress).decode())])
+    """Patches as (id, fence, seq, news), flat."""
+    return encode([word for one in patches for word in (one.id, one.fence, one.seq, write_news(one))])
 
 
 def rest_arguments(rests: Iterable[Rest]) -> bytes:
@@ -363,6 +363,7 @@ def read_job(
 ) -> JobRecord:
     """One job, attempts included."""
     job, now, turn = read_cold(cold), read_hot(hot), read_turns(turns)
+    progress, lines = read_news(now.progress)
     queue, _, task = job.line.partition("/")
     return JobRecord(
         id=text(id),
@@ -384,7 +385,8 @@ def read_job(
         cancelling=bool(now.cancelling),
         reason=now.reason,
         result=None if now.result is None else now.result.encode(),
-        progress=read_progress(now.progress),
+        progress=progress,
+        lines=lines,
         unique=job.unique,
         tags=job.tags or (),
         attempts=tuple(read_attempt(data) for data in ended),
@@ -398,6 +400,7 @@ def read_job(
 def read_attempt(data: bytes) -> Attempt:
     """One entry of the list of a job."""
     one = _ended(ENDED + data)
+    failure, lines = read_end(one.failure)
     return Attempt(
         fence=one.fence,
         attempt=one.attempt,
@@ -405,7 +408,8 @@ def read_attempt(data: bytes) -> Attempt:
         runner=one.runner,
         started_at=seconds(one.started),
         ended_at=one.ended / MICRO,
-        failure=read_failure(one.failure),
+        failure=failure,
+        lines=lines,
     )
 
 

@@ -8,9 +8,11 @@ import logging
 import sqlite3
 import uuid
 
+import msgspec
+
 from windlass.model import Ending, Failure
 from windlass.store.sqlite.moves import SQL, add_attempt, depart_runner
-from windlass.store.sqlite.rows import bound, failure_text, fetch, one, sound
+from windlass.store.sqlite.rows import bound, fetch, one, sound
 
 logger = logging.getLogger("windlass.store")
 
@@ -60,5 +62,5 @@ def fail(db: Connection, now: int, id: str, what: str) -> str:
     if ended:
         message = f"the stored {what} of this job is no text: the row was damaged, or not written by Windlass"
         failure = Failure(type="windlass.errors.DecodeError", message=message)
-        add_attempt(db, now, id, 0, Ending.FAILED, failure_text(failure))
+        add_attempt(db, now, id, 0, Ending.FAILED, msgspec.json.encode(failure).decode())
     return id

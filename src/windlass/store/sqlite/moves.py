@@ -6,8 +6,6 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import msgspec
-
 from windlass.errors import Conflict, Evicted
 from windlass.model import (
     FINAL,
@@ -28,7 +26,7 @@ from windlass.model import (
 from windlass.policy import BY_CLASH, BY_OPERATOR
 from windlass.store.contract import BATCH, Topic
 from windlass.store.queries import load_queries
-from windlass.store.rows import MICRO, micros, read_state
+from windlass.store.rows import MICRO, micros, read_state, write_end, write_news
 from windlass.store.sqlite.claim import Claiming
 from windlass.store.sqlite.gates import SQL as GATES
 from windlass.store.sqlite.gates import Gates, call_for, next_look
@@ -37,7 +35,6 @@ from windlass.store.sqlite.rows import (
     attempt_row,
     due_of,
     exact,
-    failure_text,
     fetch,
     filled,
     flat,
@@ -284,7 +281,7 @@ def settle_one(db: Connection, now: int, runner: str, outcome: Outcome) -> bool:
     ).rowcount
     if not changed:
         return stands(db, runner, outcome)
-    add_attempt(db, now, outcome.id, outcome.attempt, outcome.ending, failure_text(outcome.failure))
+    add_attempt(db, now, outcome.id, outcome.attempt, outcome.ending, write_end(outcome))
     return True
 
 
@@ -334,9 +331,8 @@ def refuse_known(db: Connection, id: str) -> None:
 
 
 def note(db: Connection, runner: str, patch: Patch) -> bool:
-    """Write progress under its fence; whether it was taken."""
-    progress = msgspec.json.encode(patch.progress).decode()
-    return db.execute(SQL.note, (progress, patch.id, patch.fence, patch.seq, runner)).rowcount > 0
+    """Write progress and lines under their fence; whether they were taken."""
+    return db.execute(SQL.note, (write_news(patch), patch.id, patch.fence, patch.seq, runner)).rowcount > 0
 
 
 def act(db: Connection, now: int, id: str, verb: Verb) -> bool:

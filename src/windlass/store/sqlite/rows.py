@@ -9,17 +9,18 @@ import msgspec
 
 from windlass.errors import StoreUnavailable
 from windlass.gate import read_needs, write_needs
-from windlass.model import TURN, Attempt, Claim, Failure, JobRecord, NewJob, Past
+from windlass.model import TURN, Attempt, Claim, JobRecord, NewJob, Past
 from windlass.store.rows import (
     MICRO,
     claimed_at,
     micros,
+    read_end,
     read_ending,
-    read_failure,
     read_fair,
-    read_progress,
+    read_news,
     read_state,
     seconds,
+    write_end,
 )
 
 COLUMNS = (
@@ -86,13 +87,8 @@ def attempt_row(job: str, attempt: Attempt) -> tuple[Any, ...]:
         attempt.runner,
         None if attempt.started_at is None else micros(attempt.started_at),
         micros(attempt.ended_at),
-        failure_text(attempt.failure),
+        write_end(attempt),
     )
-
-
-def failure_text(failure: Failure | None) -> str | None:
-    """A failure as it is stored."""
-    return None if failure is None else msgspec.json.encode(failure).decode()
 
 
 def read_claim(row: Sequence[Any]) -> Claim:
@@ -115,6 +111,7 @@ def read_claim(row: Sequence[Any]) -> Claim:
 
 def read_job(row: Sequence[Any], tags: tuple[str, ...], attempts: tuple[Attempt, ...]) -> JobRecord:
     """A row of COLUMNS."""
+    progress, lines = read_news(row[19])
     return JobRecord(
         id=row[0],
         task=row[1],
@@ -135,7 +132,8 @@ def read_job(row: Sequence[Any], tags: tuple[str, ...], attempts: tuple[Attempt,
         cancelling=bool(row[16]),
         reason=row[17],
         result=raw(row[18]),
-        progress=read_progress(row[19]),
+        progress=progress,
+        lines=lines,
         unique=row[20],
         tags=tags,
         attempts=attempts,
@@ -148,6 +146,7 @@ def read_job(row: Sequence[Any], tags: tuple[str, ...], attempts: tuple[Attempt,
 
 def read_attempt(row: Sequence[Any]) -> Attempt:
     """A row of `attempts_of`, without the job in front."""
+    failure, lines = read_end(row[7])
     return Attempt(
         fence=row[1],
         attempt=row[2],
@@ -155,7 +154,8 @@ def read_attempt(row: Sequence[Any]) -> Attempt:
         runner=row[4],
         started_at=seconds(row[5]),
         ended_at=row[6] / MICRO,
-        failure=read_failure(row[7]),
+        failure=failure,
+        lines=lines,
     )
 
 
