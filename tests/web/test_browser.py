@@ -43,7 +43,6 @@ SCREENS = {
     "/queues": "Queues",
     "/queues/reports": "reports",
     "/limits": "Limits",
-    "/jobs?tag=eu": "Jobs",
     "/jobs?error=TimeoutError": "Jobs",
     "/jobs/fail-01": "shop.pay.charge",
     "/jobs/run-1": "shop.pictures.resize",
@@ -320,6 +319,7 @@ def test_hostile_text_does_nothing(browser: Browser, tmp_path: Path) -> None:
             "/limits",
             "/schedules",
             "/audit",
+            "/jobs/h-1/edit",
         )
         for path in (*screens, *(f"/jobs/{job.id}" for job in jobs)):
             page = watched.go(path)
