@@ -10,7 +10,7 @@ SOURCE = ROOT / "src"
 FILES = sorted(SOURCE.rglob("*.py"))
 
 LAYERS = [
-    {"blocking", "origin", "model", "errors", "clock", "values", "machine", "secret", "signature", "wall"},
+    {"blocking", "discreet", "origin", "model", "errors", "clock", "values", "machine", "secret", "signature", "wall"},
     {
         "alert",
         "breaker",

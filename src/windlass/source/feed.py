@@ -12,8 +12,8 @@ from urllib.parse import parse_qsl, unquote
 from msgspec import Struct
 
 from windlass.config import complaint, masked, split_url
+from windlass.discreet import Discreet
 from windlass.errors import ConfigError
-from windlass.model import Discreet
 
 
 class Message(Discreet, frozen=True, kw_only=True):

@@ -45,7 +45,6 @@ LETTERS = {
 STATES = {letter: state for state, letter in LETTERS.items()}
 
 _encode = msgpack.Encoder().encode
-_json = msgspec.json.Encoder().encode
 
 
 def text(data: bytes) -> str:
@@ -227,10 +226,7 @@ def past_of(past: Past) -> list[Any]:
     """What a job brings along."""
     ended = [
         (
-            entry.fence,
-            entry.attempt,
-            entry.ending,
-            entry.runner or False,
+            *(entry.fence, entry.attempt, entry.ending, entry.runner or False),
             False if entry.started_at is None else micros(entry.started_at),
             micros(entry.ended_at),
             write_end(entry) or False,
