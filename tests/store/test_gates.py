@@ -8,7 +8,7 @@ import pytest
 
 from tests.store.world import Crew, World, ends, new, wants
 from windlass.gate import Settings, write_settings
-from windlass.model import Claim, Doc, Ending, Filter, Need, NewJob, Rest, State, Verb
+from windlass.model import Claim, Demand, Doc, Ending, Filter, Lane, Need, NewJob, Rest, State, Verb
 from windlass.move import as_new
 from windlass.store.contract import GATE, PACE
 
@@ -365,6 +365,16 @@ async def test_each_start_counts(world: World) -> None:
     assert answer.next_due == pytest.approx(10, abs=0.001)
     await world.advance(10.001)
     assert await ids(other, 5) == [job.id]
+
+
+async def test_who_stands_ready_and_is_not_chosen_knows_when_the_rate_lets_him_start(world: World) -> None:
+    await declare(world, interval=4 * SECOND)
+    await world.put(new(), behind("g", queue="x"), behind("g", queue="y"))
+    crew = await world.crew()
+    lane = Lane(slots=2, tasks=frozenset({"work"}))
+    answer = await crew.exchange(demand=Demand(slots=3, lanes=(lane,)))
+    assert len(answer.claimed) == 2
+    assert answer.next_due == pytest.approx(4, abs=0.01)
 
 
 async def test_a_beat_tells_when_a_rate_lets_a_job_start(world: World) -> None:

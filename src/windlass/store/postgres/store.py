@@ -343,9 +343,10 @@ class PostgresStore:
 
     async def prune(self, keep: Mapping[State, float]) -> int:
         ages = to_json({str(state): micros(age) for state, age in keep.items()})
+        dropped = int((await self._rows(SQL.prune, ages, BATCH, patience=KEEPING_HOUSE))[0][0])
         for call in tallies.prune(self.schema, await self._now()):
             await self._call(call, patience=KEEPING_HOUSE)
-        return int((await self._rows(SQL.prune, ages, BATCH, patience=KEEPING_HOUSE))[0][0])
+        return dropped
 
     async def save(self, docs: Sequence[Doc], drop: Collection[tuple[str, str]] = ()) -> None:
         await self._call(statements.save_call(self.schema, docs, drop))

@@ -63,12 +63,11 @@ class Gate:
         self._db.execute(SQL.hold, (self.name, job, share(self.settings, need.weight), need.keep))
 
     def settle(self) -> None:
-        """Write what the starts have cost, and when those that wait here may go on."""
+        """Write what the starts have cost, and when others may go on that wait here, or stand ready to be refused."""
         if self.settings.interval is None:
             return
         self._db.execute(SQL.save_pace, (PACE, self.name, self._now, write_pace(self.paid, self._now), self.paid))
-        if one(self._db, SQL.any_blocked, (self.name,)):
-            self.call(1)
+        self.call(1)
 
     def call(self, weight: int) -> None:
         """Have a gate that has a rate looked at when that lets `weight` units start."""

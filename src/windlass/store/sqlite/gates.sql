@@ -79,9 +79,6 @@ SELECT line FROM present WHERE line IS NOT NULL;
 -- name: blocked_at
 SELECT gates, weight FROM blocked WHERE gate = ? AND line = ? ORDER BY priority DESC, rank, id LIMIT ?;
 
--- name: any_blocked
-SELECT EXISTS (SELECT 1 FROM blocked WHERE gate = ?);
-
 -- name: heavier
 SELECT -priority, rank, id, line FROM blocked INDEXED BY heavy WHERE gate = ? AND weight > 1 AND weight > ?;
 

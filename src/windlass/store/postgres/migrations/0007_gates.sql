@@ -500,9 +500,7 @@ BEGIN
             INSERT INTO docs VALUES ('pace', met[i], moment,
                 convert_to(json_build_object('paid', (now_[i]).paid, 'at', moment)::text, 'UTF8'), (now_[i]).paid)
             ON CONFLICT (kind, name) DO UPDATE SET version = docs.version + 1, body = excluded.body, due = excluded.due;
-            IF EXISTS (SELECT 1 FROM blocked b WHERE b.gate = met[i]) THEN
-                PERFORM call_gate(met[i], now_[i], 1, moment);
-            END IF;
+            PERFORM call_gate(met[i], now_[i], 1, moment); -- others may wait, or stand ready to be refused
         END IF;
     END LOOP;
 END $$;

@@ -407,9 +407,7 @@ local function save_pace(gate, t)
     version and tonumber(version) + 1 or t, paid, paid, moment))
   call('ZADD', P .. 'dn:pace', 0, gate.name)
   call('ZADD', P .. 'dd:pace', paid, gate.name)
-  if call('EXISTS', P .. 'b:' .. gate.name) == 1 then
-    call_gate(gate.name, 1, t)
-  end
+  call_gate(gate.name, 1, t) -- others may wait, or stand ready to be refused
 end
 
 -- Write what jobs that are claimed now take. `taken`: whether their gates know it already.
