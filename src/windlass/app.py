@@ -109,7 +109,8 @@ class App:
         self.outboxes: list[Relayed] = []
         self.sources: list[Source] = []
         wrap = Carrier(self.hooks, self.vault).sending if who_hear(self.hooks, "sending") else contextlib.nullcontext
-        self.jobs = Jobs(self.connect, self._results, self.vault, partial(tell_caller, hear) if hear else None, wrap)
+        told = partial(tell_caller, hear) if hear else None
+        self.jobs = Jobs(self.connect, self._results, self.vault, told, wrap, self.described)
         self.kin = Kin(self)
         self.schedules = Schedules(self._access, self.vault, self.jobs)
         self.plans: dict[str, Plan] = {}

@@ -7,6 +7,7 @@ from msgspec import Struct
 from windlass import options
 from windlass.errors import ConfigError
 from windlass.limits import Gate
+from windlass.model import PRIORITIES
 from windlass.options import Seconds
 
 WhenFull = Literal["block", "reject", "drop_oldest", "shed_lowest"]
@@ -33,6 +34,10 @@ class Described(NamedTuple):
     aging: float | None = None
     expires_in: float | None = None
     most: Most | None = None
+
+    def ahead(self, priority: int) -> float:
+        """The seconds by which a job of a queue with aging stands ahead for its priority."""
+        return round((self.aging or 0.0) * priority / (PRIORITIES[-1] - PRIORITIES[0]), 6)
 
 
 PLAIN = Described()

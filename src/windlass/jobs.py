@@ -11,14 +11,18 @@ from weakref import WeakKeyDictionary
 
 from msgspec import Struct
 
+from windlass import options
 from windlass.blocking import Stream, twin
 from windlass.codec import show
 from windlass.context import current, waiting
+from windlass.description import PLAIN
 from windlass.ends import CALM_PAUSE, LONGEST_LOOK, SHORTEST_PAUSE, Ends
-from windlass.errors import CallError, ConfigError, JobCancelled, JobFailed, JobNotFound, ResultTimeout
+from windlass.errors import JobCancelled, JobFailed, JobNotFound, ResultTimeout
 from windlass.model import Attempt, Failure, Filter, JobRecord, NewJob, Placed, Progress, State, Verb
 from windlass.options import Options, read_options, seconds
+from windlass.picking import Named, some, which
 from windlass.secret import RESULT, hide
+from windlass.standing import Describe, Standing
 from windlass.store.contract import Store
 from windlass.values import plain_value
 from windlass.vault import Vault, is_sealed
@@ -31,14 +35,6 @@ class Results(Protocol):
 
     def decode_result(self, data: bytes | None) -> Any:
         """A stored result as the task's annotation says."""
-
-
-class Named(Protocol):
-    """A task, as far as a filter looks at it."""
-
-    @property
-    def name(self) -> str:
-        """Its name."""
 
 
 Wrap = Callable[[Sequence[NewJob]], AbstractContextManager[Sequence[NewJob]]]
@@ -110,18 +106,18 @@ class Job(Struct, Generic[R_co], eq=False):
     @property
     def task(self) -> str:
         """The name of its task."""
-        return (self._made or self.record).task
+        return self._known.task
 
     @property
     def queue(self) -> str:
         """The queue that it was put into."""
-        return (self._made or self.record).queue
+        return self._known.queue
 
     @property
     def priority(self) -> int:
         """-100 to 100, higher first."""
         asked = self._options.priority
-        return (self._made or self.record).priority if asked is None else asked
+        return self._known.priority if asked is None else asked
 
     @property
     def args(self) -> dict[str, Any]:
@@ -131,7 +127,7 @@ class Job(Struct, Generic[R_co], eq=False):
     @property
     def tags(self) -> tuple[str, ...]:
         """Its tags."""
-        return (self._made or self.record).tags
+        return self._known.tags
 
     @property
     def meta(self) -> dict[str, Any]:
@@ -157,9 +153,14 @@ class Job(Struct, Generic[R_co], eq=False):
         """Whether its result is marked as secret."""
         return RESULT in self._options.secret
 
+    @property
+    def _known(self) -> JobRecord | NewJob:
+        """What was seen of it last, else what was made."""
+        return self._record or self._made or self.record
+
     def _stored(self, field: str) -> bytes | None:
         """One field as it was before it was sealed."""
-        return self._jobs.open(self._made or self.record, field)
+        return self._jobs.open(self._known, field)
 
     @property
     def attempt(self) -> int:
@@ -319,8 +320,10 @@ class Jobs:
         vault: Vault,
         enqueued: "Callable[[Job[Any]], None] | None" = None,
         sending: Wrap = contextlib.nullcontext,
+        describe: Describe = lambda queue: PLAIN,
     ) -> None:
         self.sending = sending
+        self._describe = describe
         self._connect = connect
         self._results = results
         self._vault = vault
@@ -395,11 +398,37 @@ class Jobs:
         """Forget the jobs that match and do not run; how many."""
         return await self._act_on_all(which(state, task, queue, tag), Verb.DELETE)
 
+    async def amove(
+        self,
+        to: str,
+        *,
+        state: str | None = None,
+        task: str | Named | None = None,
+        queue: str | None = None,
+        tag: str | None = None,
+    ) -> int:
+        """Put the jobs that match and do not run into another queue, with the limits and the aging that this app
+        declares for it; how many. Raises `ConfigError`."""
+        moving = Standing(self._describe, self._vault, options.name("a queue", to), None)
+        return await moving.put_all(await self._connect(), some("move", which(state, task, queue, tag)))
+
+    async def areprioritise(
+        self,
+        priority: int,
+        *,
+        state: str | None = None,
+        task: str | Named | None = None,
+        queue: str | None = None,
+        tag: str | None = None,
+    ) -> int:
+        """Give the jobs that match and do not run another priority, but for those in strict order (`ordered_by`); how
+        many. Raises `ConfigError`."""
+        moving = Standing(self._describe, self._vault, None, options.priority(priority))
+        return await moving.put_all(await self._connect(), some("reprioritise", which(state, task, queue, tag)))
+
     async def _act_on_all(self, filter: Filter, verb: Verb) -> int:
-        if filter == Filter():
-            raise CallError(f"expected a state, task, queue or tag: {verb} without any would touch every job")
         done = 0
-        while ids := await self.act(filter, verb):
+        while ids := await self.act(some(verb, filter), verb):
             done += len(ids)
         return done
 
@@ -410,6 +439,8 @@ class Jobs:
     cancel = twin(acancel)
     retry = twin(aretry)
     delete = twin(adelete)
+    move = twin(amove)
+    reprioritise = twin(areprioritise)
 
     # For handles
 
@@ -461,14 +492,6 @@ class Jobs:
 
     def _handle(self, record: JobRecord) -> Job[Any]:
         return Job(self, record.id, False, self.reveal(record))
-
-
-def which(state: str | None, task: str | Named | None, queue: str | None, tag: str | None) -> Filter:
-    """A filter. Raises `ConfigError` for a state that there is none of."""
-    if state is not None and state not in list(State):
-        raise ConfigError(f"expected state as one of {', '.join(State)}; {state!r} came")
-    name = task if isinstance(task, str | None) else task.name
-    return Filter(state=None if state is None else State(state), task=name, queue=queue, tag=tag)
 
 
 def moment(seconds: float | None) -> datetime | None:

@@ -20,7 +20,7 @@ from windlass.errors import CallError, ConfigError, DecodeError, NotUnique
 from windlass.jobs import Job
 from windlass.kin import Kin
 from windlass.limits import Gate, Key, gates_of, needs_of, ordered
-from windlass.model import PRIORITIES, Claim, Clash, Fair, Need, NewJob
+from windlass.model import Claim, Clash, Fair, Need, NewJob
 from windlass.options import Executor, Options, Seconds
 from windlass.policy import Retry
 from windlass.unique import AGAIN, Uniqueness, Weigh, fitting, turns
@@ -270,8 +270,8 @@ class Task(Generic[P, R_co]):
         call = self._call
         id, own, vault = call.id or str(uuid7()), self._stored_options(), self.app.vault
         described = self.app.described(call.queue)
-        gates, aging = (*self.gates, *described.gates), described.aging
-        more = self._more(stored, gates, aging) if gates or aging or call.rule or self.turns else None
+        gates = (*self.gates, *described.gates)
+        more = self._more(stored, gates, described) if gates or described.aging or call.rule or self.turns else None
         if vault.seals:
             stored = vault.seal(stored, id, self.name, "args")
             own = None if own is None else vault.seal(own, id, self.name, "options")
@@ -300,7 +300,7 @@ class Task(Generic[P, R_co]):
             return call.expires_in
         return seconds + (call.delay if call.run_at is None else max(0.0, call.run_at - time.time()))
 
-    def _more(self, stored: bytes, gates: tuple[Gate, ...], aging: float | None) -> dict[str, Any]:
+    def _more(self, stored: bytes, gates: tuple[Gate, ...], described: Described) -> dict[str, Any]:
         """What few jobs have, of their arguments and their queue, as fields: gates, unique key, turns."""
         call, vault = self._call, self.app.vault
         more: dict[str, Any] = {"gates": needs_of(gates, stored, self.shape, vault.key)}
@@ -312,8 +312,8 @@ class Task(Generic[P, R_co]):
                 more["fair"] = Fair(vault.key(self.name, key), weight)
         except DecodeError:
             pass  # the job will fail, alone
-        if self.turns is None and aging:
-            more |= {"priority": 0, "ahead": aging * call.priority / (PRIORITIES[-1] - PRIORITIES[0])}
+        if self.turns is None and described.aging:
+            more |= {"priority": 0, "ahead": described.ahead(call.priority)}
         return more
 
     def _held(self, rule: Uniqueness, stored: bytes, gates: tuple[Need, ...]) -> dict[str, Any]:

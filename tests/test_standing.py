@@ -1,0 +1,60 @@
+"""Jobs that an operator puts into another queue, or gives another priority."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from tests.worker.rig import PATIENCE, empty_store
+from windlass import App, CallError, ConfigError, limit
+from windlass.vault import make_key
+
+KEYS = [make_key("k1"), make_key("unique")]
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgres", "redis"])
+def test_jobs_go_elsewhere_and_pass_the_gates_there(kind: str, tmp_path: Path) -> None:
+    app = App(empty_store(kind, tmp_path), keys=KEYS)
+    app.queue("narrow", gates=limit(1, name="door"))
+    app.queue("old", aging=200)
+
+    @app.task(name="work", queue="wide", gates=limit(9, name="own"))
+    async def work(n: int) -> int:
+        return n
+
+    jobs = [work.using(priority=n, unique=f"key {n}").enqueue(n) for n in range(3)]
+    apart = work.using(queue="apart", delay=3600).enqueue(7)
+    assert app.jobs.move("narrow", queue="wide") == 3
+    assert app.jobs.move("narrow", queue="wide") == 0
+    assert {need.gate for need in jobs[1].refresh().record.gates} == {"own", "door"}
+    assert app.jobs.reprioritise(50, task=work, queue="narrow", state="waiting") == 3
+    assert [job.refresh().record.priority for job in jobs] == [50, 50, 50]
+    assert app.jobs.move("old", queue="narrow") == 3
+    record = jobs[1].refresh().record
+    assert (record.queue, record.priority, record.ahead, jobs[1].priority) == ("old", 0, 50.0, 50)
+    assert {need.gate for need in record.gates} == {"own"}
+    assert app.jobs.move("plain", queue="old") == 3
+    assert (jobs[1].refresh().record.priority, jobs[1].record.ahead, jobs[1].record.options) == (50, 0, None)
+    assert not work.using(unique="key 1").enqueue(1).new
+    assert apart.refresh().record.queue == "apart"
+
+    async def main() -> list[int]:
+        async with app.worker(concurrency=2):
+            results = [await job.aresult(PATIENCE) for job in jobs]
+        await app.aclose()
+        return results
+
+    assert asyncio.run(main()) == [0, 1, 2]
+    assert app.jobs.move("narrow", queue="plain") == 0, "what is over stays"
+    app.close()
+
+
+def test_who_names_no_jobs_moves_none(tmp_path: Path) -> None:
+    app = App(f"sqlite:///{tmp_path}/windlass.db")
+    with pytest.raises(CallError, match="every job"):
+        app.jobs.move("there")
+    with pytest.raises(ConfigError, match="queue"):
+        app.jobs.move("not a name", queue="here")
+    with pytest.raises(ConfigError, match="-100 to 100"):
+        app.jobs.reprioritise(101, queue="here")
+    app.close()
