@@ -102,7 +102,7 @@ MANY = """
 add.enqueue(0)
 busy = [Busy() for _ in range(3)]
 children = 0
-for n in range(15):
+for n in range(8):
     [id] = ids_of(fork(lambda: [add.enqueue(2).id]))
     assert app.jobs.get(id).state == "ready"
 pairs = []
@@ -114,7 +114,7 @@ for thread in threads:
 for thread in threads:
     thread.join()
 made = set.union(*map(ids_of, pairs), *(one.stop() for one in busy))
-assert app.jobs.count() == 16 + len(made)
+assert app.jobs.count() == 9 + len(made)
 app.close()
 """
 
@@ -126,7 +126,7 @@ class Opening(Busy):
             app.close()
 opening = Opening()
 made = set()
-for n in range(15):
+for n in range(8):
     made |= ids_of(fork(lambda: [add.enqueue(2).id]))
 made |= opening.stop()
 assert app.jobs.count() == len(made)

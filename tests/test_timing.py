@@ -194,7 +194,7 @@ def test_a_wildcard_hour_in_forty_years_is_found_without_a_walk_through_all_days
     moments=st.lists(st.datetimes(local(2000, 1, 1), local(2050, 1, 1)), min_size=2, max_size=5).map(sorted),
     zone=st.sampled_from(ZONES).map(ZoneInfo),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_the_next_tick_lies_ahead_and_never_goes_back(rule: Rule, moments: list[datetime], zone: ZoneInfo) -> None:
     aware = [moment.replace(tzinfo=UTC).astimezone(zone) for moment in moments]
     found = [rule.next_after(moment) for moment in aware]
@@ -301,7 +301,7 @@ def test_what_cron_understands(expression: str, after: datetime, first: list[str
 
 
 @given(expression=EXPRESSIONS, begin=st.datetimes(local(2000, 1, 1), local(2099, 1, 1)))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_in_utc_it_agrees_with_the_library(expression: str, begin: datetime) -> None:
     walker, moment = (
         CronSim(re.sub(r"\b(\d+)-\1/\d+", r"\1", expression), begin.replace(tzinfo=UTC)),
@@ -331,7 +331,7 @@ def test_in_utc_it_agrees_with_the_library(expression: str, begin: datetime) -> 
     begin=st.datetimes(local(2000, 1, 1), local(2004, 12, 31)).map(lambda moment: moment.replace(microsecond=0)),
     days=st.integers(0, 9_000),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_a_calendar_rule_says_what_a_walk_from_its_start_says(text: str, begin: datetime, days: int) -> None:
     walked = rrulestr(text, dtstart=begin)
     moment = (begin + days * DAY).replace(tzinfo=UTC)

@@ -9,14 +9,15 @@ from types import ModuleType
 
 import pytest
 
+from tests.budget import stores
 from tests.worker.rig import Rig, empty_store
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a test of workers on SQLite, or where it is marked on every store."""
+    """Run a test of workers on SQLite, and where it is marked on servers too."""
     if "rig" in metafunc.fixturenames:
         marked = metafunc.definition.get_closest_marker("every_store")
-        metafunc.parametrize("store", ["sqlite", "postgres", "redis"] if marked else ["sqlite"])
+        metafunc.parametrize("store", stores(metafunc.function.__name__) if marked else ["sqlite"])
 
 
 @pytest.fixture
