@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.budget import stores
 from tests.servers import Redis, postgres_url
 from tests.worker.rig import until
 from windlass import App
@@ -167,8 +168,14 @@ def safe_redis() -> str:
     return Redis(appendfsync="always").url
 
 
-@pytest.fixture(params=["sqlite", "postgres", "redis"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test on SQLite and a server."""
+    if "kind" in metafunc.fixturenames:
+        metafunc.parametrize("kind", stores(metafunc.function.__name__))
+
+
+@pytest.fixture
+def url(kind: str, tmp_path: Path) -> str:
     """An empty store of each kind."""
     name = f"fork{uuid.uuid4().hex[:12]}"
     urls: dict[str, Callable[[], str]] = {
@@ -176,7 +183,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         "postgres": lambda: f"{postgres_url()}?schema={name}",
         "redis": lambda: f"{safe_redis()}?prefix={name}",
     }
-    return urls[request.param]()
+    return urls[kind]()
 
 
 def run(code: str, url: str) -> str:

@@ -57,10 +57,9 @@ KINDS: dict[str, Callable[[Path], str]] = {
 }
 
 PAIRS = [
-    ("sqlite", "sqlite"),
     ("sqlite", "postgres"),
     ("postgres", "redis"),
-    ("redis", "postgres"),
+    ("redis", "sqlite"),
 ]
 
 
