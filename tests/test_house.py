@@ -10,7 +10,20 @@ SOURCE = ROOT / "src"
 FILES = sorted(SOURCE.rglob("*.py"))
 
 LAYERS = [
-    {"blocking", "discreet", "origin", "model", "errors", "clock", "values", "machine", "secret", "signature", "wall"},
+    {
+        "blocking",
+        "discreet",
+        "lazy",
+        "origin",
+        "model",
+        "errors",
+        "clock",
+        "values",
+        "machine",
+        "secret",
+        "signature",
+        "wall",
+    },
     {
         "alert",
         "breaker",

@@ -15,6 +15,8 @@ S = TypeVar("S")
 P = ParamSpec("P")
 T = TypeVar("T")
 
+asyncio.new_event_loop().close()  # the first one takes a lock of asyncio's own, which a fork at that moment would keep
+
 _starting = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
 _thread: threading.Thread | None = None

@@ -8,7 +8,6 @@ import inspect
 import re
 import reprlib
 from collections.abc import Callable, Mapping
-from functools import cached_property
 from types import NoneType
 from typing import Annotated, Any, NotRequired, Optional, TypedDict, Unpack, get_args, get_origin, get_type_hints
 
@@ -16,6 +15,7 @@ from msgspec import Struct
 
 from windlass import values
 from windlass.errors import CallError, ConfigError, DecodeError, EncodeError, PayloadTooLarge
+from windlass.lazy import Lazy
 from windlass.secret import HIDDEN, RESULT, Shown, hide, is_secret, texts_of
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
@@ -122,17 +122,17 @@ class Shape:
         found = self.signature.parameters[parameter].annotation
         return get_args(found)[0] if get_origin(found) is Annotated else found
 
-    @cached_property
+    @Lazy
     def secrets(self) -> tuple[str, ...]:
         """The names of the parameters that are secret; `return` for the result."""
         found = [name for name, one in self.signature.parameters.items() if is_secret(one.annotation)]
         return (*found, RESULT) if is_secret(self.signature.return_annotation) else tuple(found)
 
-    @cached_property
+    @Lazy
     def _layout(self) -> Layout:
         return make_layout(self.signature)
 
-    @cached_property
+    @Lazy
     def signature(self) -> inspect.Signature:
         """The function's signature with its annotations resolved."""
         try:
@@ -147,7 +147,7 @@ class Shape:
         parameters = [p.replace(annotation=resolved.get(p.name, p.annotation)) for p in found.parameters.values()]
         return found.replace(parameters=parameters, return_annotation=resolved.get("return", found.return_annotation))
 
-    @cached_property
+    @Lazy
     def _read_result(self) -> Callable[[bytes], Any]:
         annotation = typed(self.signature.return_annotation)
         return values.reader(annotation if refusal(annotation) is None else Any)

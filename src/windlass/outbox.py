@@ -7,7 +7,6 @@ import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from functools import cached_property
 from importlib import import_module
 from types import SimpleNamespace
 from typing import Any, TypeVar
@@ -20,6 +19,7 @@ from windlass.app import App
 from windlass.config import complaint, masked, split_url
 from windlass.errors import ConfigError
 from windlass.jobs import Job
+from windlass.lazy import Lazy
 from windlass.model import NewJob, Placed, State
 from windlass.options import short
 from windlass.store.contract import Store
@@ -74,11 +74,11 @@ class Outbox:
     def __repr__(self) -> str:
         return f"<Outbox {self._table} in {self._database}>"
 
-    @cached_property
+    @Lazy
     def _database(self) -> Database:
         return database_of(self._given)
 
-    @cached_property
+    @Lazy
     def _sql(self) -> SimpleNamespace:
         end = f"_{self._database.engine}"
         mine = {name.removesuffix(end): sql for name, sql in vars(SQL).items() if name.endswith(end)}

@@ -12,13 +12,15 @@ from typing import Any, TypeVar
 
 import pytest
 import uvicorn
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 from starlette.testclient import TestClient
 
 from tests.web.stage import fill, make_app
 from tests.worker.rig import until
 from windlass import App
 from windlass.web import Dashboard
+
+expect.set_options(timeout=30_000)  # a look that takes long on a busy machine is repeated later
 
 T = TypeVar("T")
 
