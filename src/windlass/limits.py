@@ -168,7 +168,15 @@ def needs_of(gates: Iterable[Gate], stored: bytes, shape: Shape, seal: Sealer) -
             given.apply_defaults()
         except DecodeError:
             gates = tuple(gate for gate in gates if not gate.asks)
-    return tuple(sorted((gate.need(given, seal) for gate in gates), key=lambda need: need.gate))
+    return each_once(gate.need(given, seal) for gate in gates)
+
+
+def each_once(needs: Iterable[Need]) -> tuple[Need, ...]:
+    """What is taken of each gate, in the order of their names; of one that a task and its queue both name, the most."""
+    found: dict[str, Need] = {}
+    for need in sorted(needs, key=lambda need: (need.gate, need.keep, need.weight)):
+        found[need.gate] = need
+    return tuple(found.values())
 
 
 def text_of(key: Key, given: inspect.BoundArguments) -> str:

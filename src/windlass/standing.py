@@ -7,13 +7,14 @@ from msgspec.structs import replace
 from windlass import values
 from windlass.description import Described
 from windlass.errors import DecodeError
+from windlass.limits import each_once
 from windlass.model import Change, Filter, JobRecord, State
 from windlass.options import NONE, Options, read_options
 from windlass.store.contract import BATCH, Store
 from windlass.vault import Vault, is_sealed
 
-IDLE = (State.READY, State.WAITING, State.SCHEDULED)
-"""The states of jobs that can be put elsewhere."""
+IDLE = (State.SCHEDULED, State.WAITING, State.READY)
+"""The states of jobs that can be put elsewhere, in the order in which jobs go through them: none slips past."""
 
 Describe = Callable[[str], Described]
 """What a queue declares, by its name."""
@@ -71,7 +72,7 @@ class Standing:
             queue=self._queue or job.queue,
             priority=0 if ages else asked,
             ahead=new.ahead(asked) if ages else 0.0,
-            gates=tuple(sorted(gates, key=lambda need: need.gate)),
+            gates=each_once(gates),
         )
         stands = (job.queue, job.priority, job.ahead, job.gates)
         if (change.queue, change.priority, change.ahead, change.gates) == stands:

@@ -6,7 +6,6 @@ import itertools
 import logging
 from collections.abc import Callable, Sequence
 
-from windlass.errors import StoreError
 from windlass.model import Rest
 from windlass.store.contract import BATCH, Store
 
@@ -61,7 +60,7 @@ class Rests:
             entering = {} if len(self._leaving) > BATCH else dict(itertools.islice(self._entering.items(), BATCH))
             try:
                 back = set(await self._store.rest(self._runner, leaving, list(entering)))
-            except StoreError as error:
+            except Exception as error:  # without this work, whoever waits for gates would wait for ever
                 logger.warning("the gates of jobs that wait could not be given back or taken, trying again: %s", error)
                 await asyncio.sleep(PAUSE)
                 self._news.set()
