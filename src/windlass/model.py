@@ -26,6 +26,9 @@ class State(StrEnum):
         return self in FINAL
 
 
+IDLE = (State.SCHEDULED, State.WAITING, State.READY)
+"""The states of jobs that wait to be run, in the order in which jobs go through them."""
+
 FINAL = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED})
 
 

@@ -21,10 +21,7 @@ from windlass import blocking
 from windlass.access import Access
 from windlass.description import Most
 from windlass.errors import QueueFull
-from windlass.model import Filter, NewJob, Placed, State
-
-IDLE = (State.READY, State.WAITING, State.SCHEDULED)
-"""The states whose jobs make up the depth of a queue."""
+from windlass.model import IDLE, Filter, NewJob, Placed
 
 FRESH = 0.2
 """Seconds for which a depth that was read is good enough."""

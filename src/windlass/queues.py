@@ -11,14 +11,11 @@ from windlass import options, pause
 from windlass.access import Access
 from windlass.blocking import twin
 from windlass.errors import ConfigError
-from windlass.model import Doc, Filter, JobRecord, Line, State
+from windlass.model import IDLE, Doc, Filter, JobRecord, Line, State
 from windlass.pause import QUEUE, TASK, Pause
 from windlass.store.contract import BREAKER, PAUSE, Store
 from windlass.store.documents import Load, Save, Work, all_docs
 from windlass.task import Task
-
-IDLE = (State.READY, State.WAITING, State.SCHEDULED)
-"""The states whose jobs make up the depth of a queue."""
 
 WINDOW = 10.0
 """Seconds over which the rates of a queue are told."""

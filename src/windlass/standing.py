@@ -8,13 +8,10 @@ from windlass import values
 from windlass.description import Described
 from windlass.errors import DecodeError
 from windlass.limits import each_once
-from windlass.model import Change, Filter, JobRecord, State
+from windlass.model import IDLE, Change, Filter, JobRecord
 from windlass.options import NONE, Options, read_options
 from windlass.store.contract import BATCH, Store
 from windlass.vault import Vault, is_sealed
-
-IDLE = (State.SCHEDULED, State.WAITING, State.READY)
-"""The states of jobs that can be put elsewhere, in the order in which jobs go through them: none slips past."""
 
 Describe = Callable[[str], Described]
 """What a queue declares, by its name."""

@@ -2,12 +2,12 @@
 
 import json
 from datetime import UTC, datetime
-from functools import cached_property
 from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
 from windlass.jobs import Job
+from windlass.lazy import Lazy
 from windlass.model import Filter, JobRecord, State
 from windlass.store.contract import BATCH
 from windlass.vault import is_sealed
@@ -63,7 +63,7 @@ class Which(Struct, frozen=True, kw_only=True, omit_defaults=True, dict=True, fo
         """What was given, by name."""
         return {name: str(value) for name in FIELDS if (value := getattr(self, name)) is not None}
 
-    @cached_property
+    @Lazy
     def span(self) -> tuple[float, float]:
         """`since` and `until` in seconds since the epoch. Raises `ValueError`."""
         return seconds(self.since, float("-inf")), seconds(self.until, float("inf"))

@@ -7,7 +7,6 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
-from functools import cached_property
 from typing import Any, Protocol
 
 import msgspec
@@ -16,6 +15,7 @@ from windlass import policy
 from windlass.context import Context, Takes, Transaction, enter
 from windlass.errors import DecodeError, Directive
 from windlass.hook import Hook, tell
+from windlass.lazy import Lazy
 from windlass.lines import Lines
 from windlass.model import Claim, Ending, Failure, Outcome, Progress
 from windlass.options import NONE, Options, read_options
@@ -141,7 +141,7 @@ class Running(Context):
         """A text without the secrets of this job."""
         return scrub(text, self._secrets)
 
-    @cached_property
+    @Lazy
     def _secrets(self) -> Sequence[str]:
         return self.shape.secret_texts(self.claim.args)
 
