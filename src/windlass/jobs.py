@@ -25,7 +25,7 @@ from windlass.secret import RESULT, hide
 from windlass.standing import Describe, Standing
 from windlass.store.contract import Store
 from windlass.values import plain_value
-from windlass.vault import Vault, is_sealed
+from windlass.vault import Vault
 
 R_co = TypeVar("R_co", covariant=True)
 
@@ -480,8 +480,7 @@ class Jobs:
 
     def open(self, job: JobRecord | NewJob, field: str) -> bytes | None:
         """One stored field of a job, decrypted. Raises `DecodeError` where that cannot be done."""
-        data: bytes | None = getattr(job, field)
-        return self._vault.open(data, job.id, job.task, field) if is_sealed(data) and data else data
+        return self._vault.field(job, field)
 
     def placed(self, placed: Placed, job: NewJob) -> Job[Any]:
         """The handle of a job that was just put, or of the one that stands for it."""

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from windlass import follow
 from windlass.errors import DecodeError
 from windlass.model import Claim, Ending, JobRecord, NewJob, State
-from windlass.vault import Vault, is_sealed
+from windlass.vault import Vault
 
 FIRST_PAGE, PAGE = 100, 1_000
 """How many ids are asked for at once, by a run that looks for the children of runs before it."""
@@ -134,7 +134,7 @@ def is_bad(record: JobRecord, began: float) -> bool:
 
 def opened(job: NewJob | JobRecord, vault: Vault) -> bytes:
     """The arguments of a job, decrypted. Raises `DecodeError`."""
-    return vault.open(job.args, job.id, job.task, "args") if is_sealed(job.args) else job.args
+    return vault.field(job, "args") or b""
 
 
 def renamed(job: NewJob, id: str, vault: Vault) -> NewJob:

@@ -11,7 +11,7 @@ from windlass.limits import each_once
 from windlass.model import IDLE, Change, Filter, JobRecord
 from windlass.options import NONE, Options, read_options
 from windlass.store.contract import BATCH, Store
-from windlass.vault import Vault, is_sealed
+from windlass.vault import Vault
 
 Describe = Callable[[str], Described]
 """What a queue declares, by its name."""
@@ -55,7 +55,7 @@ class Standing:
 
     def _change(self, job: JobRecord) -> Change | None:
         old, new = self._describe(job.queue), self._describe(self._queue or job.queue)
-        options = self._options(job)
+        options = read_options(self._vault.field(job, "options"))
         asked = job.priority if options.priority is None else options.priority
         if self._priority is not None and not any(need.keep for need in job.gates):  # those stand in strict order
             asked = self._priority
@@ -76,10 +76,6 @@ class Standing:
             return None
         kept = asked if ages and asked else None
         return change if kept == options.priority else replace(change, options=self._stored(job, options, kept))
-
-    def _options(self, job: JobRecord) -> Options:
-        data = job.options
-        return read_options(self._vault.open(data, job.id, job.task, "options") if is_sealed(data) and data else data)
 
     def _stored(self, job: JobRecord, options: Options, priority: int | None) -> bytes | None:
         if (new := replace(options, priority=priority)) == NONE:

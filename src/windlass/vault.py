@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from windlass import limits, policy
 from windlass.errors import ConfigError, DecodeError
-from windlass.model import Attempt, Claim, Failure, JobRecord, Outcome, Patch
+from windlass.model import Attempt, Claim, Failure, JobRecord, NewJob, Outcome, Patch
 
 PLAIN = "plain"
 """In the place of a key: not encrypted."""
@@ -94,6 +94,11 @@ class Vault:
             ) from None
         return opened
 
+    def field(self, job: NewJob | JobRecord, field: str) -> bytes | None:
+        """One stored field of a job, opened if it is sealed. Raises `DecodeError` where that cannot be done."""
+        data: bytes | None = getattr(job, field)
+        return self.open(data or b"", job.id, job.task, field) if is_sealed(data) else data
+
     def unique(self, task: str, value: str) -> str:
         """A unique key as stores see it: a hash, with a key where there are keys, so that nobody can guess it. Keys of
         different tasks never meet: the task's name is part of it."""
@@ -162,12 +167,10 @@ class Vault:
         )
 
     def _try(self, job: JobRecord, field: str) -> bytes | None:
-        data: bytes | None = getattr(job, field)
-        if not is_sealed(data):
-            return data
         try:
-            return self.open(data or b"", job.id, job.task, field)
+            return self.field(job, field)
         except DecodeError:
+            data: bytes | None = getattr(job, field)
             return data
 
     def _text(self, job: JobRecord, text: str, field: str) -> str:
