@@ -38,6 +38,7 @@ LAYERS = [
         "limits",
         "lineage",
         "lines",
+        "logs",
         "metrics",
         "options",
         "outward",

@@ -61,6 +61,7 @@ class Context:
     `state` is what `App(lifespan=…)` yielded in this process. `cancelled` turns true when the job shall stop.
     `schedule` is the name of the schedule that made the job, and `tick` the moment it is for, in UTC. `carrier` is what
     hooks gave the job along (`Hook.sending`), and `trace_id` the trace that it belongs to, in hex, if there is one.
+    `runner` is the id of who runs it, as in `job.attempts`.
     `error` is what the task raised, while hooks hear `after`.
     """
 
@@ -68,6 +69,7 @@ class Context:
     tick: datetime | None = None
     carrier: Mapping[str, str] = MappingProxyType({})
     trace_id: str = ""
+    runner: str = ""
     error: BaseException | None = None
     slot: Slot | None = None
     over = False
@@ -113,8 +115,8 @@ class Context:
 
     @property
     def log(self) -> "JobLog":
-        """A logger whose records carry `job_id`, `task`, `queue`, `attempt` and `trace_id`. What it logs from INFO
-        on is kept with the job, whatever the levels of loggers are."""
+        """A logger whose records carry `job_id`, `task`, `queue`, `attempt`, `trace_id` and `runner`. What it logs
+        from INFO on is kept with the job, whatever the levels of loggers are."""
         return JobLog(self)
 
     @property
@@ -123,7 +125,8 @@ class Context:
         if self.job is None:
             return {}
         named = {"job_id": self.job.id, "task": self.job.task, "queue": self.job.queue, "attempt": self.attempt}
-        return {**named, "trace_id": self.trace_id} if self.trace_id else named
+        more = {"trace_id": self.trace_id, "runner": self.runner}
+        return {**named, **{name: value for name, value in more.items() if value}}
 
     def keep(self, record: logging.LogRecord) -> None:
         """Keep a line of the log with the job."""

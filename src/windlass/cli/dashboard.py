@@ -8,10 +8,10 @@ from types import FrameType
 import click
 
 from windlass.app import App
-from windlass.cli.reach import find_url, refuse_missing, shown, url_option
+from windlass.cli.reach import find_url, log_option, refuse_missing, shown, url_option
 from windlass.errors import ConfigError
 from windlass.loader import load
-from windlass.worker.logs import set_up
+from windlass.worker.logs import is_json, set_up
 
 USERS = "WINDLASS_DASHBOARD_USERS"
 
@@ -26,8 +26,11 @@ FAREWELL = 2
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at.")
 @click.option("--port", type=click.IntRange(1, 65_535), default=PORT, show_default=True)
 @click.option("--allow-host", "hosts", multiple=True, metavar="NAME", help="A name that it may be asked for under.")
+@log_option
 @url_option
-def dashboard(app: str | None, host: str, port: int, hosts: tuple[str, ...], url: str | None) -> None:
+def dashboard(
+    app: str | None, host: str, port: int, hosts: tuple[str, ...], log_format: str | None, url: str | None
+) -> None:
     """Serve the dashboard of MODULE:APP, or of the store at --url without any app's code.
 
     Without users it answers this machine only, and whoever sits there may do everything. Users stand in
@@ -39,7 +42,7 @@ def dashboard(app: str | None, host: str, port: int, hosts: tuple[str, ...], url
             f"--host {host} lets others in, and nothing says who they are: set {USERS} to NAME:ROLE:SECRET, "
             "or listen at 127.0.0.1"
         )
-    set_up()
+    set_up(form=log_format)
     if url:
         refuse_missing(find_url(url))
     served = App(url) if url else load(app)
@@ -79,6 +82,7 @@ def serve(app: App, users: list[str], host: str, port: int, hosts: tuple[str, ..
         host=host,
         port=port,
         log_level="warning",
+        log_config=None if is_json() else uvicorn.config.LOGGING_CONFIG,
         proxy_headers=False,
         server_header=False,
         timeout_graceful_shutdown=FAREWELL,

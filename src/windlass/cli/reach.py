@@ -12,6 +12,7 @@ from windlass.config import make_config, masked
 from windlass.errors import ConfigError, StoreError, StoreUnavailable
 from windlass.store.contract import Store
 from windlass.store.dispatch import bounded, make_store, within
+from windlass.worker.logs import FORMATS, VARIABLE
 
 OPEN_WITHIN, CLOSE_WITHIN = 3.0, 0.5
 """Seconds after which a command says that the store does not answer, and after which it ends without a farewell."""
@@ -26,6 +27,16 @@ def url_option(command: Command) -> Command:
     """The option `--url`."""
     return click.option(
         "--url", metavar="URL", help="The store. By default WINDLASS_URL, then pyproject.toml, then windlass.db."
+    )(command)
+
+
+def log_option(command: Command) -> Command:
+    """The option `--log-format`."""
+    return click.option(
+        "--log-format",
+        type=click.Choice(FORMATS),
+        envvar=VARIABLE,
+        help="How log lines look. By default WINDLASS_LOG_FORMAT, then console; json needs 'windlass[json]'.",
     )(command)
 
 

@@ -12,11 +12,11 @@ import click
 
 from windlass.cli.beside import keep
 from windlass.cli.output import counted
-from windlass.cli.reach import shown
+from windlass.cli.reach import log_option, shown
 from windlass.config import Concurrency, check_concurrency, check_size, make_config, slots_of
 from windlass.errors import ConfigError
 from windlass.loader import spec_or_default
-from windlass.worker.logs import set_up
+from windlass.worker.logs import is_json, set_up
 from windlass.worker.queues import Queues
 from windlass.worker.seat import Spec
 from windlass.worker.supervisor import Supervisor
@@ -44,6 +44,7 @@ def slots(text: str) -> Concurrency:
 def worker_options(command: Command) -> Command:
     """What `worker` and `dev` have in common."""
     for add in (
+        log_option,
         click.option("--quiet", is_flag=True, help="Print warnings and errors only."),
         click.option("--max-memory", type=size, metavar="SIZE", help="Replace a process that has more, as 512M."),
         click.option("--max-jobs", type=click.IntRange(0), metavar="N", help="Replace a process after N jobs."),
@@ -79,11 +80,13 @@ def worker(
     max_jobs: int | None,
     max_memory: int | None,
     quiet: bool,
+    log_format: str | None,
 ) -> None:
     """Run jobs of MODULE:APP until told to stop.
 
     Ctrl-C or SIGTERM lets running jobs end; the second time, they go back at once, uncharged.
     """
+    set_up(logging.WARNING if quiet else logging.INFO, log_format)
     spec = make_spec(app, queues, concurrency, processes, health)
     supervise(replace(spec, max_jobs=max_jobs, max_memory=max_memory, quiet=quiet), alone)
 
@@ -98,11 +101,13 @@ def dev(
     max_jobs: int | None,
     max_memory: int | None,
     quiet: bool,
+    log_format: str | None,
 ) -> None:
     """Run jobs of MODULE:APP, restarted on every saved edit of a Python file below this folder, beside a dashboard.
 
     The dashboard answers this machine only; where it is, is printed. It needs `pip install 'windlass[dashboard]'`.
     """
+    set_up(logging.WARNING if quiet else logging.INFO, log_format)
     spec = make_spec(app, queues, concurrency, processes or 1)
     spec = replace(spec, max_jobs=max_jobs, max_memory=max_memory, quiet=quiet, reload=True)
     supervise(spec, partial(with_edits, spec))
@@ -130,7 +135,6 @@ def make_spec(
 
 def supervise(spec: Spec, run: Callable[[Supervisor, asyncio.Event], Coroutine[Any, Any, int]]) -> None:
     """Be the supervisor of a worker; exit with its code. `run` is given an event of its readiness too."""
-    set_up(logging.WARNING if spec.quiet else logging.INFO)
 
     async def main() -> int:
         ready = asyncio.Event()
@@ -162,7 +166,10 @@ def announce(spec: Spec, text: str) -> None:
             f"  store   {shown(text)}\n  queues  {spec.queues or 'all'}"
             + (f"\n  health  {spec.health}" if spec.health else "")
         )
-    click.echo(text, err=True)
+    if is_json():
+        logger.info("%s", text)
+    else:
+        click.echo(text, err=True)
 
 
 async def alone(supervisor: Supervisor, _: asyncio.Event) -> int:

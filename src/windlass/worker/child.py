@@ -85,10 +85,18 @@ class Job:
     """The job that this process has now."""
 
     def __init__(
-        self, errand: Do, state: Any, reports: Reports, transactions: Transactions | None, gates: Takes | None
+        self,
+        errand: Do,
+        runner: str,
+        state: Any,
+        reports: Reports,
+        transactions: Transactions | None,
+        gates: Takes | None,
     ) -> None:
         self.claim = errand.claim
-        self.context = Running(errand.claim, state=state, moved=self._moved, transactions=transactions, gates=gates)
+        self.context = Running(
+            errand.claim, runner=runner, state=state, moved=self._moved, transactions=transactions, gates=gates
+        )
         self.work: asyncio.Task[Outcome] | None = None
         self._reports = reports
 
@@ -227,7 +235,7 @@ class Child:
 
     def _obey(self, order: Do | End | Leave) -> None:
         if isinstance(order, Do):
-            self._job = Job(order, self._state, self._reports, self._transactions, self._gates)
+            self._job = Job(order, self._runner, self._state, self._reports, self._transactions, self._gates)
             self._put(self._job)
         elif isinstance(order, Leave):
             self._put(None)

@@ -89,6 +89,7 @@ class Running(Context):
         self,
         claim: Claim,
         *,
+        runner: str = "",
         state: Any = None,
         moved: Callable[[], None] = lambda: None,
         transactions: Transactions | None = None,
@@ -99,7 +100,7 @@ class Running(Context):
         self._moved = moved
         self.schedule, self.tick = own.schedule, own.due_tick
         self.carrier, self.trace_id = own.carrier, own.trace_id
-        self.claim = claim
+        self.claim, self.runner = claim, runner
         self._transactions = transactions
 
     def end(self, why: Stop) -> None:

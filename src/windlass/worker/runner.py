@@ -7,7 +7,7 @@ from typing import Any
 
 from windlass import policy
 from windlass.clock import Clock
-from windlass.context import Takes
+from windlass.context import Context, Takes
 from windlass.errors import DecodeError, Evicted, StoreError
 from windlass.hook import Hook
 from windlass.model import Claim, Demand, Ending, Exchanged, Held, Lane, Outcome, Progress
@@ -342,6 +342,7 @@ class Runner:
             self._open()
         context = Running(
             claim,
+            runner=self.id,
             state=self._state,
             moved=lambda: self._noting.moved(run),
             transactions=self._transactions,
@@ -380,7 +381,7 @@ class Runner:
         self._finished.append(outcome)
         self.counts.refused()
         self._settled.ended(claim, outcome)
-        self._log(claim, outcome)
+        self._log(Context(claim), outcome)
         self._turn.set()
 
     def _start_thread(self, task: AnyTask, run: Run) -> None:
@@ -414,7 +415,7 @@ class Runner:
         self._breaking.ended(run.claim, outcome)
         self._finished.append(self._vault.seal_outcome(run.claim, self._noting.ended(run, outcome)))
         self._settled.ended(run.claim, outcome)
-        self._log(run.claim, outcome)
+        self._log(run.context, outcome)
         self._deadlines.ended()
         self._parking.give()
         self._turn.set()
@@ -430,8 +431,9 @@ class Runner:
         if waits:
             self.wake()
 
-    def _log(self, claim: Claim, outcome: Outcome) -> None:
-        if outcome.ending is Ending.SUCCEEDED:
+    def _log(self, context: Context, outcome: Outcome) -> None:
+        claim = context.job
+        if claim is None or outcome.ending is Ending.SUCCEEDED:
             return
         what = policy.first_line(outcome.failure.message if outcome.failure else outcome.reason or "")
         level = logging.ERROR if outcome.ending is Ending.FAILED else logging.INFO
@@ -447,7 +449,7 @@ class Runner:
             again,
             kind,
             what,
-            extra={"job_id": claim.id, "task": claim.task, "queue": claim.queue, "attempt": claim.attempt + 1},
+            extra=context.fields,
         )
 
     def _relay(self, claim: Claim, progress: Progress | None, lines: str) -> None:
