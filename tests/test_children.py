@@ -2,8 +2,10 @@
 
 import asyncio
 import threading
+import time
 from collections import Counter
 from contextlib import suppress
+from types import CoroutineType
 from typing import Any
 
 import pytest
@@ -227,6 +229,55 @@ def test_a_job_that_waits_can_be_ended(how: str) -> None:
 
     wanted = {"cancel": State.CANCELLED, "timeout": State.FAILED, "interrupt": State.READY}[how]
     assert asyncio.run(main()) == [wanted] * 2
+
+
+def test_a_wait_that_is_cancelled_as_it_begins_gives_the_slot_back() -> None:
+    """In an event loop of a thread's own: the worker has let the slot go, and the thread has not heard of it yet."""
+    app = make_app()
+    asked = threading.Event()
+    running: list[str] = []
+    homes: list[asyncio.AbstractEventLoop] = []
+
+    @app.task
+    async def other() -> None:
+        running.append("other")
+        await asyncio.to_thread(asked.wait, 0.5)
+        running.remove("other")
+
+    async def ask(job: Any) -> None:
+        held = threading.Event()
+        homes[0].call_soon_threadsafe(held.wait, PATIENCE)
+        asking = asyncio.create_task(job.aresult())
+        while "__aenter__" not in coroutines(asking):
+            await asyncio.sleep(0.01)
+        held.set()
+        time.sleep(0.3)  # this loop stands still meanwhile
+        asking.cancel()
+        with suppress(asyncio.CancelledError):
+            await asking
+
+    @app.task
+    def parent() -> list[str]:
+        asyncio.run(ask(other.enqueue()))
+        found = running.copy()
+        asked.set()
+        return found
+
+    async def main() -> Any:
+        homes.append(asyncio.get_running_loop())
+        return await result(app, parent)
+
+    assert asyncio.run(main()) == [], "with one slot, nothing else runs while it does"
+
+
+def coroutines(task: "asyncio.Task[Any]") -> list[str]:
+    """The names of what a task waits in."""
+    names: list[str] = []
+    at: Any = task.get_coro()
+    while isinstance(at, CoroutineType):
+        names.append(at.__name__)
+        at = at.cr_await
+    return names
 
 
 def test_ids_of_children() -> None:

@@ -45,7 +45,8 @@ class Takes(Protocol):
 
 
 class Slot(Protocol):
-    """The place that a running job takes in its worker. Both may be called in any event loop."""
+    """The place that a running job takes in its worker. Both may be called in any event loop; after each `leave`,
+    also one that failed or was cancelled, comes a `take`."""
 
     async def leave(self, task: str) -> None:
         """Let another job have it, while this one waits for a job of that task. Raises `TooManyWaiting`."""
@@ -180,8 +181,8 @@ async def waiting(task: str) -> AsyncIterator[None]:
     if slot is None:
         yield
         return
-    await slot.leave(task)
     try:
+        await slot.leave(task)
         yield
     finally:
         await slot.take(task)

@@ -1,6 +1,8 @@
 """Jobs that wait for others: they give their slots back meanwhile, and have them again before anything new begins."""
 
 import asyncio
+import concurrent.futures
+import contextlib
 from collections import Counter, deque
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -66,6 +68,10 @@ class Parking:
             self._changed(berth.run, True)
             self.give()
 
+    def has(self, berth: "Berth") -> bool:
+        """Whether it is without its slot."""
+        return berth in self._parked
+
     def unpark(self, berth: "Berth") -> None:
         """Count its slot as taken again."""
         if berth in self._parked:
@@ -124,10 +130,22 @@ class Berth:
         elif self._loop.is_closed():
             work.close()
         else:
-            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
+            await self._carried(asyncio.run_coroutine_threadsafe(work, self._loop))
+
+    async def _carried(self, work: "concurrent.futures.Future[None]") -> None:
+        """Wait for what was sent home. It begins there, also if this wait is cancelled before: what is counted in it is
+        counted once."""
+        try:
+            await asyncio.shield(asyncio.wrap_future(work))
+        except asyncio.CancelledError:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: the job is over
+                self._loop.call_soon_threadsafe(self._loop.call_soon, work.cancel)
+            raise
 
     async def _leave(self, task: str) -> None:
-        if self._parking.count >= MOST:
+        self._waits[task] += 1
+        self._parking.expect(task, 1)
+        if self._parking.count >= MOST and not self._parking.has(self):
             raise TooManyWaiting(
                 f"{MOST:,} jobs of this runner wait for jobs of their own, and no more may. This one is tried again, "
                 "if its retry allows that, and finds its children then. A rate(…) lets fewer begin at a time"
@@ -135,8 +153,6 @@ class Berth:
         if self._turn is not None and not self._turn.done():  # it goes on while it waits for something else
             self._stand_back()
             self._turn.set_result(None)
-        self._waits[task] += 1
-        self._parking.expect(task, 1)
         if self._waits.total() == 1 and not self.run.over and self.run.context.stop is None:
             self._parking.park(self)
             if self._rest:
@@ -146,7 +162,7 @@ class Berth:
     async def _take(self, task: str) -> None:
         self._waits[task] -= 1
         self._parking.expect(task, -1)
-        if self._waits.total() or self.run.over:
+        if self._waits.total() or self.run.over or not self._parking.has(self):
             return
         if self.run.context.stop is not None:
             self._parking.unpark(self)
