@@ -53,6 +53,7 @@ LAYERS = [
     {
         "access",
         "audit",
+        "bulk",
         "carrier",
         "ends",
         "events",

@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from windlass import options
 from windlass.blocking import Stream, twin
+from windlass.bulk import in_batches
 from windlass.codec import show
 from windlass.context import current, waiting
 from windlass.description import PLAIN
@@ -336,7 +337,7 @@ class Jobs:
 
     async def aget_many(self, ids: Sequence[str]) -> list[Job[Any]]:
         """The jobs that exist of these, in their order, in one look."""
-        return [self._handle(record) for record in await (await self._connect()).get(ids)]
+        return [self.handle(record) for record in await (await self._connect()).get(ids)]
 
     async def afind(
         self,
@@ -350,7 +351,7 @@ class Jobs:
     ) -> JobList:
         """At most `limit` jobs that match: what is to come next first, what is over newest first."""
         page = await (await self._connect()).find(which(state, task, queue, tag), limit, after)
-        found = JobList(self._handle(record) for record in page.jobs)
+        found = JobList(self.handle(record) for record in page.jobs)
         found.after = page.after
         return found
 
@@ -427,10 +428,8 @@ class Jobs:
         return await moving.put_all(await self._connect(), some("reprioritise", which(state, task, queue, tag)))
 
     async def _act_on_all(self, filter: Filter, verb: Verb) -> int:
-        done = 0
-        while ids := await self.act(some(verb, filter), verb):
-            done += len(ids)
-        return done
+        wanted = [some(verb, filter)]
+        return sum([len(ids) async for ids in in_batches(await self._connect(), wanted, verb)])
 
     get = twin(aget)
     get_many = twin(aget_many)
@@ -489,7 +488,7 @@ class Jobs:
             self._enqueued(handle)
         return handle
 
-    def _handle(self, record: JobRecord) -> Job[Any]:
+    def handle(self, record: JobRecord) -> Job[Any]:
         return Job(self, record.id, False, self.reveal(record))
 
 

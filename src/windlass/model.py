@@ -362,12 +362,14 @@ class JobRecord(Discreet, frozen=True, kw_only=True):
 
 
 class Filter(Struct, frozen=True, kw_only=True):
-    """Which jobs: every given field must match."""
+    """Which jobs: every given field must match. See `Store.find` for `error` and `ended_by`."""
 
     state: State | None = None
     task: str | None = None
     queue: str | None = None
     tag: str | None = None
+    error: str | None = None
+    ended_by: float | None = None
 
 
 class Page(Struct, frozen=True, kw_only=True):

@@ -5,6 +5,8 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from msgspec.structs import replace
+
 from windlass import follow
 from windlass.gates import GateInfo
 from windlass.model import FINAL, Attempt, Ending, Filter, JobRecord, Line, State, Verb, WorkerInfo
@@ -185,7 +187,7 @@ def narrowed(wanted: Filter, verb: Verb) -> list[Filter]:
         Verb.CANCEL: [state for state in State if not state.final],
         Verb.DELETE: [state for state in State if state is not State.RUNNING],
     }
-    return [Filter(state=state, task=wanted.task, queue=wanted.queue, tag=wanted.tag) for state in states[verb]]
+    return [replace(wanted, state=state) for state in states[verb]]
 
 
 def living(workers: Sequence[WorkerInfo]) -> list[WorkerInfo]:

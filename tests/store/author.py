@@ -367,6 +367,7 @@ def filter_of(rng: Draw) -> Filter:
         task=rng.choice((None, None, *TASKS)),
         queue=rng.choice((None, None, *QUEUES)),
         tag=rng.choice((None, None, *TAGS)),
+        error=rng.choice((None, None, None, "ValueError")),
     )
 
 
@@ -393,7 +394,11 @@ def act(scene: Scene, rng: Draw, step: int) -> Call | None:
 def matches(job: JobRecord, filter: Filter) -> bool:
     """Whether a filter takes a job."""
     wanted = ((filter.state, job.state), (filter.task, job.task), (filter.queue, job.queue))
-    return all(want in (None, had) for want, had in wanted) and (filter.tag is None or filter.tag in job.tags)
+    return (
+        all(want in (None, had) for want, had in wanted)
+        and (filter.tag is None or filter.tag in job.tags)
+        and (filter.error is None or job.state is State.FAILED)
+    )
 
 
 def prune(scene: Scene, rng: Draw, step: int) -> Call:

@@ -1,10 +1,12 @@
 """The operator's verbs in every state."""
 
 import pytest
+from msgspec.structs import replace
 
 from tests.store.world import World, ends, new, new_id
 from windlass import policy
-from windlass.model import Ending, Filter, State, Verb
+from windlass.bulk import in_batches
+from windlass.model import Ending, Failure, Filter, State, Verb
 from windlass.policy import Retry
 from windlass.store.contract import BATCH
 
@@ -241,6 +243,67 @@ async def test_a_filter_is_worked_off_in_batches(world: World, verb: Verb) -> No
     assert (len(set(first)), len(set(second))) == (BATCH, 100)
     assert await world.store.act(target, verb) == []
     assert await world.store.count(Filter(state=State.SCHEDULED)) == 1
+
+
+async def fails(world: World, *errors: str) -> list[str]:
+    """The ids of jobs that failed one after another, each with an error of that class."""
+    crew = await world.crew()
+    ids: list[str] = []
+    for error in errors:
+        await world.put(new(tags=("odd",) if len(ids) % 2 else ()))
+        claim = await crew.take()
+        failure = Failure(type=error, message='{"type":"Other"}\0', traceback='"type":"Other"')
+        await crew.exchange(replace(ends(claim, Ending.FAILED), failure=failure))
+        ids.append(claim.id)
+        await world.advance(1)
+    return ids
+
+
+async def test_failed_jobs_are_found_by_the_class_of_their_error(world: World) -> None:
+    ids = await fails(world, "shop.Refused", "shop.Lost", "shop.Refused", "Größe", "x" * 161, "shop.Refused")
+    refused = [ids[5], ids[2], ids[0]]
+    wanted = Filter(error="shop.Refused")
+
+    async def found(filter: Filter) -> list[str]:
+        return [job.id for job in (await world.store.find(filter)).jobs]
+
+    assert await found(wanted) == await found(replace(wanted, state=State.FAILED, task="work")) == refused
+    assert await found(replace(wanted, tag="odd")) == ids[5:]
+    assert await found(Filter(error="Größe")) == [ids[3]]
+    for none in (Filter(error="x" * 161), replace(wanted, state=State.READY), replace(wanted, state=State.SUCCEEDED)):
+        assert (await found(none), await world.store.count(none)) == ([], 0)
+    page = await world.store.find(wanted, 2)
+    assert [job.id for job in (await world.store.find(wanted, 2, page.after)).jobs] == refused[2:]
+    assert await world.store.count(wanted) == 3
+    assert await world.store.count(wanted, 1) == 2
+    assert await world.store.act(wanted, Verb.CANCEL) == []
+    assert await world.store.act([ids[0]], Verb.RETRY) == ids[:1]
+    assert await world.store.act(replace(wanted, tag="odd"), Verb.DELETE) == ids[5:]
+    assert await found(wanted) == [ids[2]]
+    await world.store.prune({State.FAILED: 0.0})
+    assert await world.store.count(wanted) == 0
+
+
+async def test_acting_on_a_filter_is_bounded_by_number_and_moment(world: World) -> None:
+    ids = await fails(world, "A", "A", "B", "A")
+    then = (await world.job(ids[1])).finished_at
+    assert await world.store.count(Filter(state=State.FAILED, ended_by=then)) == 2
+    assert len(await world.store.act(Filter(error="A", ended_by=then), Verb.RETRY, 1)) == 1
+    await world.store.act(Filter(error="A", ended_by=then), Verb.RETRY)
+    assert [job.id for job in (await world.store.find(Filter(state=State.FAILED))).jobs] == [ids[3], ids[2]]
+    assert set(await world.store.act(Filter(task="work", ended_by=then), Verb.DELETE, 9)) == set(ids[:2])
+
+
+async def test_whoever_fails_again_at_once_is_retried_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("windlass.bulk.BATCH", 1)
+    ids = await fails(world, "A", "A", "A")
+    crew, seen = await world.crew(), list[str]()
+    async for (id,) in in_batches(world.store, [Filter(state=State.FAILED)], Verb.RETRY):
+        seen.append(id)
+        assert len(seen) <= 3
+        await world.advance(1)
+        await crew.exchange(replace(ends(await crew.take(), Ending.FAILED), failure=Failure(type="A", message="")))
+    assert sorted(seen) == sorted(ids)
 
 
 async def test_a_filter_names_what_it_names(world: World) -> None:

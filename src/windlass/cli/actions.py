@@ -6,6 +6,7 @@ from functools import partial
 
 import click
 
+from windlass.bulk import in_batches
 from windlass.cli import USAGE, Problem
 from windlass.cli.bars import bar
 from windlass.cli.find import filters, make_filter, one_job
@@ -45,12 +46,13 @@ def action(verb: Verb) -> click.Command:
         task: str | None,
         queue: str | None,
         tag: str | None,
+        error: str | None,
         every: bool,
         yes: bool,
         url: str | None,
         as_json: bool,
     ) -> None:
-        wanted = make_filter(state, task, queue, tag)
+        wanted = make_filter(state, task, queue, tag, error)
         filtered = wanted != Filter()
         if ids and (filtered or every):
             raise click.UsageError("give either ids or filters, not both")
@@ -104,13 +106,12 @@ def confirm(verb: Verb, total: int) -> None:
 
 
 async def act_in_batches(store: Store, which: Sequence[Filter], verb: Verb, total: int) -> int:
-    """Do the verb until nothing is left that it fits, or as many as were counted: new ones were not asked about."""
+    """Do the verb to as many as were counted."""
     done = 0
     with bar(str(verb)) as move:
-        for filter in which:
-            while done < total and (ids := await store.act(filter, verb)):
-                done += len(ids)
-                move(done, total, "")
+        async for ids in in_batches(store, which, verb, total):
+            done += len(ids)
+            move(done, total, "")
     return done
 
 

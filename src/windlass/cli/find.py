@@ -21,6 +21,7 @@ SEARCHED = 1_000
 def filters(command: Command) -> Command:
     """The options that say which jobs."""
     for add in (
+        click.option("--error", help="Only jobs that failed with an error of this class."),
         click.option("--tag", help="Only jobs with this tag."),
         click.option("--queue", help="Only jobs in this queue."),
         click.option("--task", help="Only jobs of this task."),
@@ -30,9 +31,11 @@ def filters(command: Command) -> Command:
     return command
 
 
-def make_filter(state: str | None, task: str | None, queue: str | None, tag: str | None) -> Filter:
+def make_filter(
+    state: str | None, task: str | None, queue: str | None, tag: str | None, error: str | None = None
+) -> Filter:
     """The options as a filter."""
-    return Filter(state=State(state) if state else None, task=task, queue=queue, tag=tag)
+    return Filter(state=State(state) if state else None, task=task, queue=queue, tag=tag, error=error)
 
 
 async def one_job(store: Store, id: str, *, sure: bool = False) -> JobRecord:

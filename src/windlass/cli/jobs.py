@@ -45,12 +45,13 @@ def list_jobs(
     task: str | None,
     queue: str | None,
     tag: str | None,
+    error: str | None,
     limit: int,
     url: str | None,
     as_json: bool,
 ) -> None:
     """List jobs: what is to come next first, what is over newest first, else newest first."""
-    wanted = make_filter(state, task, queue, tag)
+    wanted = make_filter(state, task, queue, tag, error)
 
     async def work(store: Store) -> Page:
         return await store.find(wanted, limit)
@@ -65,7 +66,9 @@ def list_jobs(
     head = ("ID", "TASK", "STATE", "TRIES", "QUEUE", "WHEN", "")
     table(head, [row(job) for job in page.jobs], right=(3,))
     if page.after:
-        click.echo(f"\nThe first {limit}; there are more: --limit, or narrow with --state, --task, --queue, --tag.")
+        click.echo(
+            f"\nThe first {limit}; there are more: --limit, or narrow with --state, --task, --queue, --tag, --error."
+        )
 
 
 def row(job: JobRecord) -> tuple[str, ...]:

@@ -110,6 +110,9 @@ KINDS: tuple[str, ...] = (
 )
 """The kinds of documents there are. Whoever adds one names it here, so that `windlass move` carries its documents."""
 
+NAMED = 160
+"""The most characters of a class of errors that is looked up."""
+
 COUNTED = 10_000
 """The jobs of one line and priority that are counted whenever somebody asks."""
 
@@ -224,14 +227,15 @@ class Store(Protocol):
         counts. Whoever has what he enters for is told that he has; who leaves wants nothing any more.
         """
 
-    async def act(self, target: Filter | Sequence[str], verb: Verb) -> list[str]:
-        """Do an operator's verb to the jobs it fits, at most BATCH of them; the ids that it was done to.
+    async def act(self, target: Filter | Sequence[str], verb: Verb, most: int = BATCH) -> list[str]:
+        """Do an operator's verb to the jobs it fits, at most `most` and at most BATCH of them; the ids that it was done
+        to.
 
         cancel: a job not yet running ends cancelled; a running one is marked, and its runner is ordered by beat.
         A marked job that is handed back, or would be retried, ends cancelled.
         retry: a finished job becomes ready with its counts at 0 and its fence kept, unless its unique key is held by
         another; a scheduled one becomes ready now. delete: a job that does not run is gone, with its history.
-        With a filter, call again until the answer is empty.
+        With a filter, call again until the answer is empty (`windlass.bulk`).
         """
 
     async def shed(self, queue: str, most: int, *, below: int | None = None, reason: str = "") -> Shed:
@@ -264,6 +268,10 @@ class Store(Protocol):
 
     async def find(self, filter: Filter, limit: int = 100, after: str | None = None) -> Page:
         """Jobs as a person wants them: what is to come next first, what is over newest first, else newest first.
+
+        `error` is that of jobs that failed, in their last attempt: a class of at most NAMED characters, without quotes,
+        backslashes and control characters (no job has another), found by an index. `ended_by`, seconds since the epoch,
+        leaves out those that ended later; what is not over matches.
 
         Raises `ConfigError` for an `after` that is none that a page gave."""
 

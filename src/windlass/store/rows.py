@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from windlass.errors import ConfigError
 from windlass.model import Attempt, Ending, Failure, Fair, Filter, Outcome, Past, Patch, Progress, State
+from windlass.store.contract import NAMED
 
 MICRO = 1_000_000
 
@@ -85,6 +86,14 @@ def write_end(attempt: Outcome | Attempt) -> str | None:
     return msgspec.json.encode(end).decode()
 
 
+def class_of(outcome: Outcome) -> str | None:
+    """The class of errors by which a job that ends so is looked up; None for none."""
+    if outcome.ending is not Ending.FAILED or outcome.failure is None:
+        return None
+    name = outcome.failure.type or "Exception"
+    return name if len(name) <= NAMED and min(name) >= " " and not {'"', "\\"} & {*name} else None
+
+
 def read_end(data: str | bytes | None) -> tuple[Failure | None, str]:
     """A stored error, and lines; None and nothing if there are none, or none that can be read."""
     end = _decoded(_end, data) or End()
@@ -113,6 +122,17 @@ def of_lines(filter: Filter) -> tuple[str, list[str]] | None:
         line = f"{filter.queue}/{filter.task}"
         return "line IN ({text}, {text})", [line, f"{line}!"]
     return "line >= {text} AND line < {text}", [f"{filter.queue}/", f"{filter.queue}0"]  # 0 comes after /
+
+
+def state_of(filter: Filter) -> State | None:
+    """The one state of the jobs that match: only what failed has a class of errors."""
+    return State.FAILED if filter.error is not None else filter.state
+
+
+def is_over(filter: Filter) -> bool:
+    """Whether all that match are over."""
+    state = state_of(filter)
+    return state is not None and state.final
 
 
 def read_cursor(after: str, *kinds: type) -> list[Any]:

@@ -9,6 +9,7 @@ from starlette.exceptions import HTTPException
 
 from windlass.app import App
 from windlass.audit import Entry, Note, audited, entries
+from windlass.bulk import in_batches
 from windlass.clock import Clock
 from windlass.jobs import Job
 from windlass.limits import Gate, limit, rate
@@ -118,10 +119,9 @@ class Desk(Struct, frozen=True):
         return note.done
 
     async def _in_batches(self, which: Sequence[Filter], verb: Verb, most: int | None, note: Note) -> None:
-        """Until nothing is left that the verb fits, or as many as somebody was shown: new ones were not asked about."""
-        for filter in which:
-            while (most is None or note.done < most) and (ids := await self.app.jobs.act(filter, verb)):
-                note.done += len(ids)
+        """As many as somebody was shown, or all."""
+        async for ids in in_batches(await self.app.connect(), which, verb, most):
+            note.done += len(ids)
 
     async def _one_by_one(self, targets: Targets, verb: Verb, note: Note) -> None:
         """Those of the newest that fit, at most as many as somebody was shown."""

@@ -40,6 +40,12 @@ class Found(Struct):
     reach: Reach | None = None
 
 
+async def page_of(jobs: Jobs, which: Filter, limit: int, after: str | None) -> Found:
+    """Jobs that a store finds."""
+    page = await (await jobs.store()).find(which, limit, after)
+    return Found([jobs.handle(record) for record in page.jobs], page.after)
+
+
 async def newest(
     jobs: Jobs, which: Filter, reach: Reach, *, most: int | None = FAR, seconds: float | None = None
 ) -> AsyncIterator[list[Job[Any]]]:
@@ -47,20 +53,14 @@ async def newest(
     over."""
     end = None if seconds is None else time.monotonic() + seconds
     while True:
-        found = await jobs.afind(
-            state=which.state,
-            task=which.task,
-            queue=which.queue,
-            tag=which.tag,
-            limit=PIECE if most is None else min(PIECE, most - reach.looked),
-            after=reach.after,
-        )
-        reach.looked += len(found)
-        reach.after = found.after
-        if found:
-            reach.last = when(found[-1].record)
-        yield found
-        if found.after is None or reach.looked == most or (end is not None and time.monotonic() >= end):
+        limit = PIECE if most is None else min(PIECE, most - reach.looked)
+        page = await page_of(jobs, which, limit, reach.after)
+        reach.looked += len(page.jobs)
+        reach.after = page.after
+        if page.jobs:
+            reach.last = when(page.jobs[-1].record)
+        yield page.jobs
+        if page.after is None or reach.looked == most or (end is not None and time.monotonic() >= end):
             return
 
 
@@ -80,8 +80,7 @@ async def count(jobs: Jobs, which: Which, states: Sequence[Filter]) -> int:
 async def find(jobs: Jobs, which: Which, want: int, after: str | None) -> Found:
     """Jobs that match, from `after` on: of those that LOOK seconds suffice to read, until there are `want` or more."""
     if not which.reads:
-        some = await jobs.afind(**which.given, limit=want, after=after)
-        return Found(some, some.after)
+        return await page_of(jobs, which.filter, want, after)
     found, reach = Found([], None), Reach(after=after)
     found.reach = reach
     async for piece in newest(jobs, which.filter, reach, most=None, seconds=LOOK):

@@ -1,6 +1,7 @@
 """PURE: which jobs somebody means, as it stands in addresses, forms and the API."""
 
 import json
+import re
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -9,7 +10,7 @@ from msgspec import Meta, Struct
 from windlass.jobs import Job
 from windlass.lazy import Lazy
 from windlass.model import Filter, JobRecord, State
-from windlass.store.contract import BATCH
+from windlass.store.contract import BATCH, NAMED
 from windlass.vault import is_sealed
 from windlass.view import arguments_of, secrets_of
 from windlass.web.look import LINE, cause_of
@@ -21,6 +22,9 @@ Text = Annotated[str, Meta(min_length=1, max_length=LINE)]
 
 Moment = Annotated[str, Meta(max_length=40, extra_json_schema={"format": "date-time"})]
 
+CLASS = re.compile(rf"[\w.<>]{{1,{min(LINE - 1, NAMED)}}}")
+"""A class of errors that is shown as it is stored."""
+
 FIELDS = ("state", "task", "queue", "tag", "prefix", "error", "shape", "text", "since", "until")
 """What may narrow jobs."""
 
@@ -28,9 +32,10 @@ FIELDS = ("state", "task", "queue", "tag", "prefix", "error", "shape", "text", "
 class Which(Struct, frozen=True, kw_only=True, omit_defaults=True, dict=True, forbid_unknown_fields=True):
     """Jobs, by filter: every field that is given must match. One that is misspelt is refused: it would narrow nothing.
 
-    Those from `prefix` on are looked up in the jobs themselves, newest first. `prefix`: how the id begins. `error`: the
-    class of the last error; `shape`: the first line of its message, with # for numbers and ids. `text` stands in the
-    arguments or the error. `since`, `until`: when it ended, or else came; ISO 8601, UTC without a zone.
+    Those from `prefix` on are looked up in the jobs themselves, newest first, but for the `error` of failed jobs.
+    `prefix`: how the id begins. `error`: the class of the last error; `shape`: the first line of its message, with #
+    for numbers and ids. `text` stands in the arguments or the error. `since`, `until`: when it ended, or else came; ISO
+    8601, UTC without a zone.
     """
 
     state: State | None = None
@@ -51,12 +56,19 @@ class Which(Struct, frozen=True, kw_only=True, omit_defaults=True, dict=True, fo
     def filter(self) -> Filter:
         """What of it a store can tell."""
         state = State.FAILED if self.state is None and (self.error or self.shape) else self.state
-        return Filter(state=state, task=self.task, queue=self.queue, tag=self.tag)
+        return Filter(
+            state=state, task=self.task, queue=self.queue, tag=self.tag, error=self.error if self.named else None
+        )
+
+    @property
+    def named(self) -> bool:
+        """Whether a store can look up the class of the error."""
+        return self.state in (None, State.FAILED) and self.error is not None and CLASS.fullmatch(self.error) is not None
 
     @property
     def reads(self) -> bool:
         """Whether the jobs themselves have to be read to tell."""
-        return any(getattr(self, name) is not None for name in FIELDS[4:])
+        return any(getattr(self, name) is not None for name in FIELDS[4:] if name != "error" or not self.named)
 
     @property
     def given(self) -> dict[str, str]:

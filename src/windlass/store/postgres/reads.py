@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from windlass.model import Filter, JobRecord, Page, RunnerInfo, State, Verb, WorkerInfo
 from windlass.store.postgres.rows import COLUMNS, WIDTH, read_job
 from windlass.store.postgres.statements import SQL, Call, earliest, filled
-from windlass.store.rows import MICRO, of_lines, read_cursor
+from windlass.store.rows import MICRO, is_over, micros, of_lines, read_cursor, state_of
 
 NEWEST = (("id", "DESC"),)
 ORDERS = {
@@ -34,7 +34,7 @@ IN_LINE: Mapping[State | None, str] = {
 
 def fill(sql: str, schema: str, **parts: str) -> str:
     """A statement with its parts."""
-    for name, part in {"schema": schema, "columns": COLUMNS, **parts}.items():
+    for name, part in {**parts, "schema": schema, "columns": COLUMNS}.items():
         sql = sql.replace(f"{{{name}}}", part)
     return sql
 
@@ -61,21 +61,27 @@ def where(filter: Filter) -> tuple[str, list[Any]]:
     if filter.tag is not None:
         terms.append("tags @> ARRAY[%s]")
         parameters.append(filter.tag)
+    if filter.error is not None:
+        terms.append("""state = 'failed' AND {schema}.error_of(attempts) COLLATE "C" = %s""")
+        parameters.append(filter.error)
+    if filter.ended_by is not None:
+        terms.append("finished_at <= %s" if is_over(filter) else "(finished_at IS NULL OR finished_at <= %s)")
+        parameters.append(micros(filter.ended_by))
     return " AND ".join(terms), parameters
 
 
 def tables(filter: Filter) -> tuple[str, ...]:
     """Where jobs that match can be."""
-    if filter.state is None:
-        return ("live", "history")
-    return ("history",) if filter.state.final else ("live",)
+    if is_over(filter):
+        return ("history",)
+    return ("live", "history") if filter.state is None else ("live",)
 
 
 def listed(schema: str, filter: Filter, limit: int, after: str | None) -> list[Call]:
     """The statements whose rows, merged, are a page and one row more."""
-    if filter.state is State.READY:
+    if filter.state is State.READY and filter.error is None:
         return [listed_ready(schema, filter, limit, after)]
-    order = ORDERS.get(filter.state or State.WAITING, NEWEST)
+    order = ORDERS.get(state_of(filter) or State.WAITING, NEWEST)
     condition, parameters = where(filter)
     if after is not None:
         more, cursor = beyond(order, cursor_of(after, *(str if name == "id" else int for name, _ in order)))

@@ -309,8 +309,9 @@ class PostgresStore:
 
     # Operators
 
-    async def act(self, target: Filter | Sequence[str], verb: Verb) -> list[str]:
-        ids = await self._targets(target, verb) if isinstance(target, Filter) else list(target[:BATCH])
+    async def act(self, target: Filter | Sequence[str], verb: Verb, most: int = BATCH) -> list[str]:
+        most = min(most, BATCH)
+        ids = await self._targets(target, verb, most) if isinstance(target, Filter) else list(target[:most])
         only_in = target.state if isinstance(target, Filter) else None
         if not ids:
             return []
@@ -320,12 +321,12 @@ class PostgresStore:
         found = {row[0] for row in rows}
         return [id for id in dict.fromkeys(ids) if id in found]
 
-    async def _targets(self, filter: Filter, verb: Verb) -> list[str]:
+    async def _targets(self, filter: Filter, verb: Verb, most: int) -> list[str]:
         found: list[str] = []
-        for call in reads.targets(self.schema, filter, verb, BATCH):
-            if len(found) < BATCH:
+        for call in reads.targets(self.schema, filter, verb, most):
+            if len(found) < most:
                 found += [row[0] for row in await self._call(call, patience=KEEPING_HOUSE)]
-        return found[:BATCH]
+        return found[:most]
 
     async def shed(self, queue: str, most: int, *, below: int | None = None, reason: str = "") -> Shed:
         rows = await self._rows(SQL.shed, queue, most, below, reason, BATCH, patience=KEEPING_HOUSE)

@@ -6,11 +6,13 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
+from msgspec.structs import replace
+
 from windlass.model import Filter, JobRecord, Line, Page, State, Verb
 from windlass.store.census import FRONT
 from windlass.store.contract import BATCH
 from windlass.store.redis.records import LETTERS, encode, filter_arguments, raw, read_jobs, text
-from windlass.store.rows import MICRO, read_cursor, strange
+from windlass.store.rows import MICRO, is_over, micros, read_cursor, strange
 
 Run = Callable[..., Awaitable[Any]]
 Place = tuple[str, str]
@@ -30,6 +32,8 @@ WHOLE, NUMBER = re.compile(r"-?[0-9]{1,19}"), re.compile(r"-?[0-9]{1,19}(\.[0-9]
 
 def index_of(filter: Filter) -> tuple[str, str]:
     """The index that has the jobs of a filter, and which way it is read."""
+    if filter.error is not None:
+        return f"error:{filter.error}", "down"
     if filter.state is State.SCHEDULED:
         return "due", "up"
     if filter.state is not None:
@@ -66,6 +70,8 @@ class Reads:
 
     def _stretches(self, filter: Filter, cursor: Place | None, wanted: int) -> AsyncIterator[list[Place]]:
         """Jobs that match, in order, some at a time."""
+        if filter.error is not None:
+            return self._walk(filter, cursor, wanted)
         if filter.state in STANDING:
             return self._standing(STANDING[filter.state], filter, cursor, wanted)
         if filter.state is State.RUNNING:
@@ -74,7 +80,12 @@ class Reads:
 
     async def _walk(self, filter: Filter, cursor: Place | None, wanted: int) -> AsyncIterator[list[Place]]:
         index, way = index_of(filter)
-        rest = Filter(task=filter.task, queue=filter.queue, tag=filter.tag if filter.state else None)
+        by_tag = filter.state is None and filter.error is None
+        rest = replace(filter, tag=None) if by_tag else replace(filter, error=None)
+        if filter.error is None or filter.state is State.FAILED:
+            rest = replace(rest, state=None)
+        if filter.ended_by is not None and is_over(filter):
+            rest, cursor = replace(rest, ended_by=None), cursor or (str(micros(filter.ended_by) + 1), "")
         count = min(wanted, BATCH) if rest == Filter() else BATCH
         more = True
         while more:
@@ -108,8 +119,8 @@ class Reads:
 
     async def count(self, filter: Filter, most: int | None = None) -> int:
         """`Store.count`."""
-        if filter.state is None and (filter.task or filter.queue) and not filter.tag:
-            each = [Filter(state=state, task=filter.task, queue=filter.queue) for state in (*LIVE, *FINISHED)]
+        if filter.state is None and (filter.task or filter.queue) and not filter.tag and filter.error is None:
+            each = [replace(filter, state=state) for state in (*LIVE, *FINISHED)]
         else:
             each = [filter]
         found = 0
@@ -119,9 +130,15 @@ class Reads:
         return found if most is None else min(found, most + 1)
 
     async def _count(self, filter: Filter, most: int | None) -> int:
-        if filter.state in (*STANDING, State.SCHEDULED) and not filter.tag:
+        if filter.state in (*STANDING, State.SCHEDULED) and not filter.tag and filter.error is None:
             return sum(line.count for line in await self.stats() if matches(line, filter))
-        if filter in (Filter(), Filter(tag=filter.tag), *(Filter(state=state) for state in FINISHED)):
+        whole = (
+            Filter(),
+            Filter(tag=filter.tag),
+            Filter(error=filter.error),
+            Filter(state=State.FAILED, error=filter.error),
+        )
+        if filter in (*whole, *(Filter(state=state) for state in FINISHED)):
             return int(await self._run("size", index_of(filter)[0]))
         found = 0
         async for stretch in self._stretches(filter, None, BATCH):
@@ -164,7 +181,9 @@ class Reads:
         }[verb]
         if filter.state is not None:
             states = (filter.state,)
-        return [Filter(state=state, task=filter.task, queue=filter.queue, tag=filter.tag) for state in states]
+        elif filter.error is not None:
+            states = [state for state in states if state in (None, State.FAILED)]
+        return [replace(filter, state=state) for state in states]
 
 
 def cursor_of(filter: Filter, after: str) -> Place:

@@ -287,9 +287,9 @@ def change_row(change: Change) -> tuple[Any, ...]:
 
 
 def filter_arguments(filter: Filter) -> bytes:
-    """A filter as (state, queue, task, tag); False for any."""
-    state = LETTERS[State(filter.state)] if filter.state else False
-    return encode((state, filter.queue or False, filter.task or False, filter.tag or False))
+    """A filter as (state, queue, task, tag, error, ended_by); False for any."""
+    names = (filter.state and LETTERS[State(filter.state)], filter.queue, filter.task, filter.tag, filter.error)
+    return encode((*(name or False for name in names), False if filter.ended_by is None else micros(filter.ended_by)))
 
 
 def doc_arguments(docs: Sequence[Doc]) -> bytes:

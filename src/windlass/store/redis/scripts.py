@@ -5,7 +5,7 @@ from hashlib import sha1
 from importlib import resources
 
 from windlass.policy import BY_CLASH, BY_OPERATOR
-from windlass.store.contract import BATCH
+from windlass.store.contract import BATCH, NAMED
 
 CLOCK = """
 local function now()
@@ -60,7 +60,7 @@ class Script:
 def make_scripts(history: int, clock: str = CLOCK) -> dict[str, Script]:
     """All scripts by name, for a history of that many jobs."""
     reasons = f"BY_OPERATOR, BY_CLASH = '{BY_OPERATOR}', '{BY_CLASH}'"
-    constants = f"local BATCH, HISTORY = {BATCH}, {history}\nlocal {reasons}\n{clock}"
+    constants = f"local BATCH, HISTORY, NAMED = {BATCH}, {history}, {NAMED}\nlocal {reasons}\n{clock}"
     return {name: make_script(name, constants) for name in NEEDS}
 
 

@@ -217,13 +217,14 @@ class RedisStore:
 
     # Operators
 
-    async def act(self, target: Filter | Sequence[str], verb: Verb) -> list[str]:
+    async def act(self, target: Filter | Sequence[str], verb: Verb, most: int = BATCH) -> list[str]:
+        most = min(most, BATCH)
         if not isinstance(target, Filter):
-            return await self._act(target[:BATCH], verb, Filter())
+            return await self._act(target[:most], verb, Filter())
         done: list[str] = []
         async for ids in self._reads.targets(target, verb):
-            done += await self._act(ids[: BATCH - len(done)], verb, target)
-            if len(done) >= BATCH:
+            done += await self._act(ids[: most - len(done)], verb, target)
+            if len(done) >= most:
                 break
         return done
 

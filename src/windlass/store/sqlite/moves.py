@@ -26,7 +26,7 @@ from windlass.model import (
 from windlass.policy import BY_CLASH, BY_OPERATOR
 from windlass.store.contract import BATCH, Topic
 from windlass.store.queries import load_queries
-from windlass.store.rows import MICRO, micros, read_state, write_end, write_news
+from windlass.store.rows import MICRO, class_of, micros, read_state, write_end, write_news
 from windlass.store.sqlite.claim import Claiming
 from windlass.store.sqlite.gates import SQL as GATES
 from windlass.store.sqlite.gates import Gates, call_for, next_look
@@ -275,6 +275,7 @@ def settle_one(db: Connection, now: int, runner: str, outcome: Outcome) -> bool:
             "attempt": outcome.attempt,
             "lost": outcome.lost,
             "reason": outcome.reason,
+            "error": class_of(outcome),
             "run_at": now + micros(outcome.delay),
             "now": now,
         },

@@ -81,7 +81,7 @@ WHERE jobs.id = batch.id AND jobs.fence = batch.fence AND jobs.seq = batch.seq A
 UPDATE jobs SET
     state = CASE WHEN cancelling AND NOT :final THEN 'cancelled' ELSE :state END,
     ending = :ending, finished_at = CASE WHEN cancelling OR :final THEN :now END,
-    attempt = :attempt, lost = :lost, cancelling = 0, reason = :reason,
+    attempt = :attempt, lost = :lost, cancelling = 0, reason = :reason, error = :error,
     line = queue || '/' || task || CASE WHEN :lost > 0 THEN '!' ELSE '' END,
     run_at = CASE WHEN :state = 'scheduled' THEN :run_at ELSE run_at END,
     rank = CASE WHEN :state = 'scheduled' AND NOT EXISTS (SELECT 1 FROM holds WHERE job = :id AND keep)
@@ -207,7 +207,7 @@ WHERE id = :id AND state IN ('waiting', 'scheduled', 'ready', 'running') AND NOT
 
 -- name: retry_finished
 UPDATE jobs SET
-    state = 'ready', attempt = 0, lost = 0, runner = NULL, cancelling = 0, reason = NULL, result = NULL,
+    state = 'ready', attempt = 0, lost = 0, runner = NULL, cancelling = 0, reason = NULL, result = NULL, error = NULL,
     progress = NULL, finished_at = NULL, expires_at = NULL, run_at = :now, rank = :now - ahead, line = queue || '/' || task
 WHERE id = :id AND finished_at IS NOT NULL;
 
@@ -330,7 +330,8 @@ SELECT id FROM jobs INDEXED BY ready WHERE state = 'ready' AND line = CAST(? AS 
 
 -- name: fail_broken
 -- The fence is new, so that the reason finds room among the attempts.
-UPDATE jobs SET state = 'failed', ending = 'failed', finished_at = ?, fence = fence + 1, cancelling = 0
+UPDATE jobs SET state = 'failed', ending = 'failed', error = 'windlass.errors.DecodeError', finished_at = ?,
+    fence = fence + 1, cancelling = 0
 WHERE id = CAST(? AS TEXT) AND finished_at IS NULL;
 
 -- name: rename

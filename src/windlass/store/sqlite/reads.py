@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from windlass.model import Attempt, Doc, Filter, JobRecord, Page, RunnerInfo, Shelf, State, Verb, WorkerInfo
 from windlass.store.contract import BATCH
-from windlass.store.rows import MICRO, micros, of_lines, read_cursor, seconds
+from windlass.store.rows import MICRO, is_over, micros, of_lines, read_cursor, seconds, state_of
 from windlass.store.sqlite.moves import SQL
 from windlass.store.sqlite.rows import COLUMNS, bound, exact, fetch, one, read_attempt, read_job
 
@@ -64,21 +64,32 @@ def where(filter: Filter) -> tuple[str, list[Any]]:
     if filter.tag is not None:
         terms.append("id IN (SELECT job FROM tags WHERE tag = ?)")
         parameters.append(filter.tag)
+    if filter.error is not None:
+        terms.append("state = 'failed' AND finished_at IS NOT NULL AND error = ?")
+        parameters.append(filter.error)
+    if filter.ended_by is not None:
+        terms.append("finished_at <= ?" if is_over(filter) else "(finished_at IS NULL OR finished_at <= ?)")
+        parameters.append(micros(filter.ended_by))
     return " AND ".join(terms), parameters
+
+
+def table(filter: Filter) -> str:
+    """The table, by the index that has the jobs of one class of errors."""
+    return "jobs" if filter.error is None else "jobs INDEXED BY errors"
 
 
 def find(db: Connection, filter: Filter, limit: int, after: str | None) -> Page:
     """`Store.find`: one page by key, never by offset."""
-    if filter.state is State.READY:
+    if filter.state is State.READY and filter.error is None:
         return find_ready(db, filter, limit, after)
-    keys = ORDERS[filter.state] if filter.state else ("-rowid",)
+    keys = ORDERS.get(state_of(filter) or State.WAITING, ("-rowid",))
     condition, parameters = where(filter)
     if after is not None:
         places = ", ".join("CAST(? AS TEXT)" if key == "id" else "?" for key in keys)
         condition += f" AND ({', '.join(keys)}) > ({places})"
         parameters += map(bound, read_cursor(after, *(str if key == "id" else int for key in keys)))
     order = ", ".join(SORTED.get(key, key) for key in keys)
-    sql = f"SELECT {COLUMNS}, {', '.join(keys)} FROM jobs WHERE {condition} ORDER BY {order} LIMIT ?"  # noqa: S608
+    sql = f"SELECT {COLUMNS}, {', '.join(keys)} FROM {table(filter)} WHERE {condition} ORDER BY {order} LIMIT ?"  # noqa: S608
     rows = fetch(db, sql, [*parameters, limit + 1])
     more = len(rows) > limit
     rows = rows[:limit]
@@ -113,7 +124,7 @@ def count(db: Connection, filter: Filter, most: int | None) -> int:
         states = "" if filter.state is State.READY else "state IN ('waiting', 'scheduled') AND "
         condition = f"{states}{condition} AND {lines[0].replace('{text}', '?')}"
         parameters = [*parameters, *lines[1]]
-    sql = f"SELECT count(*) FROM (SELECT 1 FROM jobs WHERE {condition} LIMIT ?)"  # noqa: S608 - no user text
+    sql = f"SELECT count(*) FROM (SELECT 1 FROM {table(filter)} WHERE {condition} LIMIT ?)"  # noqa: S608 - no user text
     return int(one(db, sql, [*parameters, -1 if most is None else most + 1]))
 
 
@@ -125,7 +136,7 @@ def targets(db: Connection, filter: Filter, verb: Verb, limit: int) -> list[str]
         Verb.DELETE: "state <> 'running'",
     }[verb]
     condition, parameters = where(filter)
-    sql = f"SELECT id FROM jobs WHERE {condition} AND {fits} LIMIT ?"  # noqa: S608 - no user text
+    sql = f"SELECT id FROM {table(filter)} WHERE {condition} AND {fits} LIMIT ?"  # noqa: S608 - no user text
     return [row[0] for row in exact(db, sql, [*parameters, limit])]
 
 

@@ -410,9 +410,10 @@ class SQLiteStore:
 
     # Operators
 
-    async def act(self, target: Filter | Sequence[str], verb: Verb) -> list[str]:
+    async def act(self, target: Filter | Sequence[str], verb: Verb, most: int = BATCH) -> list[str]:
         def work(db: sqlite3.Connection, now: int) -> list[str]:
-            ids = reads.targets(db, target, verb, BATCH) if isinstance(target, Filter) else target[:BATCH]
+            bound = min(most, BATCH)
+            ids = reads.targets(db, target, verb, bound) if isinstance(target, Filter) else target[:bound]
             return [id for id in ids if moves.act(db, now, id, verb)]
 
         done = await self._write(work)

@@ -1,7 +1,15 @@
 #!lua flags=allow-oom
--- An operator's verb. ARGV: verb, filter (state, queue, task, tag; false for any), ids; the ids that it was done to.
+-- An operator's verb. ARGV: verb, filter (as in filter.lua), ids; the ids that it was done to.
 local verb, filter, ids, t = ARGV[1], cmsgpack.unpack(ARGV[2]), cmsgpack.unpack(ARGV[3]), now()
 local done = {}
+
+local function not_over(job)
+  later('ZREM', P .. 'over:' .. job.state, job.id)
+  local error = job.state == 'f' and error_of(job.id)
+  if error then
+    later('ZREM', P .. 'error:' .. error, job.id)
+  end
+end
 
 local function delete(job)
   if job.state == 'r' then
@@ -13,7 +21,7 @@ local function delete(job)
       left(job.id, job.stood, true)
     end
   else
-    later('ZREM', P .. 'over:' .. job.state, job.id)
+    not_over(job)
   end
   if has(job.flags, 1) then
     free(job.id)
@@ -33,7 +41,7 @@ local function retry(job)
     if has(job.flags, 1) and take((unique_and_tags(job.id)), job.id, nil, t) ~= job.id then
       return false
     end
-    later('ZREM', P .. 'over:' .. job.state, job.id)
+    not_over(job)
     job.state, job.attempt, job.lost, job.runner, job.cancelling, job.renewed = 'i', 0, 0, nil, nil, 1
     job.reason, job.result, job.progress, job.finished = nil, nil, nil, nil
   end

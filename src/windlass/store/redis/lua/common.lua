@@ -122,6 +122,22 @@ local function whole(id, text)
   return has(flags_of(text), 16) and text .. (call('HGET', BIG, id) or '') or text
 end
 
+-- The class of errors by which a failed job is looked up, out of the end of an attempt as JSON; nil for none.
+local function class_of(failure)
+  local name = type(failure) == 'string' and string.match(failure, '^{"type":"([^"\\]+)"')
+  if not name then
+    return nil
+  end
+  local _, inner = string.gsub(name, '[\128-\191]', '')
+  return #name - inner <= NAMED and name or nil
+end
+
+-- That of a job that failed, whose last attempt is the last in its list.
+local function error_of(id)
+  local fine, _, _, _, _, _, _, failure = pcall(cmsgpack.unpack, call('LINDEX', P .. 'a:' .. id, -1) or '')
+  return fine and class_of(failure) or nil
+end
+
 local function numbers(...)
   for n = 1, select('#', ...) do
     if type(select(n, ...)) ~= 'number' then

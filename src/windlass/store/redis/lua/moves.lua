@@ -184,6 +184,10 @@ local function apply(job, ending, delay, failure, t)
     job.rank = keeps(job) and job.rank or job.due - turns_of(job)
   end
   if FINAL[state] or job.cancelling then
+    local error = state == 'f' and class_of(failure)
+    if error then
+      later('ZADD', P .. 'error:' .. error, t, job.id)
+    end
     finish(job, FINAL[state] and state or 'c', t)
   else
     job.state = 'i'
@@ -401,6 +405,10 @@ local function drop_over(state, limit, most)
   end
   for n, raw in ipairs(hmget(NEWS, ids)) do
     local _, _, _, _, flags = read(raw, 5)
+    local error = state == 'f' and error_of(ids[n])
+    if error then
+      later('ZREM', P .. 'error:' .. error, ids[n])
+    end
     drop(ids[n], type(flags) == 'number' and flags or 0)
   end
   call('ZREMRANGEBYRANK', key, 0, #ids - 1)
