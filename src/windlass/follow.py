@@ -146,6 +146,13 @@ def depth(text: bytes | None) -> int:
     return 1 + max((depth(one.follow.encode() if one.follow else None) for one in _decode(text)), default=0)
 
 
+def origin_of(id: str) -> str:
+    """The id of the job that its line began with: its parent's parent's…, or its own."""
+    while (parent := parent_of(id)) is not None:
+        id = parent
+    return id
+
+
 def parent_of(id: str) -> str | None:
     """The id of the job that enqueued this one, or whose end made it; None if its id does not tell."""
     found = _OF.fullmatch(id)

@@ -14,6 +14,9 @@ from windlass.model import Claim, Outcome
 
 logger = logging.getLogger("windlass.hooks")
 
+FAILURES = "windlass.worker.failures"
+"""The logger that tells of attempts which did not succeed."""
+
 MOST_CARRIED = 8_192
 """Characters of one value that travels with a job, as W3C Baggage has it; a longer one is left out."""
 

@@ -40,7 +40,8 @@ class Override(Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Options(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What one call changes of its task, kept with the job. `timeout` None means none; unset, the task's. `secret`
     names the arguments that are not shown. `schedule` and `tick` say which schedule made the job, for which moment.
-    `priority` is what was asked for where the queue ages. `carrier` is what hooks gave it along."""
+    `rhythm` is when that is due, for hooks. `priority` is what was asked for where the queue ages. `carrier` is what
+    hooks gave it along."""
 
     retry: Override | None = None
     timeout: float | UnsetType | None = UNSET
@@ -48,6 +49,7 @@ class Options(Struct, frozen=True, kw_only=True, omit_defaults=True):
     secret: tuple[str, ...] = ()
     schedule: str = ""
     tick: float | None = None
+    rhythm: dict[str, Any] | None = None
     priority: int | None = None
     carrier: dict[str, str] = {}
 

@@ -5,7 +5,7 @@ import uuid
 from collections import deque
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import msgspec
 from msgspec import Struct
@@ -15,7 +15,7 @@ from windlass import options, values
 from windlass.call import Call, job_of, open_call
 from windlass.errors import ConfigError, DecodeError
 from windlass.model import REMEMBERED, Mark, NewJob
-from windlass.timing import Rule
+from windlass.timing import Rule, from_data, to_data
 from windlass.vault import Vault
 
 CatchUp = Literal["skip", "latest", "all"]
@@ -206,11 +206,37 @@ def fire_id(name: str, tick: float) -> str:
     return str(uuid.uuid5(FIRES, f"{name}\n{tick:.6f}"))
 
 
-def make_job(name: str, call: Call, tick: float, vault: Vault, id: str | None = None) -> NewJob:
+def make_job(
+    name: str, call: Call, tick: float, vault: Vault, id: str | None = None, rhythm: dict[str, Any] | None = None
+) -> NewJob:
     """The job of one tick, or with an id of its own, one beside the ticks. Raises `DecodeError`."""
     opened = open_call(name, call, vault)
-    own = values.to_bytes(replace(options.read_options(opened.options), schedule=name, tick=tick))
+    own = values.to_bytes(replace(options.read_options(opened.options), schedule=name, tick=tick, rhythm=rhythm))
     return job_of(replace(opened, options=own), fire_id(name, tick) if id is None else id, vault)
+
+
+class Rhythm(Struct, frozen=True):
+    """When a schedule is due, as its jobs know it. `jitter` in seconds; `ends`: it will not go on for ever."""
+
+    rule: Rule
+    jitter: float
+    ends: bool
+
+
+def rhythm_of(plan: Plan) -> dict[str, Any]:
+    """The rhythm of a plan, as data that is kept with each job that is made in time."""
+    more = {"jitter": plan.jitter} if plan.jitter else {}
+    return {**to_data(plan.rule), **more, **({"runs": plan.runs} if plan.runs else {})}
+
+
+def read_rhythm(data: dict[str, Any] | None) -> Rhythm | None:
+    """A rhythm that was kept with a job; None if there is none that can be read."""
+    try:
+        rule = from_data(data)
+        assert data is not None
+        return Rhythm(rule, float(data.get("jitter", 0)), bool(rule.end or data.get("runs")))
+    except (DecodeError, TypeError, ValueError):
+        return None
 
 
 def make_mark(name: str, tick: float) -> Mark:

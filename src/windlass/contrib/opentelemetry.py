@@ -21,7 +21,7 @@ except ModuleNotFoundError as missing:
     ) from missing
 
 from windlass.context import Context
-from windlass.follow import parent_of
+from windlass.follow import origin_of
 from windlass.hook import Hook, Sending
 from windlass.model import Claim, Outcome
 from windlass.policy import class_name, first_line
@@ -78,7 +78,7 @@ class OpenTelemetry(Hook):
         creation = trace.get_current_span(parent).get_span_context()
         links = [trace.Link(creation)] if creation.is_valid else []
         if not links:
-            parent = trace.set_span_in_context(trace.NonRecordingSpan(origin_of(claim.id)), parent)
+            parent = trace.set_span_in_context(trace.NonRecordingSpan(sender_of(claim.id)), parent)
         attributes = of_attempt(context, claim)
         span = self._tracer.start_span(f"process {claim.queue}", parent, SpanKind.CONSUMER, attributes, links)
         if (own := span.get_span_context()).is_valid:
@@ -136,12 +136,10 @@ def fail(span: Span, kind: str, text: str) -> None:
     span.set_status(Status(StatusCode.ERROR, first_line(text)))
 
 
-def origin_of(id: str) -> trace.SpanContext:
+def sender_of(id: str) -> trace.SpanContext:
     """What stands for the sending of a job that nobody traced, made of its id: the attempts of a job that a schedule or
     a message made, and of what follows it, are one trace. Nobody ever reports this very span."""
-    while (parent := parent_of(id)) is not None:
-        id = parent
-    digest = hashlib.sha256(id.encode("utf-8", "surrogatepass")).digest()
+    digest = hashlib.sha256(origin_of(id).encode("utf-8", "surrogatepass")).digest()
     return trace.SpanContext(
         trace_id=int.from_bytes(digest[:16]),
         span_id=int.from_bytes(digest[16:24]),

@@ -146,7 +146,8 @@ class Fires:
         for one, fire in fires:
             name, plan = one.doc.name, one.course.plan
             try:
-                made = [schedule.make_job(name, plan.call, tick, self._vault) for tick in fire.ticks]
+                rhythm = schedule.rhythm_of(plan)
+                made = [schedule.make_job(name, plan.call, tick, self._vault, rhythm=rhythm) for tick in fire.ticks]
             except DecodeError as error:  # perhaps another worker has the key
                 logger.error("schedule %s cannot be fired by this worker: %s", name, error)
                 continue

@@ -139,7 +139,6 @@ class Running(Context):
         self._moved()
 
     def scrub(self, text: str) -> str:
-        """A text without the secrets of this job."""
         return scrub(text, self._secrets)
 
     @Lazy

@@ -9,7 +9,7 @@ from windlass import policy
 from windlass.clock import Clock
 from windlass.context import Context, Takes
 from windlass.errors import DecodeError, Evicted, StoreError
-from windlass.hook import Hook
+from windlass.hook import FAILURES, Hook
 from windlass.model import Claim, Demand, Ending, Exchanged, Held, Lane, Outcome, Progress
 from windlass.options import NAME
 from windlass.pause import View
@@ -36,6 +36,7 @@ from windlass.worker.rests import Rests
 from windlass.worker.run import Run
 
 logger = logging.getLogger("windlass.worker")
+failures = logging.getLogger(FAILURES)
 
 AnyTask = Task[Any, Any]
 
@@ -439,7 +440,7 @@ class Runner:
         level = logging.ERROR if outcome.ending is Ending.FAILED else logging.INFO
         again = f", again in {outcome.delay:.0f} s" if outcome.ending is Ending.RETRY else ""
         kind = f"{outcome.failure.type}: " if outcome.failure else ""
-        logger.log(
+        failures.log(
             level,
             "job %s (%s) attempt %d: %s%s: %s%s",
             policy.first_line(claim.id),
