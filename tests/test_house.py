@@ -43,6 +43,7 @@ LAYERS = [
         "options",
         "outward",
         "pause",
+        "place",
         "schedule",
         "timing",
         "unique",

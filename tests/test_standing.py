@@ -1,12 +1,19 @@
 """Jobs that an operator puts into another queue, or gives another priority."""
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+from msgspec import UNSET
+from msgspec.structs import replace
 
 from tests.worker.rig import PATIENCE, empty_store
 from windlass import App, CallError, ConfigError, limit
+from windlass.model import JobRecord
+from windlass.place import Change
+from windlass.standing import place_of
 from windlass.vault import make_key
 
 KEYS = [make_key("k1"), make_key("unique")]
@@ -47,6 +54,39 @@ def test_jobs_go_elsewhere_and_pass_the_gates_there(kind: str, tmp_path: Path) -
     assert asyncio.run(main()) == [0, 1, 2]
     assert app.jobs.move("narrow", queue="plain") == 0, "what is over stays"
     app.close()
+
+
+def test_a_move_undoes_nothing_that_others_change_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    app = App("sqlite:///:memory:")
+
+    @app.task(name="work", queue="here")
+    async def work() -> None: ...
+
+    async def main() -> None:
+        job, apart = await work.aenqueue(), await work.aenqueue()
+        store = await app.connect()
+        find = store.find
+
+        async def late(*given: Any) -> Any:
+            page = await find(*given)
+            monkeypatch.setattr(store, "find", find)
+            assert await app.jobs.areprioritise(7, task="work") == 2
+            await store.amend([change_of(await store.get([apart.id]), "apart")])
+            return page
+
+        monkeypatch.setattr(store, "find", late)
+        assert await app.jobs.amove("there", queue="here", state="ready") == 1
+        found = [(one.record.queue, one.record.priority) for one in await app.jobs.aget_many([job.id, apart.id])]
+        assert found == [("there", 7), ("apart", 7)]
+        await app.aclose()
+
+    asyncio.run(main())
+
+
+def change_of(jobs: Sequence[JobRecord], queue: str) -> Change:
+    """A job to another queue."""
+    was = replace(place_of(jobs[0]), options=UNSET)
+    return Change(id=jobs[0].id, was=was, now=replace(was, queue=queue))
 
 
 def test_who_names_no_jobs_moves_none(tmp_path: Path) -> None:

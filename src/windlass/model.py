@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import Struct
 
 from windlass.discreet import Discreet
 
@@ -392,17 +392,6 @@ class Shed(Struct, frozen=True, kw_only=True):
 
     ids: tuple[str, ...]
     left: int
-
-
-class Change(Discreet, frozen=True, kw_only=True):
-    """Where a job that does not run stands from now on, all in one; `options` too, if they are set here."""
-
-    id: str
-    queue: str
-    priority: int
-    ahead: float = 0
-    gates: tuple[Need, ...] = ()
-    options: bytes | UnsetType | None = UNSET
 
 
 class RunnerInfo(Struct, frozen=True, kw_only=True):

@@ -2,14 +2,16 @@
 
 from collections.abc import Callable, Iterator, Sequence
 
+from msgspec import UNSET
 from msgspec.structs import replace
 
 from windlass import values
 from windlass.description import Described
 from windlass.errors import DecodeError
 from windlass.limits import each_once
-from windlass.model import IDLE, Change, Filter, JobRecord
+from windlass.model import IDLE, Filter, JobRecord
 from windlass.options import NONE, Options, read_options
+from windlass.place import Change, Place
 from windlass.store.contract import BATCH, Store
 from windlass.vault import Vault
 
@@ -31,29 +33,42 @@ class Standing:
         done = 0
         for state in IDLE:
             if wanted.state in (None, state):
-                done += await self._put(store, replace(wanted, state=state))
+                done += await self._put(store, replace(wanted, state=state), wanted)
         return done
 
-    async def _put(self, store: Store, wanted: Filter) -> int:
-        done, page = 0, await store.find(wanted, BATCH)
+    async def _put(self, store: Store, listed: Filter, wanted: Filter) -> int:
+        done, page = 0, await store.find(listed, BATCH)
         while True:
-            if changes := list(self.changes(page.jobs)):
-                done += len(await store.amend(changes))
+            done += await self._change(store, page.jobs, wanted)
             if page.after is None:
                 return done
-            page = await store.find(wanted, BATCH, page.after)
+            page = await store.find(listed, BATCH, page.after)
+
+    async def _change(self, store: Store, jobs: Sequence[JobRecord], wanted: Filter) -> int:
+        """Change these; those that others have changed meanwhile are read again, and changed if they still match."""
+        done = 0
+        while changes := {change.id: change for change in self.changes(jobs)}:
+            made = set(await store.amend(list(changes.values())))
+            done += len(made)
+            seen = {job.id: job for job in jobs}
+            left = await store.get([id for id in changes if id not in made])
+            jobs = [job for job in left if fits(job, wanted) and place_of(job) != place_of(seen[job.id])]
+        return done
 
     def changes(self, jobs: Sequence[JobRecord]) -> Iterator[Change]:
         """What is to be changed of these jobs; nothing of those that stand so already, or whose options are damaged."""
         for job in jobs:
             try:
-                change = self._change(job)
+                was, now = place_of(job), self._place(job)
             except DecodeError:
                 continue
-            if change is not None:
-                yield change
+            if now.options is UNSET:
+                was = replace(was, options=UNSET)
+            if was != now:
+                yield Change(id=job.id, was=was, now=now)
 
-    def _change(self, job: JobRecord) -> Change | None:
+    def _place(self, job: JobRecord) -> Place:
+        """Where a job is to stand."""
         old, new = self._describe(job.queue), self._describe(self._queue or job.queue)
         options = read_options(self._vault.field(job, "options"))
         asked = job.priority if options.priority is None else options.priority
@@ -64,21 +79,32 @@ class Standing:
         gates = {need for need in job.gates if need.gate not in left} | {
             gate.need(None, self._vault.key) for gate in new.gates
         }
-        change = Change(
-            id=job.id,
+        kept = asked if ages and asked else None
+        return Place(
             queue=self._queue or job.queue,
             priority=0 if ages else asked,
             ahead=new.ahead(asked) if ages else 0.0,
             gates=each_once(gates),
+            options=UNSET if kept == options.priority else self._stored(job, options, kept),
         )
-        stands = (job.queue, job.priority, job.ahead, job.gates)
-        if (change.queue, change.priority, change.ahead, change.gates) == stands:
-            return None
-        kept = asked if ages and asked else None
-        return change if kept == options.priority else replace(change, options=self._stored(job, options, kept))
 
     def _stored(self, job: JobRecord, options: Options, priority: int | None) -> bytes | None:
         if (new := replace(options, priority=priority)) == NONE:
             return None
         data = values.to_bytes(new)
         return self._vault.seal(data, job.id, job.task, "options") if self._vault.seals else data
+
+
+def place_of(job: JobRecord) -> Place:
+    """Where a job stands, with its options as they are stored."""
+    return Place(queue=job.queue, priority=job.priority, ahead=job.ahead, gates=job.gates, options=job.options)
+
+
+def fits(job: JobRecord, wanted: Filter) -> bool:
+    """Whether a job does not run, and is one of those."""
+    return (
+        job.state in ((wanted.state,) if wanted.state else IDLE)
+        and wanted.task in (None, job.task)
+        and wanted.queue in (None, job.queue)
+        and (wanted.tag is None or wanted.tag in job.tags)
+    )

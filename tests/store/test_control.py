@@ -4,11 +4,13 @@ import asyncio
 from typing import Any
 
 from msgspec import UNSET
+from msgspec.structs import replace
 
 from tests.store.test_fair import of
 from tests.store.test_gates import behind, declare, ids, names
 from tests.store.world import World, ends, name, new, wants
-from windlass.model import Change, Demand, Ending, Fair, Filter, JobRecord, Lane, Need, NewJob, Quota, Shed, State, Verb
+from windlass.model import Demand, Ending, Fair, Filter, JobRecord, Lane, Need, NewJob, Quota, Shed, State, Verb
+from windlass.place import Change, Place
 
 BY = "dropped to make room"
 
@@ -87,8 +89,10 @@ def as_in(job: NewJob, queue: str) -> NewJob:
 
 def change(job: NewJob, **more: Any) -> Change:
     """A change of one job, as it is but for what is given."""
-    kept = {field: getattr(job, field) for field in ("id", "queue", "priority", "ahead", "gates")}
-    return Change(**{**kept, **more})
+    was = Place(queue=job.queue, priority=job.priority, ahead=job.ahead, gates=job.gates)
+    if more.get("options", UNSET) is not UNSET:
+        was = replace(was, options=job.options)
+    return Change(id=job.id, was=was, now=replace(was, **more))
 
 
 def from_queue(queue: str) -> Demand:
@@ -117,7 +121,7 @@ async def test_jobs_stand_elsewhere_as_if_they_had_come_there(world: World) -> N
     moved = [jobs[2], later, jobs[0], suspect, running]
     done = await world.store.amend([*(change(job, queue="b") for job in moved), change(new(), queue="b")])
     assert done == names(moved[:4])
-    assert await world.store.amend([change(jobs[1], priority=9), change(jobs[1], priority=9)])
+    assert await world.store.amend([change(jobs[1], priority=9), change(jobs[1], priority=9)]) == [jobs[1].id]
     for job in await world.store.get(names([jobs[2], later, jobs[0], suspect])):
         assert job == replaced(before[job.id], queue="b")
     assert {line.queue: line.count for line in await world.store.stats() if line.state is State.READY} == {
@@ -149,8 +153,30 @@ async def test_options_of_a_job_that_is_put_elsewhere(world: World) -> None:
     await world.store.amend([change(short, options=long.options), change(long, options=None)])
     one, two = await world.store.get([short.id, long.id])
     assert (one.options, one.args, two.options, two.args) == (long.options, short.args, None, long.args)
-    await world.store.amend([change(short, options=UNSET, priority=4)])
+    await world.store.amend([change(short, priority=4)])
     assert (await world.job(short.id)).options == long.options
+
+
+async def test_a_job_that_was_put_elsewhere_meanwhile_stays_there(world: World) -> None:
+    """Whatever of it is not as was thought: queue, priority, ahead, gates, or options if they are to change."""
+    await declare(world, limit=1)
+    job = behind("g", options=b'{"a":1}')
+    stale = [
+        change(job, queue="b"),
+        change(job, priority=1),
+        change(job, ahead=2.5),
+        change(job, gates=(Need("g", 2),)),
+        change(job, options=b'{"a":2}'),
+    ]
+    await world.put(job)
+    for one in stale:
+        assert await world.store.amend([one]) == [job.id]
+        before = await world.job(job.id)
+        assert await world.store.amend([change(job, options=None, queue="c")]) == []
+        assert await world.job(job.id) == before
+        back = Change(id=job.id, was=one.now, now=one.was)
+        assert await world.store.amend([back]) == [job.id]
+    assert (await world.job(job.id)).options == b'{"a":1}'
 
 
 async def test_gates_of_a_job_that_is_put_elsewhere(world: World) -> None:

@@ -31,7 +31,6 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Literal, Protocol
 
 from windlass.model import (
-    Change,
     Demand,
     Depth,
     Doc,
@@ -57,6 +56,7 @@ from windlass.model import (
     Verb,
     WorkerInfo,
 )
+from windlass.place import Change
 
 BATCH = 1_000
 """The most rows that one step (promote, expire, act, shed, amend, prune, load) touches."""
@@ -246,7 +246,8 @@ class Store(Protocol):
 
     async def amend(self, changes: Sequence[Change]) -> list[str]:
         """Have jobs that are ready, waiting or scheduled stand elsewhere, in one commit, at most BATCH of them; the ids
-        of those. A job keeps its unique key, its time, and its rank but for what it stands ahead more or less."""
+        of those. One that does not stand as it `was` said to is passed over. A job keeps its unique key, its time, and
+        its rank but for what it stands ahead more or less."""
 
     async def prune(self, keep: Mapping[State, float]) -> int:
         """Drop finished jobs older than `keep` seconds by their state, marks past their time and PACE documents past

@@ -17,7 +17,6 @@ from windlass.gate import write_needs
 from windlass.model import (
     TURN,
     Attempt,
-    Change,
     Claim,
     Clash,
     Demand,
@@ -35,6 +34,7 @@ from windlass.model import (
     Shelf,
     State,
 )
+from windlass.place import Change, Place
 from windlass.store.contract import BATCH, Topic
 from windlass.store.postgres.literals import numbers, optional_texts, row, texts
 from windlass.store.queries import load_queries
@@ -416,17 +416,16 @@ def to_json(value: Any) -> str:
 
 def changed(changes: Sequence[Change]) -> str:
     """Changes of jobs, for `amend`."""
-    return to_json(
-        [
-            {
-                "id": one.id,
-                "queue": one.queue,
-                "priority": one.priority,
-                "ahead": micros(one.ahead),
-                "gates": write_needs(one.gates),
-                "kept": one.options is UNSET,
-                "options": one.options.decode() if isinstance(one.options, bytes) else None,
-            }
-            for one in changes
-        ]
-    )
+    return to_json([{"id": one.id, "was": standing(one.was), "now": standing(one.now)} for one in changes])
+
+
+def standing(place: Place) -> dict[str, Any]:
+    """Where a job stands, as columns."""
+    return {
+        "queue": place.queue,
+        "priority": place.priority,
+        "ahead": micros(place.ahead),
+        "gates": write_needs(place.gates),
+        "kept": place.options is UNSET,
+        "options": place.options.decode() if isinstance(place.options, bytes) else None,
+    }

@@ -14,7 +14,6 @@ import psycopg
 from windlass.clock import Clock
 from windlass.errors import EnqueueUnknown, StoreUnavailable
 from windlass.model import (
-    Change,
     Demand,
     Depth,
     Doc,
@@ -41,6 +40,7 @@ from windlass.model import (
     Verb,
     WorkerInfo,
 )
+from windlass.place import Change
 from windlass.store.census import FRONT, Census
 from windlass.store.census import Rows as CensusRows
 from windlass.store.contract import BATCH, Topic
@@ -340,7 +340,7 @@ class PostgresStore:
         if rows:
             self._ring("work")
         found = {row[0] for row in rows}
-        return [change.id for change in changes if change.id in found]
+        return list(dict.fromkeys(change.id for change in changes if change.id in found))
 
     async def prune(self, keep: Mapping[State, float]) -> int:
         ages = to_json({str(state): micros(age) for state, age in keep.items()})

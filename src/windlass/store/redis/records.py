@@ -5,13 +5,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
-from msgspec import UNSET, Struct, msgpack
+from msgspec import Struct, msgpack
 
 from windlass.gate import read_needs, write_needs
 from windlass.model import (
     TURN,
     Attempt,
-    Change,
     Claim,
     Clash,
     Demand,
@@ -277,13 +276,6 @@ def held_arguments(held: Mapping[str, Held]) -> bytes:
     return encode(
         [(runner, word.seq, *(f"{id} {fence}" for id, fence in word.claims)) for runner, word in held.items()]
     )
-
-
-def change_row(change: Change) -> tuple[Any, ...]:
-    """A change as (id, queue, priority, ahead, gates or False, whether the options stay, options)."""
-    options = change.options.decode() if isinstance(change.options, bytes) else None
-    gates = write_needs(change.gates) or False
-    return change.id, change.queue, change.priority, micros(change.ahead), gates, change.options is UNSET, options
 
 
 def filter_arguments(filter: Filter) -> bytes:

@@ -6,7 +6,6 @@ from typing import Any
 from windlass.clock import Clock
 from windlass.errors import Conflict, EnqueueUnknown, Evicted, StoreUnavailable
 from windlass.model import (
-    Change,
     Demand,
     Depth,
     Doc,
@@ -33,12 +32,14 @@ from windlass.model import (
     Verb,
     WorkerInfo,
 )
+from windlass.place import Change
 from windlass.store.contract import BATCH, Topic
 from windlass.store.redis import records, tallies
 from windlass.store.redis.direct import Direct
 from windlass.store.redis.health import admit, prepare, probe
 from windlass.store.redis.link import Link
 from windlass.store.redis.listener import Listener
+from windlass.store.redis.places import change_row
 from windlass.store.redis.reads import Reads
 from windlass.store.redis.records import LETTERS, STATES, encode, text
 from windlass.store.redis.scripts import CLOCK, make_scripts
@@ -239,7 +240,7 @@ class RedisStore:
         return Shed(ids=tuple(map(text, ids)), left=int(left))
 
     async def amend(self, changes: Sequence[Change]) -> list[str]:
-        rows = encode([records.change_row(one) for one in changes[:BATCH]])
+        rows = encode([change_row(one) for one in changes[:BATCH]])
         return [text(id) for id in await self._run("amend", rows)] if changes else []
 
     async def prune(self, keep: Mapping[State, float]) -> int:

@@ -6,7 +6,8 @@ from typing import Any
 from msgspec import UNSET
 
 from windlass.gate import write_needs
-from windlass.model import Change, Shed
+from windlass.model import Shed
+from windlass.place import Change, Place
 from windlass.store.contract import BATCH
 from windlass.store.queries import load_queries
 from windlass.store.rows import micros
@@ -34,22 +35,23 @@ def shed(db: Connection, now: int, queue: str, most: int, below: int | None, rea
 
 
 def amend(db: Connection, change: Change) -> bool:
-    """Have one job stand elsewhere; whether it did not run. One behind gates leaves its place, then comes anew."""
+    """Have one job stand elsewhere; whether it stood as was thought. One behind gates leaves its place, then comes
+    anew."""
     rows = fetch(db, SQL.standing_of, (change.id,))
     if not rows:
         return False
-    state, gates, rank, ahead = rows[0]
+    state, rank, *stands = rows[0]
+    if stands[:4] != columns(change.was) or (change.was.options is not UNSET and stands[4] != text(change.was.options)):
+        return False
+    now, (gates, ahead) = change.now, stands[2:4]
     named: dict[str, Any] = {
         "id": change.id,
-        "queue": change.queue,
-        "priority": change.priority,
-        "ahead": micros(change.ahead),
-        "rank": rank + ahead - micros(change.ahead),
-        "gates": write_needs(change.gates),
-        "kept": change.options is UNSET,
-        "options": None if change.options is UNSET else text(change.options),
+        **dict(zip(("queue", "priority", "gates", "ahead"), columns(now), strict=True)),
+        "rank": rank + ahead - micros(now.ahead),
+        "kept": now.options is UNSET,
+        "options": None if now.options is UNSET else text(now.options),
     }
-    if state == "scheduled" or (gates is None and not change.gates):
+    if state == "scheduled" or (gates is None and not now.gates):
         db.execute(SQL.amend, named)
         return True
     db.execute(SQL.put_off, named)
@@ -57,3 +59,8 @@ def amend(db: Connection, change: Change) -> bool:
     db.execute(SQL.bring_back, named)
     db.execute(SQL.give_rank, named)
     return True
+
+
+def columns(place: Place) -> list[Any]:
+    """Where a job stands, as rows have it: queue, priority, gates, ahead."""
+    return [place.queue, place.priority, write_needs(place.gates), micros(place.ahead)]

@@ -29,7 +29,7 @@ SELECT id FROM (
 ) ORDER BY priority, rank DESC, id DESC LIMIT :count;
 
 -- name: standing_of
-SELECT state, gates, rank, ahead FROM jobs WHERE id = ? AND state IN ('waiting', 'scheduled', 'ready');
+SELECT state, rank, queue, priority, gates, ahead, options FROM jobs WHERE id = ? AND state IN ('waiting', 'scheduled', 'ready');
 
 -- name: put_off
 -- Whoever stands behind it may move up: see the trigger job_left.

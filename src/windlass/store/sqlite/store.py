@@ -14,7 +14,6 @@ from typing import TypeVar
 from windlass.clock import Clock
 from windlass.errors import EnqueueUnknown, Evicted, StoreUnavailable
 from windlass.model import (
-    Change,
     Demand,
     Depth,
     Doc,
@@ -41,6 +40,7 @@ from windlass.model import (
     Verb,
     WorkerInfo,
 )
+from windlass.place import Change
 from windlass.store import fork
 from windlass.store.census import ALL, FRONT, Census, Rows
 from windlass.store.contract import BATCH, PACE, PENDING, SCHEDULE, Topic
