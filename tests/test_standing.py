@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from tests.worker.rig import PATIENCE, empty_store
 from windlass import App, CallError, ConfigError, limit
-from windlass.model import JobRecord
+from windlass.model import JobRecord, Need
 from windlass.place import Change
 from windlass.standing import place_of
 from windlass.vault import make_key
@@ -53,6 +53,22 @@ def test_jobs_go_elsewhere_and_pass_the_gates_there(kind: str, tmp_path: Path) -
 
     assert asyncio.run(main()) == [0, 1, 2]
     assert app.jobs.move("narrow", queue="plain") == 0, "what is over stays"
+    app.close()
+
+
+def test_a_gate_that_a_task_has_itself_stays_when_its_queue_has_it_too() -> None:
+    app = App("sqlite:///:memory:")
+    app.queue("mail", gates=[limit(9, name="api", weight=3), limit(2, name="mail")])
+
+    @app.task(queue="mail", gates=limit(9, name="api", weight=2))
+    async def send() -> None: ...
+
+    job = send.enqueue()
+    assert set(job.refresh().record.gates) == {Need("api", 3), Need("mail")}
+    assert app.jobs.move("plain", queue="mail") == 1
+    assert job.refresh().record.gates == (Need("api", 2),)
+    assert app.jobs.move("mail", queue="plain") == 1
+    assert set(job.refresh().record.gates) == {Need("api", 3), Need("mail")}
     app.close()
 
 

@@ -42,6 +42,7 @@ from windlass.source.feed import Identify
 from windlass.source.source import MAX_READY, Source
 from windlass.source.verify import Verify
 from windlass.source.webhook import MAX_SIZE, Webhooks, make_route
+from windlass.standing import Rules
 from windlass.store.contract import Store
 from windlass.task import AsyncTask, Bound, Followers, SyncTask, Task, Tx, is_coroutine
 from windlass.task import Gates as GatesGiven
@@ -110,7 +111,7 @@ class App:
         self.sources: list[Source] = []
         wrap = Carrier(self.hooks, self.vault).sending if who_hear(self.hooks, "sending") else contextlib.nullcontext
         told = partial(tell_caller, hear) if hear else None
-        self.jobs = Jobs(self.connect, self._results, self.vault, told, wrap, self.described)
+        self.jobs = Jobs(self.connect, self._results, self.vault, told, wrap, Rules(self.described, self._gates_of))
         self.kin = Kin(self)
         self.schedules = Schedules(self._access, self.vault, self.jobs)
         self.plans: dict[str, Plan] = {}
@@ -338,6 +339,10 @@ class App:
     def _results(self, name: str) -> Any:
         task = self._tasks.get(name)
         return task and task.shape
+
+    def _gates_of(self, name: str) -> Sequence[Gate]:
+        task = self._tasks.get(name)
+        return task.gates if task else ()
 
     # Jobs in
 

@@ -16,14 +16,13 @@ from windlass.blocking import Stream, twin
 from windlass.bulk import in_batches
 from windlass.codec import show
 from windlass.context import current, waiting
-from windlass.description import PLAIN
 from windlass.ends import CALM_PAUSE, LONGEST_LOOK, SHORTEST_PAUSE, Ends
 from windlass.errors import JobCancelled, JobFailed, JobNotFound, ResultTimeout
 from windlass.model import Attempt, Failure, Filter, JobRecord, NewJob, Placed, Progress, State, Verb
 from windlass.options import Options, read_options, seconds
 from windlass.picking import Named, some, which
 from windlass.secret import RESULT, hide
-from windlass.standing import Describe, Standing
+from windlass.standing import NO_RULES, Rules, Standing
 from windlass.store.contract import Store
 from windlass.values import plain_value
 from windlass.vault import Vault
@@ -321,10 +320,10 @@ class Jobs:
         vault: Vault,
         enqueued: "Callable[[Job[Any]], None] | None" = None,
         sending: Wrap = contextlib.nullcontext,
-        describe: Describe = lambda queue: PLAIN,
+        rules: Rules = NO_RULES,
     ) -> None:
         self.sending = sending
-        self._describe = describe
+        self._rules = rules
         self._connect = connect
         self._results = results
         self._vault = vault
@@ -410,7 +409,7 @@ class Jobs:
     ) -> int:
         """Put the jobs that match and do not run into another queue, with the limits and the aging that this app
         declares for it; how many. Raises `ConfigError`."""
-        moving = Standing(self._describe, self._vault, options.name("a queue", to), None)
+        moving = Standing(self._rules, self._vault, options.name("a queue", to), None)
         return await moving.put_all(await self._connect(), some("move", which(state, task, queue, tag)))
 
     async def areprioritise(
@@ -424,7 +423,7 @@ class Jobs:
     ) -> int:
         """Give the jobs that match and do not run another priority, but for those in strict order (`ordered_by`); how
         many. Raises `ConfigError`."""
-        moving = Standing(self._describe, self._vault, None, options.priority(priority))
+        moving = Standing(self._rules, self._vault, None, options.priority(priority))
         return await moving.put_all(await self._connect(), some("reprioritise", which(state, task, queue, tag)))
 
     async def _act_on_all(self, filter: Filter, verb: Verb) -> int:

@@ -1,29 +1,39 @@
 """Where jobs stand that do not run, changed by hand: in which queue, with which priority."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 from msgspec import UNSET
 from msgspec.structs import replace
 
 from windlass import values
-from windlass.description import Described
+from windlass.description import PLAIN, Described
 from windlass.errors import DecodeError
-from windlass.limits import each_once
-from windlass.model import IDLE, Filter, JobRecord
+from windlass.limits import Gate, each_once
+from windlass.model import IDLE, Filter, JobRecord, Need
 from windlass.options import NONE, Options, read_options
 from windlass.place import Change, Place
 from windlass.store.contract import BATCH, Store
 from windlass.vault import Vault
 
-Describe = Callable[[str], Described]
-"""What a queue declares, by its name."""
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What queues declare, and which gates tasks have, by their names."""
+
+    queue: Callable[[str], Described] = lambda name: PLAIN
+    gates: Callable[[str], Sequence[Gate]] = lambda name: ()
+
+
+NO_RULES = Rules()
+"""Those of whoever knows no queues and no tasks."""
 
 
 class Standing:
     """Puts jobs of a store into another queue, or gives them another priority; None: as it is."""
 
-    def __init__(self, describe: Describe, vault: Vault, queue: str | None, priority: int | None) -> None:
-        self._describe = describe
+    def __init__(self, rules: Rules, vault: Vault, queue: str | None, priority: int | None) -> None:
+        self._rules = rules
         self._vault = vault
         self._queue = queue
         self._priority = priority
@@ -69,24 +79,30 @@ class Standing:
 
     def _place(self, job: JobRecord) -> Place:
         """Where a job is to stand."""
-        old, new = self._describe(job.queue), self._describe(self._queue or job.queue)
+        new = self._rules.queue(self._queue or job.queue)
         options = read_options(self._vault.field(job, "options"))
         asked = job.priority if options.priority is None else options.priority
         if self._priority is not None and not any(need.keep for need in job.gates):  # those stand in strict order
             asked = self._priority
         ages = bool(new.aging) and job.fair is None
-        left = {gate.name for gate in old.gates}
-        gates = {need for need in job.gates if need.gate not in left} | {
-            gate.need(None, self._vault.key) for gate in new.gates
-        }
         kept = asked if ages and asked else None
         return Place(
             queue=self._queue or job.queue,
             priority=0 if ages else asked,
             ahead=new.ahead(asked) if ages else 0.0,
-            gates=each_once(gates),
+            gates=each_once([*self._own(job), *(gate.need(None, self._vault.key) for gate in new.gates)]),
             options=UNSET if kept == options.priority else self._stored(job, options, kept),
         )
+
+    def _own(self, job: JobRecord) -> Iterator[Need]:
+        """What a job takes of gates without its queue; of one that its task has too, what the task says."""
+        left = {gate.name for gate in self._rules.queue(job.queue).gates}
+        shared = {gate.name: gate for gate in self._rules.gates(job.task) if gate.key is None}
+        for need in job.gates:
+            if need.gate not in left:
+                yield need
+            elif own := shared.get(need.gate):
+                yield replace(need, weight=own.weight) if isinstance(own.weight, int) else need
 
     def _stored(self, job: JobRecord, options: Options, priority: int | None) -> bytes | None:
         if (new := replace(options, priority=priority)) == NONE:
