@@ -1,10 +1,12 @@
 """Jobs that enqueue jobs and wait for them: with one slot, again after an error, and when they shall end."""
 
 import asyncio
+import contextlib
+import sqlite3
 import threading
 import time
 from collections import Counter
-from contextlib import suppress
+from pathlib import Path
 from types import CoroutineType
 from typing import Any
 
@@ -13,7 +15,7 @@ import pytest
 from windlass import App, Hook, JobCancelled, JobFailed, ResultTimeout, Retry, Snooze, State, Task, current, limit
 from windlass.context import Context
 from windlass.lineage import child_id
-from windlass.model import Ending, Outcome
+from windlass.model import Ending, Outcome, Verb
 from windlass.vault import make_key
 
 KEYS = [make_key("k1"), make_key("unique")]
@@ -188,6 +190,38 @@ def test_a_job_of_the_same_id_that_was_deleted_has_left_no_children() -> None:
     assert ran == [0, 1, 0, 1]
 
 
+def test_children_whose_ids_are_taken_are_stored_in_a_transaction_too(tmp_path: Path) -> None:
+    """A job of the same id has left some, and between them are many that retention has dropped."""
+    app = App(f"sqlite:///{tmp_path}/windlass.db")
+    ids: list[list[str]] = []
+
+    @app.task
+    async def child(n: int) -> None: ...
+
+    @app.task
+    def parent(many: int) -> int:
+        with contextlib.closing(sqlite3.connect(f"{tmp_path}/windlass.db", isolation_level=None)) as db:
+            db.execute("BEGIN IMMEDIATE")
+            jobs = app.enqueue_many([child.using(delay=3600).bind(n) for n in range(many)], tx=db)
+            db.execute("COMMIT")
+        ids.append([job.id for job in jobs])
+        return sum(job.new for job in jobs)
+
+    async def main() -> None:
+        async with app.worker(concurrency=1):
+            for many in (130, 125):
+                job = await parent.using(id="daily").aenqueue(many)
+                assert await job.aresult(PATIENCE) == many
+                await job.adelete()
+                if many == 130:
+                    await app.jobs.act(ids[0][:120], Verb.DELETE)
+        assert set(ids[0]) & set(ids[1]) == set(ids[0][:120])
+        assert await app.jobs.acount(task=child) == 10 + 125
+        await app.aclose()
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize("how", ["cancel", "timeout", "interrupt"])
 def test_a_job_that_waits_can_be_ended(how: str) -> None:
     app = make_app(grace=0.0)
@@ -202,7 +236,7 @@ def test_a_job_that_waits_can_be_ended(how: str) -> None:
     def in_thread() -> None:
         job = never.using(id="one", delay=600).enqueue()
         waits.release()
-        with suppress(Exception):
+        with contextlib.suppress(Exception):
             job.result()
 
     @app.task(timeout=timeout, retry=Retry(attempts=1))
@@ -253,7 +287,7 @@ def test_a_wait_that_is_cancelled_as_it_begins_gives_the_slot_back() -> None:
         held.set()
         time.sleep(0.3)  # this loop stands still meanwhile
         asking.cancel()
-        with suppress(asyncio.CancelledError):
+        with contextlib.suppress(asyncio.CancelledError):
             await asking
 
     @app.task

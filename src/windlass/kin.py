@@ -1,6 +1,6 @@
 """Enqueueing what tasks call: inside of a running job as its children, which it finds when it runs again."""
 
-from collections.abc import Sequence
+from collections.abc import Coroutine, Generator, Sequence
 from typing import Any, Protocol
 
 from windlass import blocking
@@ -8,11 +8,17 @@ from windlass.context import current
 from windlass.jobs import Job, Jobs
 from windlass.lineage import Lineage
 from windlass.model import NewJob, Verb
+from windlass.store.tx import adrive, drive
 from windlass.vault import Vault
 
 TRIES = 5
 """How often calls are named anew, because others had their ids: a run of this job that was thought to be dead, or one
 of another job of its id, which was deleted."""
+
+
+Stored = tuple[Sequence[NewJob], list[Job[Any]]]
+Steps = Generator[list[NewJob] | Coroutine[Any, Any, None], Any, Stored]
+"""Jobs to store, whose handles it wants, and what else is to be done."""
 
 
 class Places(Protocol):
@@ -39,45 +45,44 @@ class Kin:
     def __init__(self, app: Places) -> None:
         self._app = app
 
-    def enqueue(self, jobs: Sequence[NewJob], tx: Any, *, often: bool) -> tuple[Sequence[NewJob], list[Job[Any]]]:
+    def enqueue(self, jobs: Sequence[NewJob], tx: Any, *, often: bool) -> Stored:
         """Store calls on this thread; as what they were stored, and the handles."""
         run = current().lineage
         if run is None or not any(job.fresh for job in jobs):
             return jobs, self._app.place(jobs, tx)
         blocking.refuse_in_loop("aenqueue" if len(jobs) == 1 else "aenqueue_many")
-        if not run.ready:
-            blocking.run(self._load(run))
-        for _ in range(TRIES):
-            named = run.name(jobs, self._app.vault)
-            handles = self._app.place(named, tx)
-            if tx is not None or not is_strange(run, jobs, named, handles):
-                break
-            run.again(jobs)
-            blocking.run(self._load(run))
-        if tx is None and (failed := run.failed([job.id for job in handles if not job.new])):
-            blocking.run(self._repeat(handles, failed))
-        if not often:
-            run.placed(jobs)
-        return named, handles
+        return drive(
+            self._steps(run, jobs, outside=tx is None, often=often),
+            lambda step: self._app.place(step, tx) if isinstance(step, list) else blocking.run(step),
+        )
 
-    async def aenqueue(
-        self, jobs: Sequence[NewJob], tx: Any, *, often: bool
-    ) -> tuple[Sequence[NewJob], list[Job[Any]]]:
+    async def aenqueue(self, jobs: Sequence[NewJob], tx: Any, *, often: bool) -> Stored:
         """`enqueue`, without blocking the event loop."""
         run = current().lineage
         if run is None or not any(job.fresh for job in jobs):
             return jobs, await self._app.aplace(jobs, tx)
+        return await adrive(
+            self._steps(run, jobs, outside=tx is None, often=often),
+            lambda step: self._app.aplace(step, tx) if isinstance(step, list) else step,
+        )
+
+    def _steps(self, run: Lineage, jobs: Sequence[NewJob], *, outside: bool, often: bool) -> Steps:
+        """Store calls as children: those whose ids others have are named anew. `outside`: of any transaction."""
         if not run.ready:
-            await self._load(run)
+            yield self._load(run)
+        named = run.name(jobs, self._app.vault)
+        handles = list((yield named))
         for _ in range(TRIES):
-            named = run.name(jobs, self._app.vault)
-            handles = await self._app.aplace(named, tx)
-            if tx is not None or not is_strange(run, jobs, named, handles):
+            if not (places := strange(run, jobs, named, handles)):
                 break
-            run.again(jobs)
-            await self._load(run)
-        if tx is None and (failed := run.failed([job.id for job in handles if not job.new])):
-            await self._repeat(handles, failed)
+            again = [jobs[at] for at in places]
+            run.again(again)
+            yield self._load(run)
+            anew = run.name(again, self._app.vault)
+            for at, own, handle in zip(places, anew, (yield anew), strict=True):
+                named[at], handles[at] = own, handle
+        if outside and (failed := run.failed([job.id for job in handles if not job.new])):
+            yield self._repeat(handles, failed)
         if not often:
             run.placed(jobs)
         return named, handles
@@ -93,9 +98,11 @@ class Kin:
                 await job.arefresh()
 
 
-def is_strange(run: Lineage, jobs: Sequence[NewJob], named: Sequence[NewJob], handles: Sequence[Job[Any]]) -> bool:
-    """Whether there was a job already of an id that was thought to be new."""
-    return any(
-        own is not job and not handle.new and handle.id == own.id and run.strange(own.id)
-        for job, own, handle in zip(jobs, named, handles, strict=True)
-    )
+def strange(run: Lineage, jobs: Sequence[NewJob], named: Sequence[NewJob], handles: Sequence[Job[Any]]) -> list[int]:
+    """The places of calls that were not stored because there was a job already of an id that was thought to be new."""
+    calls = zip(jobs, named, handles, strict=True)
+    return [
+        at
+        for at, (job, own, handle) in enumerate(calls)
+        if own is not job and not handle.new and handle.id == own.id and run.strange(own.id)
+    ]

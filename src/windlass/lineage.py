@@ -49,10 +49,15 @@ class Lineage:
         attempts = parent.attempts if parent else ()
         epoch = max((one.fence for one in attempts if one.ending is Ending.SNOOZED), default=0)
         began = (parent.started_at if parent else None) or 0.0
-        start, size, found = 0, FIRST_PAGE, list[JobRecord]()
-        while records := await read([child_id(self._claim.id, epoch, at) for at in range(start, start + size)]):
+        start, size, free, found = 0, FIRST_PAGE, 0, list[JobRecord]()
+        least = max(FIRST_PAGE, *(span[1] for span in self._spans))  # this run has met others there, or they left a gap
+        while True:
+            records = await read([child_id(self._claim.id, epoch, at) for at in range(start, start + size)])
+            if not records and start >= least:
+                break
             found += (replace(record, result=None, attempts=()) for record in records)
             start, size = start + size, PAGE
+            free = start if records else free
         calls = {record.id: summary(record, vault) for record in found if record.enqueued_at >= self._claim.enqueued_at}
         with self._lock:
             own = {child_id(self._claim.id, epoch, at) for span in self._spans for at in range(*span)}
@@ -62,8 +67,8 @@ class Lineage:
             self._bad.update(record.id for record in found if is_bad(record, began))
             for id in sorted(calls.keys() - used, key=lambda name: (len(name), name)):
                 self._free.setdefault(calls[id], deque()).append(id)
-            if start > self._spans[-1][1]:
-                self._spans.append([start, start])
+            if free > self._spans[-1][1]:
+                self._spans.append([free, free])
 
     def name(self, jobs: Sequence[NewJob], vault: Vault) -> list[NewJob]:
         """Calls as children, but for those with an id of their own. The same call again is the same child."""
