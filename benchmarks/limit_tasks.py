@@ -5,9 +5,13 @@ import os
 import time
 
 from windlass import App, debounce, limit, rate
+from windlass.description import WhenFull
 
 app = App()
 app.queue("aged", aging=6)
+FULL: tuple[WhenFull, ...] = ("block", "reject", "drop_oldest", "shed_lowest")
+for policy in FULL:
+    app.queue(policy, max_length=1_000, when_full=policy)
 
 
 def note(*words: object) -> None:
@@ -58,6 +62,12 @@ async def saved(document: str, n: int) -> None:
 async def aged(word: str, sent: float) -> None:
     await asyncio.sleep(0.02)
     note("aged", word, time.time() - sent)
+
+
+@app.task(name="pushed")
+async def pushed(n: int) -> None:
+    await asyncio.sleep(0.02)
+    note("pushed", n)
 
 
 @app.task(name="parent")
