@@ -12,6 +12,7 @@ import pytest
 
 from tests.worker.rig import PATIENCE, empty_store
 from windlass import App, ConfigError, QueueFull
+from windlass.description import WhenFull
 from windlass.model import Quota
 from windlass.worker.queues import Queues
 
@@ -247,6 +248,30 @@ def test_a_full_queue_sheds_the_lowest(app: App) -> None:
         assert await app.jobs.acount(queue="mail", state="ready") == 3
         await app.aenqueue_many([mail.using(priority=9).bind(), mail.using(priority=8).bind()])
         assert [job.priority for job in await app.jobs.afind(queue="mail", state="ready")] == [9, 8, 5]
+        await app.aclose()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("when_full", ["drop_oldest", "shed_lowest", "reject"])
+def test_what_is_there_already_needs_no_room(app: App, when_full: WhenFull) -> None:
+    """A full queue takes again what it has, by id or unique key, and drops nothing for that."""
+    app.queue("mail", max_length=3, when_full=when_full)
+
+    @app.task(name="mail", queue="mail")
+    async def mail(n: int = 0) -> None: ...
+
+    async def main() -> None:
+        jobs = [await mail.using(priority=-1).aenqueue(), await mail.using(id="one").aenqueue()]
+        jobs.append(await mail.using(unique="two").aenqueue())
+        again = await app.aenqueue_many([mail.using(id="one").bind(), mail.using(unique="two").bind(2)])
+        assert [(job.new, job.id) for job in again] == [(False, jobs[1].id), (False, jobs[2].id)]
+        assert await app.jobs.acount(queue="mail", state="ready") == 3
+        if when_full != "reject":
+            bulk = await app.aenqueue_many([mail.using(unique="two").bind(), mail.bind(3)])
+            assert [job.new for job in bulk] == [False, True]
+            assert (await jobs[0].arefresh()).state == "cancelled"
+            assert await app.jobs.acount(queue="mail", state="ready") == 3
         await app.aclose()
 
     asyncio.run(main())

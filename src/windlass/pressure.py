@@ -13,7 +13,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -21,7 +21,7 @@ from windlass import blocking
 from windlass.access import Access
 from windlass.description import Most
 from windlass.errors import QueueFull
-from windlass.model import IDLE, Filter, NewJob, Placed
+from windlass.model import IDLE, Clash, Filter, NewJob, Placed
 
 FRESH = 0.2
 """Seconds for which a depth that was read is good enough."""
@@ -114,20 +114,25 @@ class Pressure:
         """
         began, looks = time.monotonic(), 0
         bounds = {queue: bound for queue, bound in self.bounds.items() if any(job.queue == queue for job in jobs)}
+        there: frozenset[str] = frozenset()
+        known = False
         wait = wait and all(bound.when_full == "block" for bound in bounds.values())
         while True:
             await self._look(jobs)
             with self._lock:
-                number = self._fitting(jobs)
+                number = self._fitting(jobs, there)
                 full = jobs[min(number, len(jobs) - 1)].queue
                 if number == len(jobs) or (wait and number):
-                    return number, self._take(jobs[:number])
+                    return number, self._take(jobs[:number], there)
                 level = self._levels[full]
                 depth = level.now
                 if level.doubt and looks < LOOKS and SHARE * level.took < FRESH:
                     level.read_at, looks = -math.inf, looks + 1
                     continue
-            if drop and bounds[full].drops and await self._drop(full, jobs):
+            if not known:
+                there, known = await self._already(jobs), True
+                continue
+            if drop and bounds[full].drops and await self._drop(full, [job for job in jobs if job.id not in there]):
                 continue
             limit = bounds[full].max_wait if wait else 0.0
             left = None if limit is None else began + limit - time.monotonic()
@@ -199,17 +204,26 @@ class Pressure:
         await asyncio.sleep(FRESH / 10)  # what is being stored just now may have been counted twice
         return True
 
-    def _take(self, jobs: Sequence[NewJob]) -> Room:
-        taken = Counter(job.queue for job in jobs if job.queue in self.bounds)
+    async def _already(self, jobs: Sequence[NewJob]) -> frozenset[str]:
+        """The ids of those that need no room: there is such a job, or another that stands for it."""
+        store = await self._access.connect()
+        known = [job.id for job in jobs if not job.fresh]
+        keys = [job.unique for job in jobs if job.unique is not None and job.clash is not Clash.CANCEL]
+        there = [job.id for job in await store.get(known)] if known else []
+        held = await store.holders(keys) if keys else {}
+        return frozenset(there).union(job.id for job in jobs if job.unique in held and job.clash is not Clash.CANCEL)
+
+    def _take(self, jobs: Sequence[NewJob], there: Collection[str]) -> Room:
+        taken = Counter(job.queue for job in jobs if job.queue in self.bounds and job.id not in there)
         for queue, number in taken.items():
             self._levels[queue].coming += number
         return Room(self._lock, self._levels, taken)
 
-    def _fitting(self, jobs: Sequence[NewJob]) -> int:
+    def _fitting(self, jobs: Sequence[NewJob], there: Collection[str]) -> int:
         """How many of the first of these find room."""
         rest = {queue: self.bounds[queue].max_length - level.now for queue, level in self._levels.items()}
         for at, job in enumerate(jobs):
-            if job.queue in rest:
+            if job.queue in rest and job.id not in there:
                 rest[job.queue] -= 1
                 if rest[job.queue] < 0:
                     return at

@@ -415,3 +415,14 @@ async def test_a_gated_job_that_is_moved_to_now_stands_behind_those_that_came_be
     assert claim.id == second.id
     answer = await crew.exchange(ends(claim, Ending.SUCCEEDED), demand=wants(5))
     assert [one.id for one in answer.claimed] == [job.id]
+
+
+async def test_who_holds_keys(world: World) -> None:
+    live, brief, timed, over = (new(unique=f"k{n}", unique_for=held) for n, held in enumerate((None, 0, 30.0, None)))
+    await world.put(live, brief, timed, over)
+    await world.store.act([over.id], Verb.CANCEL)
+    wanted = ["k0", "k1", "k2", "k3", "none"]
+    assert await world.store.holders(wanted) == {"k0": live.id, "k1": brief.id, "k2": timed.id}
+    await world.advance(31)
+    assert len(await (await world.crew()).claim(5)) == 3
+    assert await world.store.holders(wanted) == {"k0": live.id}

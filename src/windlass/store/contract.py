@@ -267,6 +267,9 @@ class Store(Protocol):
     async def get(self, ids: Sequence[str]) -> list[JobRecord]:
         """The jobs that exist of these, in the order given, attempts included."""
 
+    async def holders(self, keys: Sequence[str]) -> Mapping[str, str]:
+        """The jobs that hold these unique keys, by key; those that nobody holds are left out."""
+
     async def find(self, filter: Filter, limit: int = 100, after: str | None = None) -> Page:
         """Jobs as a person wants them: what is to come next first, what is over newest first, else newest first.
 

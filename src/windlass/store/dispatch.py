@@ -44,7 +44,7 @@ def make_store(url: str, clock: Clock | None = None) -> Store:
     return store
 
 
-QUICK = frozenset({"open", "close", "get"})
+QUICK = frozenset({"open", "close", "get", "holders"})
 SLOW = frozenset({"act", "shed", "amend", "save", "load", "find", "count", "stats", "workers", "probe"})
 """The calls that people and web requests wait for. A put has a deadline of its own, workers have their lease."""
 

@@ -110,6 +110,10 @@ SELECT n.now, d.* FROM {schema}.now_micros() AS n (now) LEFT JOIN LATERAL (
 -- name: live_by_id
 SELECT {columns} FROM {schema}.live WHERE id = ANY (%s::text[]);
 
+-- name: holders
+SELECT m.key, m.job FROM {schema}.marks m
+WHERE m.key = ANY (%s::text[]) AND (m.until IS NULL OR m.until > {schema}.now_micros());
+
 -- name: over_by_id
 -- {since} is a literal, so that planning leaves out the partitions of all days before.
 SELECT {columns} FROM {schema}.history WHERE id = ANY (%s::text[]) AND finished_at >= {since};

@@ -368,6 +368,9 @@ class PostgresStore:
                 found |= {row[0]: read_job(row) for row in await self._call(call(self.schema, missing))}
         return reads.in_order(ids, list(found.values()))
 
+    async def holders(self, keys: Sequence[str]) -> Mapping[str, str]:
+        return dict(await self._rows(SQL.holders, list(keys)))
+
     async def find(self, filter: Filter, limit: int = 100, after: str | None = None) -> Page:
         rows: list[Sequence[Any]] = []
         for call in reads.listed(self.schema, filter, limit, after):

@@ -54,6 +54,11 @@ class Reads:
             found |= read_jobs(await self._run("get", encode(list(ids[start : start + BATCH]))))
         return [found[id] for id in ids if id in found]
 
+    async def holders(self, keys: Sequence[str]) -> dict[str, str]:
+        """`Store.holders`."""
+        found = await self._run("holders", encode(list(keys)))
+        return {key: text(job) for key, job in zip(keys, found, strict=True) if job}
+
     # Pages
 
     async def find(self, filter: Filter, limit: int, after: str | None) -> Page:

@@ -36,6 +36,7 @@ NEEDS = {
     "amend": MOVES,
     "prune": ("docs", *MOVES),
     "get": (),
+    "holders": (),
     "walk": ("filter",),
     "ready": (),
     "size": (),

@@ -271,6 +271,9 @@ class RedisStore:
     async def get(self, ids: Sequence[str]) -> list[JobRecord]:
         return await self._reads.get(ids)
 
+    async def holders(self, keys: Sequence[str]) -> Mapping[str, str]:
+        return await self._reads.holders(keys)
+
     async def find(self, filter: Filter, limit: int = 100, after: str | None = None) -> Page:
         return await self._reads.find(filter, limit, after)
 

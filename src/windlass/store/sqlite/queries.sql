@@ -264,6 +264,9 @@ DELETE FROM docs WHERE kind = ?1 AND name IN (SELECT name FROM docs WHERE kind =
 -- name: jobs_by_id
 SELECT {columns} FROM jobs WHERE id IN (SELECT value FROM json_each(?));
 
+-- name: holders
+SELECT key, job FROM marks WHERE key IN (SELECT value FROM json_each(?)) AND (until IS NULL OR until > ?);
+
 -- name: jobs_by_rowid
 SELECT {columns}, rowid FROM jobs WHERE rowid IN (SELECT value FROM json_each(?));
 

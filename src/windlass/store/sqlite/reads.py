@@ -4,7 +4,7 @@ import json
 import sqlite3
 import sys
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from msgspec.structs import replace
@@ -35,6 +35,11 @@ def get(db: Connection, ids: Sequence[str]) -> list[JobRecord]:
     wanted = json.dumps(list(ids))
     rows = {row[0]: row for row in fetch(db, SQL.jobs_by_id.replace("{columns}", COLUMNS), (wanted,))}
     return complete(db, [rows[id] for id in ids if id in rows])
+
+
+def holders(db: Connection, now: int, keys: Sequence[str]) -> dict[str, str]:
+    """`Store.holders`."""
+    return dict(fetch(db, SQL.holders, (json.dumps(list(keys)), now)))
 
 
 def complete(db: Connection, rows: Sequence[Sequence[Any]]) -> list[JobRecord]:
@@ -140,8 +145,9 @@ def targets(db: Connection, filter: Filter, verb: Verb, limit: int) -> list[str]
     return [row[0] for row in exact(db, sql, [*parameters, limit])]
 
 
-def workers(db: Connection, ages: Mapping[str, float]) -> list[WorkerInfo]:
-    """`Store.workers`."""
+def workers(db: Connection, ages_of: Callable[[Sequence[str]], Mapping[str, float]]) -> list[WorkerInfo]:
+    """`Store.workers`; `ages_of` tells since when workers have not renewed their leases."""
+    ages = ages_of([row[0] for row in fetch(db, SQL.leases)])
     runners: defaultdict[str, list[RunnerInfo]] = defaultdict(list)
     for id, worker, pid, tasks, joined_at, running in fetch(db, SQL.runners):
         runners[worker].append(

@@ -459,6 +459,9 @@ class SQLiteStore:
     async def get(self, ids: Sequence[str]) -> list[JobRecord]:
         return await self._read(lambda db: reads.get(db, ids))
 
+    async def holders(self, keys: Sequence[str]) -> Mapping[str, str]:
+        return await self._read(lambda db: reads.holders(db, self._now(), keys))
+
     async def find(self, filter: Filter, limit: int = 100, after: str | None = None) -> Page:
         return await self._read(lambda db: reads.find(db, filter, limit, after))
 
@@ -490,11 +493,7 @@ class SQLiteStore:
         return await self._read(lambda db: tallies.depths(db, self._now(), since, until, step, queue))
 
     async def workers(self) -> list[WorkerInfo]:
-        def work(db: sqlite3.Connection) -> list[WorkerInfo]:
-            ids = [row[0] for row in fetch(db, SQL.leases)]
-            return reads.workers(db, self._sidecar.ages(ids))
-
-        return await self._read(work)
+        return await self._read(lambda db: reads.workers(db, self._sidecar.ages))
 
     async def probe(self) -> Mapping[str, str]:
         return await self._read(lambda db: probe(db, self.path))
