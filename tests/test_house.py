@@ -56,6 +56,7 @@ LAYERS = [
         "audit",
         "bulk",
         "carrier",
+        "drain",
         "ends",
         "events",
         "gates",

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.worker.rig import PATIENCE, empty_store
-from windlass import App, ConfigError, QueueFull
+from windlass import App, ConfigError, QueueDraining, QueueFull, Task
 from windlass.description import WhenFull
 from windlass.model import Quota
 from windlass.worker.queues import Queues
@@ -138,6 +138,74 @@ def test_shares_without_paused_queues() -> None:
     assert weighted.quotas(4, {"a"}) == (Quota(queue="b", share=2), Quota(queue="c", share=2))
     shares = [[quota.share for quota in weighted.quotas(5) or ()] for _ in range(2)]
     assert [sum(one) for one in zip(*shares, strict=True)] == [6, 2, 2]
+
+
+async def until_refused(call: Task[[], str]) -> None:
+    """Enqueue as long as this process does not know that the queue is drained."""
+    while True:
+        await (await call.aenqueue()).acancel()
+        await asyncio.sleep(0.05)
+
+
+def test_a_drained_queue_takes_no_more_jobs_and_runs_what_it_has(app: App) -> None:
+    @app.task(name="step", queue="mail")
+    async def step() -> None: ...
+
+    @app.task(name="work", queue="mail")
+    async def work() -> str:
+        await step.aenqueue()  # of its own queue: a part of its work
+        with pytest.raises(QueueDraining):
+            await step.using(queue="shut").aenqueue()
+        return "done"
+
+    async def main() -> None:
+        job = await work.aenqueue()
+        await app.queues.adrain("mail", reason="it moves to another host")
+        await app.queues.adrain("shut")
+        with pytest.raises(QueueDraining, match="mail takes no more jobs, it is being drained: it moves to") as caught:
+            await until_refused(work.using(delay=600))
+        assert caught.value.queue == "mail"
+        await work.using(queue="other", delay=600).aenqueue()
+        with pytest.raises(QueueDraining):
+            await app.aenqueue_many([work.using(queue="other").bind(), work.bind()])
+        assert [(one.name, one.reason) for one in await app.queues.adraining()] == [
+            ("mail", "it moves to another host"),
+            ("shut", ""),
+        ]
+        assert await app.queues.apaused() == []
+        async with app.worker():
+            assert await job.aresult(PATIENCE) == "done"
+            while await app.jobs.acount(task="step", state="succeeded") < 1:
+                await asyncio.sleep(0.02)
+        found = {one.name: one for one in await app.queues.alist()}
+        assert found["mail"].draining
+        assert (found["mail"].depth, found["mail"].paused, found["other"].draining) == (0, None, None)
+        assert await app.queues.aresume("mail")
+        assert not await app.queues.aresume("mail")
+        while True:
+            with contextlib.suppress(QueueDraining):
+                await work.aenqueue()
+                break
+            await asyncio.sleep(0.05)
+        await app.aclose()
+
+    asyncio.run(main())
+
+
+def test_a_transaction_sees_a_drain(plain: App, tmp_path: Path) -> None:
+    @plain.task(name="mail", queue="mail")
+    def mail() -> None: ...
+
+    plain.queues.drain("mail")
+    connection = sqlite3.connect(tmp_path / "windlass.db", isolation_level=None)
+    connection.execute("BEGIN IMMEDIATE")
+    with pytest.raises(QueueDraining):
+        mail.using(tx=connection).enqueue()
+    connection.execute("ROLLBACK")
+    connection.close()
+    with pytest.raises(QueueDraining):
+        mail.enqueue()
+    plain.close()
 
 
 # Back-pressure

@@ -19,6 +19,7 @@ from windlass.carrier import Carrier
 from windlass.config import Concurrency, make_config
 from windlass.config import Settings as Configured
 from windlass.description import PLAIN, Described, WhenFull, bound_of
+from windlass.drain import Drains
 from windlass.errors import CallError, ConfigError
 from windlass.event import Subscription
 from windlass.events import DEBOUNCE, Events, SubscriptionOptions
@@ -107,6 +108,7 @@ class App:
         self.limits: dict[str, Settings] = {AGAIN: Settings(limit=1)}
         self.gates = Gates(self._access, self.vault, self.limits)
         self.queues = Queues(self._access)
+        self._drains = Drains(self._access)
         self.outboxes: list[Relayed] = []
         self.sources: list[Source] = []
         wrap = Carrier(self.hooks, self.vault).sending if who_hear(self.hooks, "sending") else contextlib.nullcontext
@@ -372,6 +374,7 @@ class App:
         """Store jobs on this very thread; inside the transaction of `tx` if one is given."""
         if not jobs:
             return []
+        self._drains.refuse(jobs, tx)
         with self.jobs.sending(jobs) as new:
             if self.pressure.touches(new):
                 return self._squeeze(new, tx)
@@ -385,6 +388,7 @@ class App:
         Without `wait`, a full queue is an error at once."""
         if not jobs:
             return []
+        await self._drains.arefuse(jobs, tx)
         with self.jobs.sending(jobs) as new:
             if self.pressure.touches(new):
                 return await self._asqueeze(new, tx, marks, wait=wait and tx is None)

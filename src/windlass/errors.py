@@ -73,6 +73,14 @@ class QueueFull(WindlassError):
         self.stored: tuple[str, ...] = ()
 
 
+class QueueDraining(WindlassError):
+    """A queue takes no more jobs, because somebody drains it (`app.queues.drain`); nothing was stored."""
+
+    def __init__(self, message: str, queue: str) -> None:
+        super().__init__(message)
+        self.queue = queue
+
+
 class UniquePending(StoreError):
     """Another transaction that is still open has taken the unique key: whether it stays is not known yet. Nothing was
     written, and your own transaction is as it was: try again after that one ends."""

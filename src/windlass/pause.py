@@ -1,6 +1,8 @@
-"""What is paused, by hand or by a circuit breaker: queues and tasks of which nothing is claimed. Pure values.
+"""What is paused, by hand or by a circuit breaker: queues and tasks of which nothing is claimed; and queues that are
+drained: what is in them runs, and no more comes in. Pure values.
 
-The store has a document for each. Workers look once a second and leave what is paused out of what they ask for.
+The store has a document for each. Workers look once a second and leave what is paused out of what they ask for; who
+enqueues looks what is drained.
 """
 
 from collections.abc import Iterable
@@ -10,7 +12,7 @@ from msgspec import Struct
 
 from windlass.model import Doc
 
-QUEUE, TASK = "queue:", "task:"
+QUEUE, TASK, DRAIN = "queue:", "task:", "drain:"
 """What the names of documents begin with; behind it stands the name of the queue or the task."""
 
 

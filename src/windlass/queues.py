@@ -1,4 +1,5 @@
-"""Queues at run time, `app.queues`: pause and resume them, or a task, everywhere; how many jobs stand in each."""
+"""Queues at run time, `app.queues`: pause, drain and resume them, or pause a task, everywhere; how many jobs stand in
+each."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -12,7 +13,7 @@ from windlass.access import Access
 from windlass.blocking import twin
 from windlass.errors import ConfigError
 from windlass.model import IDLE, Doc, Filter, JobRecord, Line, State
-from windlass.pause import QUEUE, TASK, Pause
+from windlass.pause import DRAIN, QUEUE, TASK, Pause
 from windlass.store.contract import BREAKER, PAUSE, Store
 from windlass.store.documents import Load, Save, Work, all_docs
 from windlass.task import Task
@@ -28,7 +29,7 @@ Named = Task[..., Any] | str
 
 
 class Paused(Struct, frozen=True, kw_only=True):
-    """A queue or a task of which nothing is claimed, and why.
+    """A queue or a task of which nothing is claimed, or a queue into which nothing comes, and why.
 
     `until` is None for a pause by hand; a circuit breaker lets single jobs try from then on.
     """
@@ -56,6 +57,7 @@ class QueueInfo(Struct, frozen=True, kw_only=True):
     coming: float = 0.0
     going: float = 0.0
     paused: Paused | None = None
+    draining: Paused | None = None
     exact: bool = True
 
     @property
@@ -78,8 +80,8 @@ Pauses = list[Paused]
 class Queues:
     """The queues of an app's store. Each call has a twin with an `a` in front for asynchronous code.
 
-    What is paused stays so until it is resumed, whatever is restarted. Workers see a change within a second or two:
-    they claim nothing more of it; jobs that run go on.
+    What is paused or drained stays so until it is resumed, whatever is restarted. Workers see a pause within a second
+    or two: they claim nothing more of it; jobs that run go on. Who enqueues sees a drain within a second.
     """
 
     def __init__(self, access: Access) -> None:
@@ -94,8 +96,18 @@ class Queues:
 
     pause = twin(apause)
 
+    async def adrain(self, queue: str, *, reason: str = "") -> None:
+        """Let no more jobs into a queue: who enqueues gets `QueueDraining`, and what is there runs to its end.
+
+        Jobs of the queue may still enqueue into it. Raises `ConfigError`.
+        """
+        await self._access.ado(partial(self._pause, DRAIN + options.name("a queue", queue), reason_of(reason)))
+
+    drain = twin(adrain)
+
     async def aresume(self, queue: str | None = None, *, task: Named | None = None) -> bool:
-        """Go on with a queue or a task that somebody, or its circuit breaker, has paused; whether it was paused.
+        """Go on with a queue or a task that somebody, or its circuit breaker, has paused, or with a queue that is
+        drained; whether it was.
 
         A breaker begins to count anew. Raises `ConfigError`.
         """
@@ -109,8 +121,14 @@ class Queues:
 
     paused = twin(apaused)
 
+    async def adraining(self) -> Pauses:
+        """The queues that take no more jobs, by name."""
+        return drains_of(await held_in(await self._access.connect()))
+
+    draining = twin(adraining)
+
     async def alist(self) -> Found:
-        """The queues in which there are jobs, and those that are paused, by name."""
+        """The queues in which there are jobs, and those that are paused or drained, by name."""
         return await queues_in(await self._access.connect())
 
     def _pause(self, key: str, reason: str) -> Work[None]:
@@ -121,8 +139,9 @@ class Queues:
         )
 
     def _resume(self, key: str) -> Work[bool]:
-        shelf = yield Load(PAUSE, [key])
-        yield Save(drop=[(PAUSE, key), (BREAKER, key.removeprefix(TASK))])
+        held = [key] if key.startswith(TASK) else [key, DRAIN + key.removeprefix(QUEUE)]
+        shelf = yield Load(PAUSE, held)
+        yield Save(drop=[*[(PAUSE, name) for name in held], (BREAKER, key.removeprefix(TASK))])
         return bool(shelf.docs)
 
     list = twin(alist)
@@ -147,7 +166,7 @@ def reason_of(reason: object) -> str:
 def paused_of(name: str, stored: Pause) -> Paused:
     """A pause as it is shown."""
     return Paused(
-        kind="queue" if name.startswith(QUEUE) else "task",
+        kind="task" if name.startswith(TASK) else "queue",
         name=name.partition(":")[2],
         reason=stored.reason,
         since=as_datetime(stored.since),
@@ -163,19 +182,29 @@ def as_datetime(moment: float) -> datetime:
         return datetime.fromtimestamp(0, UTC)
 
 
-async def paused_in(store: Store) -> dict[str, Paused]:
-    """What is paused in a store, by the names of documents."""
+async def held_in(store: Store) -> dict[str, Paused]:
+    """What is paused or drained in a store, by the names of documents."""
     return {
         doc.name: paused_of(doc.name, pause.read(doc.body))
         async for doc in all_docs(store, PAUSE)
-        if doc.name.startswith((QUEUE, TASK))
+        if doc.name.startswith((QUEUE, TASK, DRAIN))
     }
+
+
+async def paused_in(store: Store) -> dict[str, Paused]:
+    """What is paused in a store, by the names of documents."""
+    return {name: one for name, one in (await held_in(store)).items() if not name.startswith(DRAIN)}
+
+
+def drains_of(held: Mapping[str, Paused]) -> Pauses:
+    """The drained queues of what is held."""
+    return [one for name, one in held.items() if name.startswith(DRAIN)]
 
 
 async def queues_in(store: Store) -> Found:
     """The queues of a store."""
     lines = await store.stats()
-    held = await paused_in(store)
+    held = await held_in(store)
     now = (await store.load(PAUSE, names=())).now
     coming = await rates(store, None, now)
     going = [await rates(store, state, now) for state in (State.SUCCEEDED, State.FAILED, State.CANCELLED)]
@@ -188,12 +217,15 @@ async def queues_in(store: Store) -> Found:
             coming.get(name, 0.0),
             sum(one.get(name, 0.0) for one in going),
             held.get(QUEUE + name),
+            held.get(DRAIN + name),
         )
         for name in sorted(names)
     ]
 
 
-def queue_info(name: str, lines: list[Line], coming: float, going: float, paused: Paused | None) -> QueueInfo:
+def queue_info(
+    name: str, lines: list[Line], coming: float, going: float, paused: Paused | None, draining: Paused | None = None
+) -> QueueInfo:
     """What is told of one queue, of which these are the lines."""
     counts = {state: sum(line.count for line in lines if line.state is state) for state in (*IDLE, State.RUNNING)}
     return QueueInfo(
@@ -203,6 +235,7 @@ def queue_info(name: str, lines: list[Line], coming: float, going: float, paused
         coming=coming,
         going=going,
         paused=paused,
+        draining=draining,
         exact=all(line.exact for line in lines),
     )
 

@@ -26,7 +26,7 @@ def test_queues_mark_what_nobody_runs(filled: Shell) -> None:
 
 def test_empty_queues(shell: Shell) -> None:
     assert "All queues are empty" in shell("queues").stdout
-    assert shell.json("queues") == {"queues": [], "tasks": [], "paused": [], "gates": []}
+    assert shell.json("queues") == {"queues": [], "tasks": [], "paused": [], "draining": [], "gates": []}
 
 
 def test_queues_by_name_and_how_they_go(filled: Shell) -> None:
@@ -55,6 +55,12 @@ def test_pause_and_resume(filled: Shell) -> None:
     assert "shop.pay was not paused" in filled("queues", "resume", "shop.pay").stdout
     assert "goes on" in filled("queues", "resume", "shop.pay", "--task", "--url", filled.url).stdout
     assert filled.json("queues")["paused"] == []
+    assert "mail takes no more jobs" in filled("queues", "drain", "mail", "--no-wait", "--reason", "it moves").stdout
+    assert [one["name"] for one in filled.json("queues")["draining"]] == ["mail"]
+    assert "draining" in filled("queues").stdout
+    assert "it moves" in filled("queues").stdout
+    assert "mail goes on" in filled("queues", "resume", "mail").stdout
+    assert "empty is empty. To let jobs in again" in filled("queues", "drain", "empty").stdout
     assert "expected a queue of 1 to 128" in filled("queues", "pause", "a b", code=2).stderr
 
 

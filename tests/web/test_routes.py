@@ -52,6 +52,7 @@ for prefix in ("", "/api"):
     TABLE["POST", f"{prefix}/jobs/{{id:name}}/edit"] = "operator"
     for kind, act in itertools.product(("queues", "tasks"), ("pause", "resume")):
         TABLE["POST", f"{prefix}/{kind}/{{name:name}}/{act}"] = "operator"
+    TABLE["POST", f"{prefix}/queues/{{name:name}}/drain"] = "operator"
 
 LADDER = ("viewer", "operator", "admin")
 TOKENS = dict(zip(LADDER, (entry.split(":")[2] for entry in USERS), strict=True))
@@ -225,6 +226,10 @@ def test_jobs_are_read_and_acted_on(local: TestClient, caplog: pytest.LogCapture
     ]
     paused = {one["name"]: one["reason"] for one in local.get("/api/queues").json()["paused"]}
     assert paused["mail"] == "moving house"
+    assert local.post("/api/queues/mail/drain", json={"reason": "for good"}).json() == {"done": 1}
+    assert [one["reason"] for one in local.get("/api/queues").json()["draining"]] == ["for good"]
+    assert "draining" in local.get("/queues").text
+    assert "It takes no more jobs. for good" in local.get("/queues/mail").text
     assert local.post("/api/queues/mail/resume").json() == {"done": 1}
     gates = {one["name"]: one for one in local.get("/api/limits").json()["limits"]}
     assert gates["gateway/eu"]["holders"] == {"run-2": 2}
@@ -236,7 +241,7 @@ def test_jobs_are_read_and_acted_on(local: TestClient, caplog: pytest.LogCapture
     assert (last["via"], last["place"], last["done"], last["error"]) == ("api", "127.0.0.1", 1, None)
     rest = local.get("/api/audit", params={"after": first["after"]}).json()
     assert rest["after"] is None
-    assert [one["done"] for one in [*first["entries"], *rest["entries"]]] == [1, 0, 1, 1, 1, 0, 2, 9, 3, 0, 1]
+    assert [one["done"] for one in [*first["entries"], *rest["entries"]]] == [1, 1, 0, 1, 1, 1, 0, 2, 9, 3, 0, 1]
     assert "jobs with queue=mail" in local.get("/audit").text
     first = local.get("/api/jobs?state=ready&limit=2").json()
     second = local.get("/api/jobs", params={"state": "ready", "limit": 2, "after": first["after"]}).json()

@@ -1,21 +1,31 @@
-"""`windlass queues`: what is there to do, how it goes, what is held up and why; pause and resume."""
+"""`windlass queues`: what is there to do, how it goes, what is held up and why; pause, drain and resume."""
 
+import asyncio
+import time
 from collections.abc import Mapping, Sequence
 
 import click
 from msgspec import Struct
 
 from windlass.app import App
-from windlass.cli import Group
+from windlass.cli import Group, Problem
+from windlass.cli.bars import bar
 from windlass.cli.gates import print_gates
 from windlass.cli.live import lines_and_workers
 from windlass.cli.output import ago, cell, clean, coloured, counted, print_json, table
 from windlass.cli.reach import find_url, json_option, on_store, refuse_missing, url_option
 from windlass.gates import GateInfo, gates_in
 from windlass.model import Line, State, WorkerInfo
-from windlass.queues import Paused, QueueInfo, Queues, paused_in, queues_in
+from windlass.pause import DRAIN
+from windlass.queues import Paused, QueueInfo, Queues, drains_of, held_in, queues_in
 from windlass.store.contract import COUNTED, Store
 from windlass.view import duration, gate_data, line_data, nobody, paused_data
+
+SEEN_WITHIN = 2.0
+"""Seconds after which all who enqueue know that a queue is drained."""
+
+LOOK_EVERY = 0.5
+"""Seconds between two looks at a queue that is drained."""
 
 
 class Look(Struct, frozen=True):
@@ -25,13 +35,16 @@ class Look(Struct, frozen=True):
     workers: list[WorkerInfo]
     queues: list[QueueInfo]
     paused: list[Paused]
+    draining: list[Paused]
     gates: list[GateInfo]
 
 
 async def look(store: Store) -> Look:
     """Look at the store."""
     lines, workers = await lines_and_workers(store)
-    return Look(lines, workers, await queues_in(store), list((await paused_in(store)).values()), await gates_in(store))
+    held = await held_in(store)
+    paused = [one for name, one in held.items() if not name.startswith(DRAIN)]
+    return Look(lines, workers, await queues_in(store), paused, drains_of(held), await gates_in(store))
 
 
 @click.group(cls=Group, invoke_without_command=True)
@@ -40,7 +53,7 @@ async def look(store: Store) -> Look:
 @click.pass_context
 def queues(ctx: click.Context, url: str | None, as_json: bool) -> None:
     """Show each queue: its jobs, since when the first is due, jobs a second in and out, when it will be empty; what is
-    paused; limits and who holds them. `pause` and `resume` are below."""
+    paused or drained; limits and who holds them. `pause`, `drain` and `resume` are below."""
     if ctx.invoked_subcommand is not None:
         ctx.obj = url
         return
@@ -48,12 +61,13 @@ def queues(ctx: click.Context, url: str | None, as_json: bool) -> None:
     if as_json:
         print_json(look_data(found))
         return
-    if not (found.queues or found.paused or found.gates):
+    if not (found.queues or found.paused or found.draining or found.gates):
         click.echo("All queues are empty.")
         return
     print_queues(found.queues)
     print_tasks(found.lines, found.workers)
     print_paused(found.paused)
+    print_draining(found.draining)
     if found.gates:
         click.echo()
         print_gates(found.gates)
@@ -78,8 +92,13 @@ def queue_row(one: QueueInfo) -> tuple[str, ...]:
         f"{one.coming:.1f}",
         f"{one.going:.1f}",
         empty_in(one),
-        click.style("paused", fg="yellow") if one.paused else "",
+        click.style(held_how(one), fg="yellow"),
     )
+
+
+def held_how(one: QueueInfo) -> str:
+    """What somebody has done to a queue, in a word or two."""
+    return ", ".join(["paused"] * (one.paused is not None) + ["draining"] * (one.draining is not None))
 
 
 def about(number: int, exact: bool) -> str:
@@ -125,6 +144,16 @@ def paused_row(one: Paused) -> tuple[str, ...]:
     return one.kind, cell(one.name), ago(one.since.timestamp()), tried, cell(one.reason)
 
 
+def print_draining(found: Sequence[Paused]) -> None:
+    """The queues that take no more jobs, and why."""
+    if found:
+        click.echo()
+        table(
+            ("DRAINING", "SINCE", "REASON"),
+            [(cell(one.name), ago(one.since.timestamp()), cell(one.reason)) for one in found],
+        )
+
+
 # JSON
 
 
@@ -134,6 +163,7 @@ def look_data(found: Look) -> Mapping[str, object]:
         "queues": [queue_data(one) for one in found.queues],
         "tasks": [line_data(line, found.workers) for line in found.lines],
         "paused": [paused_data(one) for one in found.paused],
+        "draining": [paused_data(one) for one in found.draining],
         "gates": [gate_data(one) for one in found.gates],
     }
 
@@ -153,10 +183,11 @@ def queue_data(one: QueueInfo) -> Mapping[str, object]:
         "out": one.going,
         "empty_in": one.empty_in,
         "paused": one.paused is not None,
+        "draining": one.draining is not None,
     }
 
 
-# Pause and resume
+# Pause, drain and resume
 
 
 def at_hand(ctx: click.Context, url: str | None) -> Queues:
@@ -188,7 +219,51 @@ def pause(ctx: click.Context, name: str, is_task: bool, reason: str, url: str | 
 @url_option
 @click.pass_context
 def resume(ctx: click.Context, name: str, is_task: bool, url: str | None) -> None:
-    """Go on with a queue, or a task: one that was paused by hand or by its circuit breaker."""
+    """Go on with a queue, or a task: one that was paused by hand or by its circuit breaker, or a drained queue."""
     every = at_hand(ctx, url)
     was = every.resume(task=name) if is_task else every.resume(name)
-    click.echo(f"{clean(name)} goes on." if was else f"{clean(name)} was not paused.")
+    held = "paused" if is_task else "paused or drained"
+    click.echo(f"{clean(name)} goes on." if was else f"{clean(name)} was not {held}.")
+
+
+@queues.command()
+@click.argument("name")
+@click.option("--reason", default="", help="Why, for whoever looks.")
+@click.option("--no-wait", "at_once", is_flag=True, help="Do not wait until it is empty.")
+@url_option
+@click.pass_context
+def drain(ctx: click.Context, name: str, reason: str, at_once: bool, url: str | None) -> None:
+    """Let no more jobs into this queue until it is resumed, and wait until it is empty. What is there runs to its end.
+
+    Whoever enqueues gets an error. Ctrl-C ends the wait, not the drain.
+    """
+    at_hand(ctx, url).drain(name, reason=reason)
+    click.echo(f"{clean(name)} takes no more jobs; whoever enqueues knows within a second.")
+    if at_once:
+        return
+    if not on_store(url or ctx.obj, lambda store: emptied(store, name)):
+        raise Problem(f"{clean(name)} was resumed before it was empty")
+    click.echo(f"{clean(name)} is empty. To let jobs in again: windlass queues resume {clean(name)}")
+
+
+async def emptied(store: Store, name: str) -> bool:
+    """Wait until a drained queue is empty; False: somebody has resumed it before."""
+    began, most = time.monotonic(), 0
+    with bar(f"drain {name}") as move:
+        while DRAIN + name in await held_in(store):
+            early = time.monotonic() - began < SEEN_WITHIN
+            lines = [line for line in await store.stats() if line.queue == name]
+            left = sum(line.count for line in lines)
+            most = max(most, left)
+            move(most - left, most, what_is_left(lines))
+            if not left and not early:
+                return True
+            await asyncio.sleep(LOOK_EVERY)
+    return False
+
+
+def what_is_left(lines: Sequence[Line]) -> str:
+    """The jobs of a queue in a few words."""
+    left = sum(line.count for line in lines)
+    later = sum(line.count for line in lines if line.state is State.SCHEDULED)
+    return f"{counted(left)} left" + (f", {later:,} of them later" if later else "")

@@ -13,7 +13,16 @@ from msgspec import Raw, Struct, json
 
 from windlass.clock import Clock, SystemClock
 from windlass.codec import located
-from windlass.errors import CallError, ConfigError, DecodeError, EncodeError, PayloadTooLarge, QueueFull, StoreError
+from windlass.errors import (
+    CallError,
+    ConfigError,
+    DecodeError,
+    EncodeError,
+    PayloadTooLarge,
+    QueueDraining,
+    QueueFull,
+    StoreError,
+)
 from windlass.jobs import Job
 from windlass.model import Mark, NewJob
 from windlass.options import short
@@ -240,7 +249,7 @@ class Webhooks:
             return (await self._host.aplace([job], marks=marks, wait=False))[0]
         except Answer:
             raise
-        except (StoreError, QueueFull) as error:
+        except (StoreError, QueueFull, QueueDraining) as error:
             raise Answer(503, f"the job could not be stored: {type(error).__name__}", ("retry-after", AGAIN)) from None
         except Exception as error:  # its text may hold parts of the body
             logger.error("webhook %s of task %s raised %s", path, route.task.name, type(error).__name__)

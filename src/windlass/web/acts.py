@@ -43,6 +43,9 @@ SCHEDULE_ROLES = {"pause": Role.OPERATOR, "resume": Role.OPERATOR, "trigger": Ro
 KINDS = {"queues": "queue", "tasks": "task"}
 """What can be paused, by how paths call it."""
 
+HOLDS = {"queue": ("pause", "drain", "resume"), "task": ("pause", "resume")}
+"""What can be done to hold it, or to let it go on."""
+
 OPEN = "all"
 """What a gate without a limit admits."""
 
@@ -140,12 +143,15 @@ class Desk(Struct, frozen=True):
         return found
 
     async def hold(self, user: User, kind: str, name: str, act: str, reason: str = "") -> bool:
-        """Pause or resume a queue or a task, which closes its circuit breaker; whether that changed anything."""
+        """Pause or resume a queue or a task, which closes its circuit breaker, or drain a queue; whether that changed
+        anything."""
         queues, which = self.app.queues, {kind: name}
         async with self.audited(user, act, f"{kind} {name}{': ' if reason else ''}{reason}") as note:
             if act == "pause":
                 await queues.apause(**which, reason=reason)
-            note.done = int(act == "pause" or await queues.aresume(**which))
+            if act == "drain":
+                await queues.adrain(name, reason=reason)
+            note.done = int(act != "resume" or await queues.aresume(**which))
         return bool(note.done)
 
     async def set_gate(self, user: User, change: Change) -> None:

@@ -30,10 +30,11 @@ def answer(data: Any) -> Response:
 
 
 async def queues(request: Request) -> Response:
-    """Live jobs by queue, task and state; what is paused."""
+    """Live jobs by queue, task and state; what is paused or drained."""
     snapshot = await desk_of(request).watch.snapshot()
     lines = [line_data(line, snapshot.workers) for line in snapshot.lines]
-    return answer({"queues": lines, "paused": [paused_data(one) for one in snapshot.paused]})
+    paused, draining = ([paused_data(one) for one in some] for some in (snapshot.paused, snapshot.draining))
+    return answer({"queues": lines, "paused": paused, "draining": draining})
 
 
 async def limits(request: Request) -> Response:
@@ -178,7 +179,7 @@ async def act_on_schedule(act: str, request: Request) -> Response:
 
 
 async def hold(kind: str, act: str, request: Request) -> Response:
-    """Pause or resume a queue or a task; whether that changed anything."""
+    """Pause, drain or resume a queue, pause or resume a task; whether that changed anything."""
     why = await sent(request, Why, b"{}")
     done = await desk_of(request).hold(user_of(request), kind, request.path_params["name"], act, why.reason)
     return answer({"done": int(done)})

@@ -30,7 +30,7 @@ from windlass.errors import (
 from windlass.model import Verb
 from windlass.overview import Overview
 from windlass.web import api, figures, job, openapi, pages, queues, timetable
-from windlass.web.acts import KINDS, ROLES, SCHEDULE_ROLES, Desk
+from windlass.web.acts import HOLDS, KINDS, ROLES, SCHEDULE_ROLES, Desk
 from windlass.web.guard import Auth, Guard, check_role, path_of
 from windlass.web.live import Watch
 from windlass.web.render import Pages
@@ -131,7 +131,7 @@ def actions() -> list[Spot]:
         Spot("POST", "/api/jobs/{id:name}/edit", api.edit, Role.OPERATOR),
     ]
     for path, kind in KINDS.items():
-        for act in ("pause", "resume"):
+        for act in HOLDS[kind]:
             found += [
                 Spot("POST", f"/{path}/{{name:name}}/{act}", partial(queues.hold, kind, act), Role.OPERATOR),
                 Spot("POST", f"/api/{path}/{{name:name}}/{act}", partial(api.hold, kind, act), Role.OPERATOR),

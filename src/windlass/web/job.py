@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from windlass import follow, options
 from windlass.app import App
-from windlass.errors import CallError, ConfigError, DecodeError, EncodeError, QueueFull
+from windlass.errors import CallError, ConfigError, DecodeError, EncodeError, QueueDraining, QueueFull
 from windlass.jobs import Job
 from windlass.model import JobRecord, NewJob
 from windlass.secret import RESULT
@@ -182,7 +182,7 @@ async def make_copy(desk: Desk, user: User, id: str, edit: Edit) -> str:
     async with desk.audited(user, "edit", f"job {id} of {job.task}, as {copy}") as note:
         try:
             placed = (await app.aplace((new,), wait=False))[0]
-        except QueueFull as error:
+        except (QueueFull, QueueDraining) as error:
             raise HTTPException(409, str(error)) from None
         note.done = int(placed.new)
     if placed.id != copy:

@@ -12,7 +12,8 @@ from msgspec import Struct
 from windlass.clock import Clock
 from windlass.errors import StoreError
 from windlass.model import Line, WorkerInfo
-from windlass.queues import Paused, paused_in
+from windlass.pause import DRAIN
+from windlass.queues import Paused, drains_of, held_in
 from windlass.store.contract import Store
 
 logger = logging.getLogger("windlass.web")
@@ -44,12 +45,13 @@ KEPT = 1_000
 
 
 class Snapshot(Struct, frozen=True):
-    """The live jobs, the workers and what is paused at one moment, in seconds since the epoch."""
+    """The live jobs, the workers and what is paused or drained at one moment, in seconds since the epoch."""
 
     lines: list[Line]
     workers: list[WorkerInfo]
     read_at: float
     paused: tuple[Paused, ...] = ()
+    draining: tuple[Paused, ...] = ()
 
     @property
     def mark(self) -> object:
@@ -58,6 +60,7 @@ class Snapshot(Struct, frozen=True):
             [(line.queue, line.task, line.state, line.count) for line in self.lines],
             [(one.id, one.beat_age <= one.lease, [(it.id, it.running) for it in one.runners]) for one in self.workers],
             self.paused,
+            self.draining,
         )
 
     @property
@@ -93,8 +96,9 @@ class Watch:
 
     async def _read(self) -> Snapshot:
         store = await self._connect()
-        paused = tuple((await paused_in(store)).values())
-        return Snapshot(await store.stats(), await store.workers(), self._clock.now(), paused)
+        held = await held_in(store)
+        paused = tuple(one for name, one in held.items() if not name.startswith(DRAIN))
+        return Snapshot(await store.stats(), await store.workers(), self._clock.now(), paused, tuple(drains_of(held)))
 
     async def look(self, key: object, read: Callable[[], Awaitable[T]], live: bool, fresh: float = 0.0) -> T:
         """What `read` gives. With `live`, what it gave a moment ago, to whoever asked under this key, will do; it is

@@ -59,6 +59,7 @@ class QueueView(Struct, frozen=True):
     oldest: float
     tasks: list["TaskView"]
     paused: Paused | None = None
+    draining: Paused | None = None
 
     @property
     def total(self) -> int:
@@ -144,8 +145,8 @@ def oldest_of(lines: Sequence[Any]) -> float:
 
 
 def queues(snapshot: Snapshot) -> list[QueueView]:
-    """The queues that have jobs or are paused, by name."""
-    held = {one.name for one in snapshot.paused if one.kind == "queue"}
+    """The queues that have jobs, are paused or are drained, by name."""
+    held = {one.name for one in (*snapshot.paused, *snapshot.draining) if one.kind == "queue"}
     return [queue(snapshot, name) for name in sorted({line.queue for line in snapshot.lines} | held)]
 
 
@@ -158,7 +159,8 @@ def queue(snapshot: Snapshot, name: str) -> QueueView:
         own = [line for line in lines if line.task == task]
         problem = nobody(own[0], snapshot.workers)
         tasks.append(TaskView(task, by_state(own), oldest_of(own), problem, held.get(("task", task))))
-    return QueueView(name, by_state(lines), oldest_of(lines), tasks, held.get(("queue", name)))
+    draining = next((one for one in snapshot.draining if one.name == name), None)
+    return QueueView(name, by_state(lines), oldest_of(lines), tasks, held.get(("queue", name)), draining)
 
 
 def by_state(lines: Sequence[Any]) -> dict[str, int]:

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from windlass.values import plain_bytes
-from windlass.web.acts import KINDS, ROLES, SCHEDULE_ROLES, Change, Why
+from windlass.web.acts import HOLDS, KINDS, ROLES, SCHEDULE_ROLES, Change, Why
 from windlass.web.figures import ScaleQuery
 from windlass.web.guard import OWN
 from windlass.web.job import Edit
@@ -19,7 +19,7 @@ from windlass.web.which import Targets, Which
 NAME = {"type": "string", "pattern": "^[A-Za-z0-9_.-]{1,128}$"}
 
 LINES = {
-    "queues": "Live jobs by queue, task and state; what is paused",
+    "queues": "Live jobs by queue, task and state; what is paused or drained",
     "limits": "Limits and rates, who holds them, and how many jobs wait",
     "workers": "The workers, their runners and what they run",
     "series": "What happened, step by step: jobs a minute, waits and runs in seconds, the most jobs that were due",
@@ -68,9 +68,9 @@ def made(server: str) -> dict[str, Any]:
     one = operation("edit_job", "Run a copy of a job with other arguments. Takes the role operator", 404, 409)
     paths["/jobs/{id}/edit"] = {"post": {**one, "parameters": [in_path("id"), own()], "requestBody": body(edit)}}
     for path, kind in KINDS.items():
-        for act in ("pause", "resume"):
+        for act in HOLDS[kind]:
             one = operation(f"{act}_{kind}", f"{act.capitalize()} a {kind}. Takes the role operator", 404)
-            more = {"requestBody": body(why, required=False)} if act == "pause" else {}
+            more = {"requestBody": body(why, required=False)} if act != "resume" else {}
             paths[f"/{path}/{{name}}/{act}"] = {"post": {**one, "parameters": [in_path("name"), own()], **more}}
     one = operation("set_limit", "Change what a limit or a rate admits. Takes the role admin")
     paths["/limits"]["post"] = {**one, "parameters": [own()], "requestBody": body(change)}

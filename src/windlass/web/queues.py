@@ -117,11 +117,15 @@ def counting(rule: Breaker | None, at: tuple[float, ...], now: float) -> int:
 # Forms
 
 
+DONE = {"pause": "paused", "drain": "drained", "resume": "resumed"}
+"""What the page says then."""
+
+
 async def hold(kind: str, act: str, request: Request) -> Response:
-    """Pause or resume a queue or a task."""
+    """Pause, drain or resume a queue, pause or resume a task."""
     name, why = request.path_params["name"], read(Why, dict(await form_of(request)))
     await desk_of(request).hold(user_of(request), kind, name, act, why.reason)
-    return back(request, f"/queues/{name}" if kind == "queue" else "/queues", f"{act}d")
+    return back(request, f"/queues/{name}" if kind == "queue" else "/queues", DONE[act])
 
 
 async def set_limit(request: Request) -> Response:

@@ -125,6 +125,7 @@ DONE = {
     "pause": "Paused: no more ticks fire.",
     "resume": "Resumed.",
     "paused": "Paused: workers begin nothing more of it within a second or two; what runs goes on.",
+    "drained": "It takes no more jobs; what is there runs to its end.",
     "changed": "The schedule is changed, for the runs to come.",
     "resumed": "It goes on.",
     "limit": "The limit is changed, from now on; what runs goes on.",
