@@ -1,16 +1,20 @@
 """Jobs that an operator puts into another queue, or gives another priority."""
 
 import asyncio
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner, Result
 from msgspec import UNSET
 from msgspec.structs import replace
 
 from tests.worker.rig import PATIENCE, empty_store
 from windlass import App, CallError, ConfigError, limit
+from windlass.cli import cli
+from windlass.loader import load
 from windlass.model import JobRecord, Need
 from windlass.place import Change
 from windlass.standing import place_of
@@ -113,4 +117,34 @@ def test_who_names_no_jobs_moves_none(tmp_path: Path) -> None:
         app.jobs.move("not a name", queue="here")
     with pytest.raises(ConfigError, match="-100 to 100"):
         app.jobs.reprioritise(101, queue="here")
+    app.close()
+
+
+def test_the_command_line_asks_before_it_moves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = f"""
+from windlass import App, limit
+app = App("sqlite:///{tmp_path}/windlass.db")
+app.queue("narrow", gates=limit(1, name="door"))
+@app.task(name="work", queue="wide")
+async def work(): ...
+"""
+    (tmp_path / "standing_app.py").write_text(code)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    app = load("standing_app:app")
+    jobs = [app.tasks["work"].enqueue() for _ in range(2)]
+
+    def run(*args: str) -> Result:
+        return CliRunner().invoke(cli, ["jobs", *args])
+
+    move = ("move", "standing_app:app", "--to", "narrow")
+    assert "which jobs? None came" in run(*move).output
+    assert "only jobs that are" in run(*move, "--state", "failed").output
+    asked = run(*move, "--queue", "wide")
+    assert (asked.exit_code, "Move 2 jobs to narrow? Nobody is here to ask" in asked.output) == (2, True)
+    assert run(*move, "--queue", "wide", "-y").output == "2 jobs now in narrow\n"
+    assert run(*move, "--queue", "wide", "-y").output == "0 jobs now in narrow\n"
+    assert [need.gate for need in jobs[0].refresh().record.gates] == ["door"]
+    level = ("priority", "standing_app:app", "--to", "-7", "--task", "work", "--json", "-y")
+    assert json.loads(run(*level).output) == {"verb": "priority", "done": 2}
+    assert jobs[0].refresh().priority == -7
     app.close()

@@ -93,13 +93,12 @@ def act_on_all(url: str | None, wanted: Filter, verb: Verb, yes: bool) -> int:
 
     total = on_store(url, count)
     if total and not yes:
-        confirm(verb, total)
+        confirm(f"{str(verb).capitalize()} {counted(total)}?")
     return on_store(url, lambda store: act_in_batches(store, which, verb, total)) if total else 0
 
 
-def confirm(verb: Verb, total: int) -> None:
+def confirm(question: str) -> None:
     """Ask before acting on jobs that nobody named one by one."""
-    question = f"{str(verb).capitalize()} {counted(total)}?"
     if not sys.stdin.isatty():
         raise Problem(f"{question} Nobody is here to ask: add --yes to do it", USAGE)
     click.confirm(question, abort=True, err=True)

@@ -20,8 +20,12 @@ SEARCHED = 1_000
 
 def filters(command: Command) -> Command:
     """The options that say which jobs."""
+    return click.option("--error", help="Only jobs that failed with an error of this class.")(places(command))
+
+
+def places(command: Command) -> Command:
+    """Those that say where jobs stand."""
     for add in (
-        click.option("--error", help="Only jobs that failed with an error of this class."),
         click.option("--tag", help="Only jobs with this tag."),
         click.option("--queue", help="Only jobs in this queue."),
         click.option("--task", help="Only jobs of this task."),

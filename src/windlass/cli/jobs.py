@@ -17,6 +17,7 @@ from windlass.cli.output import (
 )
 from windlass.cli.reach import json_option, on_store, url_option
 from windlass.cli.show import print_job
+from windlass.cli.standing import move, priority
 from windlass.cli.watch import watch
 from windlass.model import JobRecord, Page, State
 from windlass.store.contract import Store
@@ -25,7 +26,7 @@ from windlass.view import duration, job_data
 
 @click.group(cls=Group)
 def jobs() -> None:
-    """List, show, watch, retry, cancel and delete jobs."""
+    """List, show, watch, retry, cancel, delete and move jobs."""
 
 
 jobs.add_command(watch)
@@ -33,6 +34,8 @@ jobs.add_command(logs)
 jobs.add_command(retry)
 jobs.add_command(cancel)
 jobs.add_command(delete)
+jobs.add_command(move)
+jobs.add_command(priority)
 
 
 @jobs.command("list")
