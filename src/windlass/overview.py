@@ -11,7 +11,7 @@ from windlass.metrics import MOST, Found, Samples
 from windlass.model import Line, State, WorkerInfo
 from windlass.store.contract import OTHER, SCHEDULE, Store
 
-FRESH = 2.0
+FRESH = 0.5
 """Seconds for which what was read is not read again."""
 
 REST = 5

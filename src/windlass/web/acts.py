@@ -1,7 +1,8 @@
 """What people do on the dashboard, from its pages and over its API alike: done, written to the audit log, told."""
 
+import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 from msgspec import Meta, Struct
@@ -23,6 +24,9 @@ from windlass.web.live import Watch
 from windlass.web.render import Pages
 from windlass.web.users import Role, User
 from windlass.web.which import Targets
+
+COUNTED_WITHIN = 0.15
+"""Seconds after which a preview goes without a number."""
 
 NAMED = 20
 """Jobs that a line of the audit log names."""
@@ -94,8 +98,14 @@ class Desk(Struct, frozen=True):
             record = await self.app.jobs.record(id)
             raise HTTPException(409, visible(why_not(record, verb)))
 
-    async def count(self, targets: Targets, verb: Verb) -> int:
-        """How many jobs a verb would be done to, as far as their states tell."""
+    async def count(self, targets: Targets, verb: Verb) -> int | None:
+        """How many jobs a verb would be done to, as far as their states tell; None if that cannot be told in time."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(COUNTED_WITHIN):
+                return await self._count(targets, verb)
+        return None
+
+    async def _count(self, targets: Targets, verb: Verb) -> int:
         if targets.ids:
             return len(await self.app.jobs.aget_many(targets.ids))
         which = narrowed(targets.filter, verb)
@@ -166,7 +176,7 @@ class Desk(Struct, frozen=True):
         """The newest entries of the audit log behind that one, and what leads on."""
         return await entries(await self.app.connect(), limit, after or "")
 
-    @asynccontextmanager
+    @contextlib.asynccontextmanager
     async def audited(self, user: User, act: str, target: str) -> AsyncIterator[Note]:
         """Around whatever somebody does: it stands in the audit log, and open pages look."""
         try:

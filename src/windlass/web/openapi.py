@@ -60,7 +60,9 @@ def made(server: str) -> dict[str, Any]:
         one = operation(f"{verb}_job", f"{str(verb).capitalize()} one job. {note}", 404, 409)
         paths[f"/jobs/{{id}}/{verb}"] = {"post": {**one, "parameters": [in_path("id"), own()]}}
         many = operation(f"{verb}_jobs", f"{str(verb).capitalize()} the jobs of a filter, or of ids. {note}")
-        how_many = operation(f"count_to_{verb}", "How many jobs that would be", 503)
+        how_many = operation(
+            f"count_to_{verb}", "How many jobs that would be; null if they are too many to count in time", 503
+        )
         paths[f"/bulk/{verb}"] = {
             "get": {**how_many, "parameters": parameters(components["Which"])},
             "post": {**many, "parameters": [own()], "requestBody": body(bulk(components["Targets"]))},

@@ -1,6 +1,5 @@
 """The pages: what each shows, and the forms that come back from them."""
 
-import asyncio
 from collections.abc import Mapping
 from functools import partial
 from typing import Annotated, Any, TypeVar
@@ -28,6 +27,9 @@ from windlass.web.which import FIELDS, Name, Targets, Which
 LIMIT = 50
 """Jobs on one page."""
 
+SAMPLE = 10
+"""Jobs that a preview shows."""
+
 FAILED = 100
 """The newest failed jobs that are grouped by what went wrong."""
 
@@ -36,9 +38,6 @@ BODY = 65_536
 
 FRESH = 15.0
 """Seconds for which a chart is good enough for an open page."""
-
-COUNTED_WITHIN = 5.0
-"""Seconds after which a preview goes without a number."""
 
 T = TypeVar("T")
 
@@ -335,17 +334,13 @@ async def preview(verb: Verb, request: Request) -> Response:
     targets = targets_of(request.query_params.multi_items())
     if bool(targets.ids) == targets.filters:
         raise HTTPException(400, "choose jobs first, or filter them by state, task, queue, tag or what is searched for")
-    number: int | None = None
-    try:
-        async with asyncio.timeout(COUNTED_WITHIN):
-            number = await desk.count(targets, verb)
-    except TimeoutError:
-        pass
+    number = await desk.count(targets, verb)
     if targets.ids:
         jobs = await desk.app.jobs.aget_many(targets.ids[:LIMIT])
     else:
         retried = verb is Verb.RETRY and targets.state is None
-        jobs = (await find(desk, replace(targets, state=State.FAILED) if retried else targets, 10)).jobs[:10]
+        some = replace(targets, state=State.FAILED) if retried else targets
+        jobs = (await search.find(desk.app.jobs, some, SAMPLE, None, search.LOOK / 4)).jobs[:SAMPLE]
     return desk.pages.page(
         request,
         "bulk",

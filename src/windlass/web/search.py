@@ -17,11 +17,8 @@ PIECE = 250
 FAR = 10_000
 """The most jobs that are read to group them by cause, or to act on those of one."""
 
-WITHIN = 2.0
-"""Seconds that grouping may take."""
-
 LOOK = 0.25
-"""Seconds that a search may take before it says how far it came."""
+"""Seconds that a search, or grouping, may take before it says how far it came."""
 
 
 class Reach(Struct):
@@ -67,7 +64,7 @@ async def newest(
 async def causes_of(jobs: Jobs, which: Filter) -> tuple[Causes, Reach]:
     """Failed jobs by what went wrong, and how far was read."""
     causes, reach = Causes(), Reach()
-    async for piece in newest(jobs, which, reach, seconds=WITHIN):
+    async for piece in newest(jobs, which, reach, seconds=LOOK):
         causes.add(piece)
     return causes, reach
 
@@ -77,13 +74,13 @@ async def count(jobs: Jobs, which: Which, states: Sequence[Filter]) -> int:
     return sum([sum(map(which.fits, piece)) for one in states async for piece in newest(jobs, one, Reach())])
 
 
-async def find(jobs: Jobs, which: Which, want: int, after: str | None) -> Found:
-    """Jobs that match, from `after` on: of those that LOOK seconds suffice to read, until there are `want` or more."""
+async def find(jobs: Jobs, which: Which, want: int, after: str | None, seconds: float = LOOK) -> Found:
+    """Jobs that match, from `after` on: of those that `seconds` suffice to read, until there are `want` or more."""
     if not which.reads:
         return await page_of(jobs, which.filter, want, after)
     found, reach = Found([], None), Reach(after=after)
     found.reach = reach
-    async for piece in newest(jobs, which.filter, reach, most=None, seconds=LOOK):
+    async for piece in newest(jobs, which.filter, reach, most=None, seconds=seconds):
         found.jobs += filter(which.fits, piece)
         if len(found.jobs) >= want:
             break
