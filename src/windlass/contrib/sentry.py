@@ -115,6 +115,7 @@ class Sentry(Hook):
                 options = sentry_sdk.get_client().options
                 mechanism = {"type": "windlass", "handled": False}
                 event, hint = event_from_exception(error, client_options=options, mechanism=mechanism)
+                drop_own(event)
                 sentry_sdk.capture_event(event, hint=hint)
 
     def settled(self, claim: Claim, outcome: Outcome) -> None:
@@ -196,6 +197,15 @@ def of_failure(failure: Failure, task: str) -> Event:
         "mechanism": {"type": "windlass", "handled": False},
     }
     return {"level": "error", "exception": {"values": [value]}, "fingerprint": ["windlass", failure.type, task]}
+
+
+def drop_own(event: Event) -> None:
+    """Leave out the variables of the frame that called the task: they are the arguments once more, without their names
+    by which short secrets are known."""
+    for value in event.get("exception", {}).get("values", ()):
+        for frame in (value.get("stacktrace") or {}).get("frames", ()):
+            if frame.get("module") == "windlass.worker.pipeline":
+                frame.pop("vars", None)
 
 
 def trace_of(id: str, carrier: Mapping[str, str]) -> dict[str, str]:
