@@ -43,8 +43,7 @@ BEGIN
     rest := rest - wanted;
 END $$;
 
--- Have jobs that do not run, and stand as they were, stand elsewhere. One behind gates leaves its place, then comes anew; its
--- rank it keeps.
+-- Have jobs that do not run stand elsewhere. One behind gates leaves its place, then comes anew; its rank it keeps.
 CREATE FUNCTION amend(changes json) RETURNS SETOF text LANGUAGE plpgsql
 SET search_path = {schema}, pg_temp SET lock_timeout = '5s' SET jit = off AS $$
 DECLARE
@@ -57,16 +56,11 @@ DECLARE
     priorities smallint[] := '{}';
     ranks bigint[] := '{}';
 BEGIN
-    FOR c IN SELECT DISTINCT ON (g.id) g.id, n.*, w.queue AS was_queue, w.priority AS was_priority, w.ahead AS was_ahead,
-            w.gates AS was_gates, w.options AS was_options
-        FROM json_to_recordset(changes) AS g (id text, was json, now json),
-            json_to_record(g.now) AS n (queue text, priority smallint, ahead bigint, gates text, kept boolean, options text),
-            json_to_record(g.was) AS w (queue text, priority smallint, ahead bigint, gates text, options text)
-        ORDER BY g.id
+    FOR c IN SELECT DISTINCT ON (g.id) g.* FROM json_to_recordset(changes) AS g (id text, queue text, priority smallint,
+        ahead bigint, gates text, kept boolean, options text) ORDER BY g.id
     LOOP
         SELECT * INTO old FROM live l WHERE l.id = c.id AND l.state IN ('ready', 'waiting', 'scheduled') FOR UPDATE;
-        CONTINUE WHEN NOT FOUND OR (old.queue, old.priority, old.ahead) <> (c.was_queue, c.was_priority, c.was_ahead)
-            OR old.gates IS DISTINCT FROM c.was_gates OR (NOT c.kept AND old.options IS DISTINCT FROM c.was_options);
+        CONTINUE WHEN NOT FOUND;
         IF old.gates IS NOT NULL AND old.state <> 'scheduled' THEN
             UPDATE live SET state = 'scheduled' WHERE id = c.id;
         END IF;
