@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlencode
 
-import httpx
+import httpx2
 
 from benchmarks import past
 from benchmarks.marks import Marks
@@ -128,7 +128,7 @@ def asked(ids: list[str]) -> Iterator[tuple[str, str, dict[str, Any]]]:
             yield spot.path, path, {}
 
 
-async def measure(client: httpx.AsyncClient, ids: list[str], rounds: int) -> dict[str, list[float]]:
+async def measure(client: httpx2.AsyncClient, ids: list[str], rounds: int) -> dict[str, list[float]]:
     """Milliseconds by route."""
     took: dict[str, list[float]] = {}
     for _ in range(rounds):
@@ -146,7 +146,7 @@ async def measure(client: httpx.AsyncClient, ids: list[str], rounds: int) -> dic
     return took
 
 
-async def oldest_error(client: httpx.AsyncClient, since: float) -> float:
+async def oldest_error(client: httpx2.AsyncClient, since: float) -> float:
     """By how many seconds /metrics is wrong, at worst."""
     worst = 0.0
     for _ in range(50):
@@ -160,8 +160,8 @@ async def oldest_error(client: httpx.AsyncClient, since: float) -> float:
 async def look(url: str, since: float, rounds: int) -> None:
     """Ask for everything, and tell."""
     app = make_app(url)
-    transport = httpx.ASGITransport(Dashboard(app), client=("127.0.0.1", 1))
-    async with httpx.AsyncClient(transport=transport, base_url="http://localhost", timeout=120) as client:
+    transport = httpx2.ASGITransport(Dashboard(app), client=("127.0.0.1", 1))
+    async with httpx2.AsyncClient(transport=transport, base_url="http://localhost", timeout=120) as client:
         client.headers["origin"] = "http://localhost"
         ids = [job.id for job in await app.jobs.afind(state="failed", limit=rounds + 1)]
         took = await measure(client, ids, rounds)
