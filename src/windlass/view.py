@@ -13,6 +13,7 @@ from windlass.model import FINAL, Attempt, Ending, Filter, JobRecord, Line, Stat
 from windlass.queues import Paused
 from windlass.schedules import Schedule
 from windlass.secret import HIDDEN, RESULT, hide
+from windlass.store.contract import COUNTED
 from windlass.timing import At, Cron, Every, Rule, to_data
 from windlass.vault import ENCRYPTED, is_sealed
 
@@ -49,6 +50,11 @@ def duration(seconds: float) -> str:
         if seconds >= size:
             return f"{seconds / size:.1f} {unit}".replace(".0 ", " ")
     return "1 min"
+
+
+def about(number: int, exact: bool) -> str:
+    """A number of jobs; one that was counted some time ago, or not to the end, is told as such."""
+    return f"{number:,}" if exact or number <= COUNTED else f"~{number:,}"
 
 
 def iso(moment: float | None) -> str | None:

@@ -18,8 +18,8 @@ from windlass.gates import GateInfo, gates_in
 from windlass.model import Line, State, WorkerInfo
 from windlass.pause import DRAIN
 from windlass.queues import Paused, QueueInfo, Queues, drains_of, held_in, queues_in
-from windlass.store.contract import COUNTED, Store
-from windlass.view import duration, gate_data, line_data, nobody, paused_data
+from windlass.store.contract import Store
+from windlass.view import about, duration, gate_data, line_data, nobody, paused_data
 
 SEEN_WITHIN = 2.0
 """Seconds after which all who enqueue know that a queue is drained."""
@@ -99,11 +99,6 @@ def queue_row(one: QueueInfo) -> tuple[str, ...]:
 def held_how(one: QueueInfo) -> str:
     """What somebody has done to a queue, in a word or two."""
     return ", ".join(["paused"] * (one.paused is not None) + ["draining"] * (one.draining is not None))
-
-
-def about(number: int, exact: bool) -> str:
-    """A number of jobs; one that was counted some time ago, or not to the end, is told as such."""
-    return f"{number:,}" if exact or number <= COUNTED else f"~{number:,}"
 
 
 def empty_in(one: QueueInfo) -> str:

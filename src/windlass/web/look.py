@@ -60,6 +60,8 @@ class QueueView(Struct, frozen=True):
     tasks: list["TaskView"]
     paused: Paused | None = None
     draining: Paused | None = None
+    exact: bool = True
+    """Whether its numbers are of now."""
 
     @property
     def total(self) -> int:
@@ -75,6 +77,7 @@ class TaskView(Struct, frozen=True):
     oldest: float
     problem: str
     paused: Paused | None = None
+    exact: bool = True
 
 
 class Cause(Struct):
@@ -136,7 +139,7 @@ def totals(snapshot: Snapshot) -> Totals:
     for line in snapshot.lines:
         states[str(line.state)] += line.count
     slots = sum(worker.concurrency for worker in living(snapshot.workers))
-    return Totals(states, oldest_of(snapshot.lines), slots, all(line.exact for line in snapshot.lines))
+    return Totals(states, oldest_of(snapshot.lines), slots, are_exact(snapshot.lines))
 
 
 def oldest_of(lines: Sequence[Any]) -> float:
@@ -158,9 +161,15 @@ def queue(snapshot: Snapshot, name: str) -> QueueView:
     for task in sorted({line.task for line in lines}):
         own = [line for line in lines if line.task == task]
         problem = nobody(own[0], snapshot.workers)
-        tasks.append(TaskView(task, by_state(own), oldest_of(own), problem, held.get(("task", task))))
+        tasks.append(TaskView(task, by_state(own), oldest_of(own), problem, held.get(("task", task)), are_exact(own)))
     draining = next((one for one in snapshot.draining if one.name == name), None)
-    return QueueView(name, by_state(lines), oldest_of(lines), tasks, held.get(("queue", name)), draining)
+    paused = held.get(("queue", name))
+    return QueueView(name, by_state(lines), oldest_of(lines), tasks, paused, draining, are_exact(lines))
+
+
+def are_exact(lines: Sequence[Any]) -> bool:
+    """Whether all these lines were counted now."""
+    return all(line.exact for line in lines)
 
 
 def by_state(lines: Sequence[Any]) -> dict[str, int]:

@@ -12,7 +12,7 @@ from starlette.responses import HTMLResponse, Response
 
 from windlass.model import State
 from windlass.values import visible
-from windlass.view import ENDINGS, admits, duration, iso, pretty, words
+from windlass.view import ENDINGS, about, admits, duration, iso, pretty, words
 from windlass.web.guard import user_of
 from windlass.web.users import Role
 
@@ -93,6 +93,7 @@ class Pages:
             "pretty": pretty,
             "words": words,
             "n": lambda number: f"{number:,}",
+            "about": about,
         }
 
     def page(self, request: Request, template: str, status: int = 200, **values: Any) -> Response:
