@@ -32,6 +32,7 @@ LAYERS = [
         "policy",
         "context",
         "description",
+        "family",
         "follow",
         "event",
         "gate",

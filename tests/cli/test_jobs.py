@@ -1,11 +1,13 @@
 """Looking at jobs and acting on them from the shell."""
 
+import re
+
 import msgspec
 import pytest
 
 from tests.cli.conftest import Shell, job_id, new
-from windlass import follow
-from windlass.model import State, Verb
+from windlass import follow, lineage
+from windlass.model import NewJob, State, Verb
 from windlass.store.contract import Store
 from windlass.vault import Vault
 
@@ -55,6 +57,16 @@ def test_show_tells_what_follows(shell: Shell) -> None:
     assert shell.json("jobs", "show", job_id("paid"))["then"][1] == {"task": "shop.note", "on": "on_final"}
     assert "then" not in shell("jobs", "show", job_id("odd")).stdout
     assert shell.json("jobs", "show", job_id("plain"))["then"] == []
+
+
+def test_show_tells_the_children(shell: Shell) -> None:
+    child = lineage.child_id(job_id("plan"), 0, 3)
+    shell.store(lambda store: store.put([new("plan"), NewJob(id=child, task="shop.part", args=b"{}"), new("plain")]))
+    out = shell("jobs", "show", job_id("plan")).stdout
+    assert re.search(rf"Children\n  {re.escape(child)}  shop\.part  ready", out), out
+    assert shell.json("jobs", "show", job_id("plan"))["children"] == [child]
+    assert f"parent    {job_id('plan')}" in shell("jobs", "show", child).stdout
+    assert "Children" not in shell("jobs", "show", job_id("plain")).stdout
 
 
 def test_show_as_json(filled: Shell) -> None:

@@ -1,5 +1,7 @@
 """`windlass jobs`: look at jobs; what acts on them is in `actions`."""
 
+from collections.abc import Sequence
+
 import click
 
 from windlass.cli import Group
@@ -19,6 +21,7 @@ from windlass.cli.reach import json_option, on_store, url_option
 from windlass.cli.show import print_job
 from windlass.cli.standing import move, priority
 from windlass.cli.watch import watch
+from windlass.family import made_by
 from windlass.model import JobRecord, Page, State
 from windlass.store.contract import Store
 from windlass.view import duration, job_data
@@ -115,16 +118,17 @@ def progress_text(job: JobRecord) -> str:
 @url_option
 @json_option
 def show(id: str, url: str | None, as_json: bool) -> None:
-    """Show one job: its arguments, progress, result, and the history of its attempts.
+    """Show one job: its arguments, progress, result, the history of its attempts, and the jobs that it made.
 
     ID may be the beginning or the end of an id if no other of the newest 1,000 jobs has it.
     """
 
-    async def work(store: Store) -> JobRecord:
-        return await one_job(store, id)
+    async def work(store: Store) -> tuple[JobRecord, Sequence[JobRecord]]:
+        job = await one_job(store, id)
+        return job, await store.get(list(made_by(job)))
 
-    job = on_store(url, work)
+    job, made = on_store(url, work)
     if as_json:
-        print_json(job_data(vault().reveal(job)))
+        print_json({**job_data(vault().reveal(job)), "children": [one.id for one in made]})
     else:
-        print_job(job)
+        print_job(job, made)

@@ -2,7 +2,7 @@
 
 import json
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import click
@@ -15,8 +15,8 @@ from windlass.view import ENDINGS, arguments_of, duration, followers_of, log_of,
 BAR = 30
 
 
-def print_job(job: JobRecord) -> None:
-    """Everything about a job, the most wanted first."""
+def print_job(job: JobRecord, made: Sequence[JobRecord] = ()) -> None:
+    """Everything about a job, the most wanted first; `made`: the jobs that it enqueued, or its ends made."""
     job = vault().reveal(job)
     click.echo(f"{click.style(cell(job.task), bold=True)}  {coloured(job.state)}")
     for name, value in facts(job):
@@ -35,6 +35,10 @@ def print_job(job: JobRecord) -> None:
             if len(log) > 1:
                 click.echo(f"  Attempt {number}")
             block(clean(text), "  ")
+    if made:
+        section("Children")
+        for one in made:
+            click.echo(f"  {cell(one.id)}  {cell(one.task)}  {coloured(one.state)}")
     if hint := next_step(job):
         click.echo(f"\n{hint}")
 

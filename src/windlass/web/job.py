@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from windlass import follow, options
+from windlass import family, follow, options
 from windlass.app import App
 from windlass.errors import CallError, ConfigError, DecodeError, EncodeError, QueueDraining, QueueFull
 from windlass.jobs import Job
@@ -21,11 +21,11 @@ from windlass.store.contract import BATCH
 from windlass.task import Task
 from windlass.vault import is_sealed
 from windlass.view import arguments_of, log_of, options_of, result_of, secrets_of
-from windlass.web import family
 from windlass.web.acts import Desk
 from windlass.web.guard import user_of
 from windlass.web.look import timeline
 from windlass.web.pages import back, body_of, desk_of, form_of
+from windlass.web.picture import picture
 from windlass.web.render import is_live
 from windlass.web.users import User
 
@@ -96,7 +96,7 @@ async def job_page(request: Request) -> Response:
         options=options_of(record),
         log=log_of(record),
         timeline=spans,
-        family=family.picture(one.family) if len(one.family) > 1 else None,
+        family=picture(one.family) if len(one.family) > 1 else None,
         copies=one.copies,
         root=one.root,
     )

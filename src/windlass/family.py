@@ -1,7 +1,7 @@
-"""PURE: the jobs around one, by what their ids tell, and where each stands in the picture of them."""
+"""PURE: the jobs around one, by what their ids tell."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from msgspec import Struct
 
@@ -12,7 +12,7 @@ UP = 8
 """The most generations that are shown above a job."""
 
 MOST = 60
-"""The most jobs in the picture."""
+"""The most jobs of a family that are shown."""
 
 CHILDREN = 24
 """The most jobs that are looked for of those that one has enqueued."""
@@ -20,16 +20,13 @@ CHILDREN = 24
 COPIES = 9
 """The most copies of one job with other arguments."""
 
-WIDE, HIGH, GAP, LINE = 210, 40, 46, 12
-"""Width and height of a job in the picture, and what is between two of them; in pixels."""
-
 _COPY = re.compile(r"(.+)\.edit-[1-9]")
 
 WHEN = {"s": "on success", "f": "on failure", "c": "when cancelled"}
 
 
 class Kin(Struct, frozen=True):
-    """A job in the picture: below `parent`, so many generations below the first. Without a state it is to come."""
+    """A job of a family: below `parent`, so many generations below the first. Without a state it is to come."""
 
     id: str
     task: str
@@ -37,23 +34,6 @@ class Kin(Struct, frozen=True):
     parent: str | None
     depth: int
     note: str = ""
-
-
-class Box(Struct, frozen=True):
-    """Where a job stands, and where the line to its parent begins; in pixels."""
-
-    kin: Kin
-    x: int
-    y: int
-    link: str
-
-
-class Picture(Struct, frozen=True):
-    """The jobs around one as a drawing."""
-
-    wide: int
-    high: int
-    boxes: list[Box]
 
 
 def ancestors(id: str) -> list[str]:
@@ -125,29 +105,3 @@ def tree(above: Sequence[JobRecord], job: JobRecord, levels: Sequence[Iterable[J
         last = {one.id: one for one in fresh}
     found += [Kin(one.id, one.task, None, job.id, len(chain), one.note) for one in to_come(job)]
     return found[:MOST]
-
-
-def picture(family: Sequence[Kin]) -> Picture:
-    """Generations from left to right; each job beside the first of its children."""
-    children: dict[str | None, list[Kin]] = {}
-    for one in family:
-        children.setdefault(one.parent, []).append(one)
-    boxes: list[Box] = []
-    row = place(family[0], children, 0, (0, 0), boxes)
-    deepest = max(one.depth for one in family)
-    return Picture(deepest * (WIDE + GAP) + WIDE + 2, row * (HIGH + LINE) - LINE + 2, boxes)
-
-
-def place(
-    one: Kin, children: Mapping[str | None, Sequence[Kin]], row: int, parent: tuple[int, int], boxes: list[Box]
-) -> int:
-    """Put a job and what is below it, from that row on; the next free row."""
-    x, y = 1 + one.depth * (WIDE + GAP), 1 + row * (HIGH + LINE)
-    left, top = parent
-    middle = y + HIGH // 2
-    link = f"M{left} {top}C{left + GAP // 2} {top} {x - GAP // 2} {middle} {x} {middle}" if one.parent else ""
-    boxes.append(Box(one, x, y, link))
-    below = children.get(one.id, ())
-    for child in below:
-        row = place(child, children, row, (x + WIDE, middle), boxes)
-    return row if below else row + 1
