@@ -6,7 +6,7 @@ of the documents fall as time goes on, so the newest come first in the order of 
 
 import logging
 import secrets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from random import random
 
@@ -32,6 +32,9 @@ COUNTED = 0.01
 
 LATEST = 10**16
 """Microseconds since the epoch from which names count back: the year 2286."""
+
+NAMED = 20
+"""The most ids that the target of an act names."""
 
 LENGTH = 4_000
 """The most characters of a text that are kept."""
@@ -154,6 +157,17 @@ def read(doc: Doc) -> Entry:
         return replace(_decode(doc.body), id=doc.name)
     except msgspec.MsgspecError:
         return Entry(id=doc.name, at=0.0, user="", role="", via="", act="", target="", error="cannot be read")
+
+
+def of_jobs(ids: Sequence[str]) -> str:
+    """Jobs as the target of an act: the first of them by their ids."""
+    more = f" and {len(ids) - NAMED} more" if len(ids) > NAMED else ""
+    return f"jobs {', '.join(ids[:NAMED])}{more}"
+
+
+def of_filter(given: Mapping[str, object]) -> str:
+    """All jobs that match as the target of an act."""
+    return f"jobs with {' '.join(f'{name}={value}' for name, value in given.items())}" if given else "all jobs"
 
 
 def clean(text: str) -> str:

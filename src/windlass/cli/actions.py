@@ -6,12 +6,14 @@ from functools import partial
 
 import click
 
+from windlass.audit import Note, of_filter, of_jobs
 from windlass.bulk import in_batches
 from windlass.cli import USAGE, Problem
 from windlass.cli.bars import bar
-from windlass.cli.find import filters, make_filter, one_job
+from windlass.cli.find import filters, given, make_filter, one_job
 from windlass.cli.output import counted, print_json
 from windlass.cli.reach import json_option, on_store, url_option
+from windlass.cli.trail import audited
 from windlass.errors import JobNotFound
 from windlass.model import Filter, JobRecord, Verb
 from windlass.store.contract import BATCH, Store
@@ -59,7 +61,9 @@ def action(verb: Verb) -> click.Command:
         if not ids and not every:
             raise click.UsageError("expected ids, or --all with filters such as --state failed; none came")
         if ids:
-            report(verb, *on_store(url, partial(act_on_ids, ids=ids, verb=verb)), as_json)
+            with audited(url, str(verb), of_jobs(ids)) as note:
+                note.done, refused = on_store(url, partial(act_on_ids, ids=ids, verb=verb))
+            report(verb, note.done, refused, as_json)
         else:
             report(verb, act_on_all(url, wanted, verb, yes), {}, as_json)
 
@@ -94,7 +98,11 @@ def act_on_all(url: str | None, wanted: Filter, verb: Verb, yes: bool) -> int:
     total = on_store(url, count)
     if total and not yes:
         confirm(f"{str(verb).capitalize()} {counted(total)}?")
-    return on_store(url, lambda store: act_in_batches(store, which, verb, total)) if total else 0
+    if not total:
+        return 0
+    with audited(url, str(verb), of_filter(given(wanted))) as note:
+        on_store(url, lambda store: act_in_batches(store, which, verb, total, note))
+    return note.done
 
 
 def confirm(question: str) -> None:
@@ -104,14 +112,12 @@ def confirm(question: str) -> None:
     click.confirm(question, abort=True, err=True)
 
 
-async def act_in_batches(store: Store, which: Sequence[Filter], verb: Verb, total: int) -> int:
+async def act_in_batches(store: Store, which: Sequence[Filter], verb: Verb, total: int, note: Note) -> None:
     """Do the verb to as many as were counted."""
-    done = 0
     with bar(str(verb)) as move:
         async for ids in in_batches(store, which, verb, total):
-            done += len(ids)
-            move(done, total, "")
-    return done
+            note.done += len(ids)
+            move(note.done, total, "")
 
 
 def report(verb: Verb, done: int, refused: Refused, as_json: bool) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
+from msgspec.structs import asdict
 
 from windlass.errors import JobNotFound
 from windlass.model import Filter, JobRecord, State
@@ -40,6 +41,11 @@ def make_filter(
 ) -> Filter:
     """The options as a filter."""
     return Filter(state=State(state) if state else None, task=task, queue=queue, tag=tag, error=error)
+
+
+def given(wanted: Filter) -> dict[str, str]:
+    """What a filter asks for, by the names of the options."""
+    return {name: str(value) for name, value in asdict(wanted).items() if value is not None}
 
 
 async def one_job(store: Store, id: str, *, sure: bool = False) -> JobRecord:

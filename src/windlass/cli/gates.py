@@ -8,6 +8,7 @@ from windlass.app import App
 from windlass.cli import Group
 from windlass.cli.output import cell, clean, print_json, table
 from windlass.cli.reach import find_url, json_option, on_store, refuse_missing, url_option
+from windlass.cli.trail import audited
 from windlass.errors import ConfigError
 from windlass.gates import GateInfo, Gates, gates_in
 from windlass.limits import limit as limit_of
@@ -56,7 +57,13 @@ def set_gate(name: str, most: int | None, pace: str | None, burst: int, is_open:
     declares the gate in another way than before."""
     if (most is not None) + (pace is not None) + is_open != 1:
         raise ConfigError("expected one of --limit, --rate and --open")
-    at_hand(url).set(name, rate_of(pace, burst=burst) if pace is not None else limit_of(most))
+    gate = rate_of(pace, burst=burst) if pace is not None else limit_of(most)
+    every = at_hand(url)
+    with audited(
+        url, "limit", f"{name} to {pace or most or 'open'}{f', {burst} together' if burst > 1 else ''}"
+    ) as note:
+        every.set(name, gate)
+        note.done = 1
     click.echo(f"{clean(name)} is set.")
 
 
@@ -67,7 +74,10 @@ def set_gate(name: str, most: int | None, pace: str | None, burst: int, is_open:
 @url_option
 def slow(name: str, seconds: float, key: str | None, url: str | None) -> None:
     """Start nothing through a gate with a rate for so many SECONDS."""
-    at_hand(url).slow(name, seconds, key=key)
+    every = at_hand(url)
+    with audited(url, "slow", f"{name}{'' if key is None else f' {key}'} for {duration(seconds)}") as note:
+        every.slow(name, seconds, key=key)
+        note.done = 1
     click.echo(f"Nothing starts through {clean(name)} for {duration(seconds)}.")
 
 

@@ -3,17 +3,20 @@
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 
 import click
 from msgspec import Struct
 
 from windlass.app import App
+from windlass.audit import Note
 from windlass.cli import Group, Problem
 from windlass.cli.bars import bar
 from windlass.cli.gates import print_gates
 from windlass.cli.live import lines_and_workers
 from windlass.cli.output import ago, cell, clean, coloured, counted, print_json, table
 from windlass.cli.reach import find_url, json_option, on_store, refuse_missing, url_option
+from windlass.cli.trail import audited
 from windlass.gates import GateInfo, gates_in
 from windlass.model import Line, State, WorkerInfo
 from windlass.pause import DRAIN
@@ -192,6 +195,11 @@ def at_hand(ctx: click.Context, url: str | None) -> Queues:
     return App(found).queues
 
 
+def held(url: str | None, act: str, name: str, is_task: bool, reason: str = "") -> AbstractContextManager[Note]:
+    """The audit log around the pause, the drain, or the end of one, of a queue or a task."""
+    return audited(url, act, f"{'task' if is_task else 'queue'} {name}{': ' if reason else ''}{reason}")
+
+
 @queues.command()
 @click.argument("name")
 @click.option("--task", "is_task", is_flag=True, help="NAME is a task, not a queue.")
@@ -201,10 +209,12 @@ def at_hand(ctx: click.Context, url: str | None) -> Queues:
 def pause(ctx: click.Context, name: str, is_task: bool, reason: str, url: str | None) -> None:
     """Have no worker begin jobs of this queue, or this task, until it is resumed. What runs goes on."""
     every = at_hand(ctx, url)
-    if is_task:
-        every.pause(task=name, reason=reason)
-    else:
-        every.pause(name, reason=reason)
+    with held(url or ctx.obj, "pause", name, is_task, reason) as note:
+        if is_task:
+            every.pause(task=name, reason=reason)
+        else:
+            every.pause(name, reason=reason)
+        note.done = 1
     click.echo(f"{clean(name)} is paused; workers know within a second or two.")
 
 
@@ -216,9 +226,10 @@ def pause(ctx: click.Context, name: str, is_task: bool, reason: str, url: str | 
 def resume(ctx: click.Context, name: str, is_task: bool, url: str | None) -> None:
     """Go on with a queue, or a task: one that was paused by hand or by its circuit breaker, or a drained queue."""
     every = at_hand(ctx, url)
-    was = every.resume(task=name) if is_task else every.resume(name)
-    held = "paused" if is_task else "paused or drained"
-    click.echo(f"{clean(name)} goes on." if was else f"{clean(name)} was not {held}.")
+    with held(url or ctx.obj, "resume", name, is_task) as note:
+        note.done = int(every.resume(task=name) if is_task else every.resume(name))
+    was = "paused" if is_task else "paused or drained"
+    click.echo(f"{clean(name)} goes on." if note.done else f"{clean(name)} was not {was}.")
 
 
 @queues.command()
@@ -232,7 +243,10 @@ def drain(ctx: click.Context, name: str, reason: str, at_once: bool, url: str | 
 
     Whoever enqueues gets an error. Ctrl-C ends the wait, not the drain.
     """
-    at_hand(ctx, url).drain(name, reason=reason)
+    every = at_hand(ctx, url)
+    with held(url or ctx.obj, "drain", name, False, reason) as note:
+        every.drain(name, reason=reason)
+        note.done = 1
     click.echo(f"{clean(name)} takes no more jobs; whoever enqueues knows within a second.")
     if at_once:
         return

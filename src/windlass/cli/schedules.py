@@ -11,6 +11,7 @@ from windlass.cli import Group, Problem
 from windlass.cli.output import ago, cell, clean, counted, print_json, table
 from windlass.cli.reach import find_url, json_option, refuse_missing, url_option
 from windlass.cli.show import print_arguments, section
+from windlass.cli.trail import audited
 from windlass.errors import ScheduleNotFound
 from windlass.schedules import Schedule, Schedules
 from windlass.view import SHOWN, duration, is_late, schedule_data, words
@@ -133,7 +134,10 @@ def action(name: str, line: str, act: Act, done: Callable[[str, Any], str]) -> c
         every, wrong = at_hand(url), 0
         for one in names:
             try:
-                click.echo(done(clean(one), act(every, one)))
+                with audited(url, name, f"schedule {one}") as note:
+                    came = act(every, one)
+                    note.done = 1
+                click.echo(done(clean(one), came))
             except ScheduleNotFound as error:
                 click.echo(f"Error: {clean(str(error))}", err=True)
                 wrong += 1
@@ -192,8 +196,11 @@ class Moment(click.ParamType[datetime]):
 @json_option
 def backfill(name: str, start: datetime, end: datetime | None, url: str | None, as_json: bool) -> None:
     """Make the jobs of ticks of the past that have none yet."""
-    jobs = at_hand(url).backfill(name, start, end or datetime.now().astimezone() - timedelta(seconds=1))
-    new = [job.id for job in jobs if job.new]
+    every, last = at_hand(url), end or datetime.now().astimezone() - timedelta(seconds=1)
+    with audited(url, "backfill", f"schedule {name} from {start.isoformat()} to {last.isoformat()}") as note:
+        jobs = every.backfill(name, start, last)
+        new = [job.id for job in jobs if job.new]
+        note.done = len(new)
     if as_json:
         print_json({"ticks": len(jobs), "new": new})
         return

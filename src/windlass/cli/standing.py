@@ -6,15 +6,15 @@ from contextlib import closing
 import click
 
 from windlass.app import App
+from windlass.audit import of_filter
 from windlass.cli.actions import confirm
 from windlass.cli.bars import bar
-from windlass.cli.find import make_filter, places
+from windlass.cli.find import given, make_filter, places
 from windlass.cli.output import clean, counted, print_json
 from windlass.cli.reach import json_option
+from windlass.cli.trail import audited
 from windlass.loader import load
 from windlass.model import IDLE, Filter
-
-SAID = ("state", "task", "queue", "tag")
 
 
 @click.command()
@@ -39,8 +39,9 @@ def move(
     """
     wanted = narrowed(state, task, queue, tag)
     with closing(load(spec)) as app:
-        which = texts(wanted)
-        done = ask_and_do(app, wanted, f"Move {{}} to {clean(to)}?", yes, lambda: app.jobs.move(to, **which))
+        which = given(wanted)
+        question = f"Move {{}} to {clean(to)}?"
+        done = ask_and_do(app, wanted, question, yes, ("move", to), lambda: app.jobs.move(to, **which))
     report("move", done, f"now in {clean(to)}", as_json)
 
 
@@ -63,9 +64,11 @@ def priority(
     """Give jobs that do not run another priority, but for those in strict order."""
     wanted = narrowed(state, task, queue, tag)
     with closing(load(spec)) as app:
-        which = texts(wanted)
+        which = given(wanted)
         question = f"Give {{}} the priority {level}?"
-        done = ask_and_do(app, wanted, question, yes, lambda: app.jobs.reprioritise(level, **which))
+        done = ask_and_do(
+            app, wanted, question, yes, ("priority", str(level)), lambda: app.jobs.reprioritise(level, **which)
+        )
     report("priority", done, f"now of priority {level}", as_json)
 
 
@@ -79,21 +82,18 @@ def narrowed(state: str | None, task: str | None, queue: str | None, tag: str | 
     return wanted
 
 
-def texts(wanted: Filter) -> dict[str, str]:
-    """A filter as `app.jobs` takes it."""
-    return {name: str(value) for name in SAID if (value := getattr(wanted, name)) is not None}
-
-
-def ask_and_do(app: App, wanted: Filter, question: str, yes: bool, do: Callable[[], int]) -> int:
-    """Count the jobs, ask, and do it; how many were changed."""
+def ask_and_do(app: App, wanted: Filter, question: str, yes: bool, act: tuple[str, str], do: Callable[[], int]) -> int:
+    """Count the jobs, ask, and do it; how many were changed. `act`: what is done, and where to."""
     states = IDLE if wanted.state is None else (wanted.state,)
-    total = sum(app.jobs.count(**{**texts(wanted), "state": str(state)}) for state in states)
+    total = sum(app.jobs.count(**{**given(wanted), "state": str(state)}) for state in states)
     if not total:
         return 0
     if not yes:
         confirm(question.format(counted(total)))
-    with bar(f"{counted(total)}"):
-        return do()
+    verb, to = act
+    with audited(app.config.url, verb, f"{of_filter(given(wanted))} to {to}") as note, bar(counted(total)):
+        note.done = do()
+    return note.done
 
 
 def report(verb: str, done: int, what: str, as_json: bool) -> None:

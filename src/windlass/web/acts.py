@@ -9,7 +9,7 @@ from msgspec import Meta, Struct
 from starlette.exceptions import HTTPException
 
 from windlass.app import App
-from windlass.audit import Entry, Note, audited, entries
+from windlass.audit import Entry, Note, audited, entries, of_filter, of_jobs
 from windlass.bulk import in_batches
 from windlass.clock import Clock
 from windlass.jobs import Job
@@ -27,9 +27,6 @@ from windlass.web.which import Targets
 
 COUNTED_WITHIN = 0.15
 """Seconds after which a preview goes without a number."""
-
-NAMED = 20
-"""Jobs that a line of the audit log names."""
 
 ROLES = {Verb.RETRY: Role.OPERATOR, Verb.CANCEL: Role.OPERATOR, Verb.DELETE: Role.ADMIN}
 """The least role for what is done to jobs."""
@@ -119,12 +116,10 @@ class Desk(Struct, frozen=True):
         if bool(targets.ids) == targets.filters or (targets.ids and targets.most is not None):
             raise HTTPException(400, "expected ids, or a filter such as state, task, queue or tag, and not both")
         if targets.ids:
-            more = f" and {len(targets.ids) - NAMED} more" if len(targets.ids) > NAMED else ""
-            async with self.audited(user, verb, f"jobs {', '.join(targets.ids[:NAMED])}{more}") as note:
+            async with self.audited(user, verb, of_jobs(targets.ids)) as note:
                 note.done = len(await self.app.jobs.act(targets.ids, verb))
             return note.done
-        named = " ".join(f"{name}={value}" for name, value in targets.given.items())
-        async with self.audited(user, verb, f"jobs with {named}") as note:
+        async with self.audited(user, verb, of_filter(targets.given)) as note:
             if targets.reads:
                 await self._one_by_one(targets, verb, note)
             else:

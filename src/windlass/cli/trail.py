@@ -1,0 +1,45 @@
+"""What commands do stands in the audit log, beside what is done in the dashboard."""
+
+import getpass
+import os
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+from windlass import audit, blocking
+from windlass.audit import Note, Who
+from windlass.cli.reach import find_url, opened, refuse_missing
+
+
+@contextmanager
+def audited(url: str | None, act: str, target: str) -> Iterator[Note]:
+    """Around an act: an entry before it, completed after it. Raises `StoreError` before anything was done."""
+    found = find_url(url)
+    refuse_missing(found)
+    entry = _entry(found, act, target)
+    note = blocking.run(entry.__aenter__())
+    try:
+        yield note
+    except BaseException as error:
+        blocking.run(entry.__aexit__(type(error), error, error.__traceback__))
+        raise
+    blocking.run(entry.__aexit__(None, None, None))
+
+
+@asynccontextmanager
+async def _entry(url: str, act: str, target: str) -> AsyncIterator[Note]:
+    async with opened(url) as store, audit.audited(store, who(), act, target) as note:
+        yield note
+
+
+def who() -> Who:
+    """Whoever runs this command. With the store's URL one may do all."""
+    return Who(user=login(), role="admin", via="command", place=socket.gethostname())
+
+
+def login() -> str:
+    """The name of the user, or the number of one that has no name here."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())

@@ -1,0 +1,34 @@
+"""Acts of the command line in the audit log."""
+
+import getpass
+
+from tests.cli.conftest import Shell, job_id
+from windlass import audit
+from windlass.store.contract import Store
+
+
+def test_what_commands_do_stands_in_the_audit_log(filled: Shell) -> None:
+    filled("jobs", "retry", job_id("failed"))
+    filled("jobs", "cancel", "--all", "--task", "old.gone", "--yes")
+    filled("queues", "pause", "mail", "--reason", "too\nmany")
+    filled("queues", "resume", "night")
+    filled("queues", "drain", "night", "--no-wait")
+    filled("schedules", "pause", "nightly", code=1)
+    filled("gates", "set", "nothing", "--limit", "3", code=2)
+    filled("jobs", "list")
+
+    async def read(store: Store) -> list[audit.Entry]:
+        return list((await audit.entries(store, 50))[0])
+
+    found = filled.store(read)
+    assert [(one.act, one.target, one.done) for one in reversed(found)] == [
+        ("retry", f"jobs {job_id('failed')}", 1),
+        ("cancel", "jobs with task=old.gone", 1),
+        ("pause", "queue mail: too\\nmany", 1),
+        ("resume", "queue night", 0),
+        ("drain", "queue night", 1),
+        ("pause", "schedule nightly", 0),
+        ("limit", "nothing to 3", 0),
+    ]
+    assert {(one.user, one.via) for one in found} == {(getpass.getuser(), "command")}
+    assert ["nightly" in found[1].error, "name of a gate" in found[0].error] == [True, True]
