@@ -374,8 +374,8 @@ class App:
         """Store jobs on this very thread; inside the transaction of `tx` if one is given."""
         if not jobs:
             return []
-        self._drains.refuse(jobs, tx)
         with self.jobs.sending(jobs) as new:
+            self._drains.refuse(jobs, tx)
             if self.pressure.touches(new):
                 return self._squeeze(new, tx)
             placed = self._access.put(new) if tx is None else self._access.put_in(tx, new)
@@ -388,8 +388,8 @@ class App:
         Without `wait`, a full queue is an error at once."""
         if not jobs:
             return []
-        await self._drains.arefuse(jobs, tx)
         with self.jobs.sending(jobs) as new:
+            await self._drains.arefuse(jobs, tx)
             if self.pressure.touches(new):
                 return await self._asqueeze(new, tx, marks, wait=wait and tx is None)
             placed = await (self._access.aput(new, marks) if tx is None else self._access.aput_in(tx, new, marks))

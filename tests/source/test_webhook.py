@@ -217,7 +217,9 @@ def test_a_sender_that_stalls(app: App, post: Callable[..., Call], monkeypatch: 
 def test_a_full_queue(app: App, post: Callable[..., Call]) -> None:
     app.queue("default", max_length=1)
     assert post("/github").status == 202
-    answer = post("/github")  # nobody waits for room while a sender does
+    assert post("/github").status == 202  # is there already
+    other = signed(x_github_delivery="another")
+    answer = post("/github", headers=other)  # nobody waits for room while a sender does
     assert (answer.status, answer.headers["retry-after"]) == (503, "5")
 
 
