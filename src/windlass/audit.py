@@ -170,6 +170,16 @@ def of_filter(given: Mapping[str, object]) -> str:
     return f"jobs with {' '.join(f'{name}={value}' for name, value in given.items())}" if given else "all jobs"
 
 
+def of_held(kind: str, name: str, reason: str = "") -> str:
+    """A queue or a task as the target of a pause, of a drain, or of the end of one."""
+    return f"{kind} {name}{': ' if reason else ''}{reason}"
+
+
+def of_gate(name: str, admits: int | str | None, burst: int) -> str:
+    """A gate as the target of a change; None: it admits all."""
+    return f"{name} to {'all' if admits is None else admits}{f', {burst} together' if burst > 1 else ''}"
+
+
 def clean(text: str) -> str:
     """A text as it can be kept, on one line."""
     return visible(text[:LENGTH]).replace("\n", "\\n").replace("\t", "\\t")

@@ -5,7 +5,8 @@ from collections.abc import AsyncIterator, Sequence
 from msgspec.structs import replace
 
 from windlass.model import Filter, Verb
-from windlass.store.contract import AUDIT, BATCH, Store
+from windlass.store.contract import BATCH, Store
+from windlass.store.documents import now_of
 
 
 async def in_batches(
@@ -15,7 +16,7 @@ async def in_batches(
 
     What ends meanwhile was not asked about: a job that fails again at once is retried once.
     """
-    began = (await store.load(AUDIT, names=())).now
+    began = await now_of(store)
     left = sum([await store.count(one) for one in which]) if most is None else most
     for one in which:
         bound = replace(one, ended_by=began if one.ended_by is None else min(began, one.ended_by))

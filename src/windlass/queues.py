@@ -15,7 +15,7 @@ from windlass.errors import ConfigError
 from windlass.model import IDLE, Doc, Filter, JobRecord, Line, State
 from windlass.pause import DRAIN, QUEUE, TASK, Pause
 from windlass.store.contract import BREAKER, PAUSE, Store
-from windlass.store.documents import Load, Save, Work, all_docs
+from windlass.store.documents import Load, Save, Work, all_docs, now_of
 from windlass.task import Task
 
 WINDOW = 10.0
@@ -196,6 +196,11 @@ async def paused_in(store: Store) -> dict[str, Paused]:
     return {name: one for name, one in (await held_in(store)).items() if not name.startswith(DRAIN)}
 
 
+def pauses_of(held: Mapping[str, Paused]) -> Pauses:
+    """The paused queues and tasks of what is held."""
+    return [one for name, one in held.items() if not name.startswith(DRAIN)]
+
+
 def drains_of(held: Mapping[str, Paused]) -> Pauses:
     """The drained queues of what is held."""
     return [one for name, one in held.items() if name.startswith(DRAIN)]
@@ -205,7 +210,7 @@ async def queues_in(store: Store) -> Found:
     """The queues of a store."""
     lines = await store.stats()
     held = await held_in(store)
-    now = (await store.load(PAUSE, names=())).now
+    now = await now_of(store)
     coming = await rates(store, None, now)
     going = [await rates(store, state, now) for state in (State.SUCCEEDED, State.FAILED, State.CANCELLED)]
     names = {line.queue for line in lines} | {one.name for one in held.values() if one.kind == "queue"}

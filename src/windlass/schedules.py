@@ -22,7 +22,7 @@ from windlass.options import Seconds
 from windlass.schedule import CatchUp, Course, Overlap, Plan
 from windlass.secret import hide
 from windlass.store.contract import SCHEDULE
-from windlass.store.documents import Load, Put, Save, Work, all_docs
+from windlass.store.documents import Load, Put, Save, Work, all_docs, now_of
 from windlass.task import Bound, Task, Tx
 from windlass.timing import Rule
 from windlass.vault import ENCRYPTED, Vault
@@ -137,7 +137,7 @@ class Schedules:
     async def alist(self) -> Found:
         """All schedules, by name, but for those that cannot be read: `unreadable` names them."""
         store = await self._access.connect()
-        now = (await store.load(SCHEDULE, names=())).now
+        now = await now_of(store)
         found = []
         async for doc in all_docs(store, SCHEDULE):
             with contextlib.suppress(DecodeError):

@@ -6,14 +6,14 @@ from functools import partial
 
 import click
 
-from windlass.audit import Note, of_filter, of_jobs
+from windlass.audit import Note, audited, of_filter, of_jobs
 from windlass.bulk import in_batches
 from windlass.cli import USAGE, Problem
 from windlass.cli.bars import bar
-from windlass.cli.find import filters, given, make_filter, one_job
+from windlass.cli.find import filters, given, one_job
 from windlass.cli.output import counted, print_json
 from windlass.cli.reach import json_option, on_store, url_option
-from windlass.cli.trail import audited
+from windlass.cli.trail import who
 from windlass.errors import JobNotFound
 from windlass.model import Filter, JobRecord, Verb
 from windlass.store.contract import BATCH, Store
@@ -44,26 +44,19 @@ def action(verb: Verb) -> click.Command:
     @json_option
     def command(
         ids: Sequence[str],
-        state: str | None,
-        task: str | None,
-        queue: str | None,
-        tag: str | None,
-        error: str | None,
+        wanted: Filter,
         every: bool,
         yes: bool,
         url: str | None,
         as_json: bool,
     ) -> None:
-        wanted = make_filter(state, task, queue, tag, error)
         filtered = wanted != Filter()
         if ids and (filtered or every):
             raise click.UsageError("give either ids or filters, not both")
         if not ids and not every:
             raise click.UsageError("expected ids, or --all with filters such as --state failed; none came")
         if ids:
-            with audited(url, str(verb), of_jobs(ids)) as note:
-                note.done, refused = on_store(url, partial(act_on_ids, ids=ids, verb=verb))
-            report(verb, note.done, refused, as_json)
+            report(verb, *on_store(url, partial(act_on_ids, ids=ids, verb=verb)), as_json)
         else:
             report(verb, act_on_all(url, wanted, verb, yes), {}, as_json)
 
@@ -81,9 +74,11 @@ async def act_on_ids(store: Store, ids: Sequence[str], verb: Verb) -> tuple[int,
         except JobNotFound as error:
             refused[id] = str(error)
     done: set[str] = set()
-    found = list(jobs)
-    for start in range(0, len(found), BATCH):
-        done.update(await store.act(found[start : start + BATCH], verb))
+    if found := list(jobs):
+        async with audited(store, who(), str(verb), of_jobs(found)) as note:
+            for start in range(0, len(found), BATCH):
+                done.update(await store.act(found[start : start + BATCH], verb))
+                note.done = len(done)
     refused |= {id: why_not(jobs[id], verb) for id in found if id not in done}
     return len(done), refused
 
@@ -100,9 +95,13 @@ def act_on_all(url: str | None, wanted: Filter, verb: Verb, yes: bool) -> int:
         confirm(f"{str(verb).capitalize()} {counted(total)}?")
     if not total:
         return 0
-    with audited(url, str(verb), of_filter(given(wanted))) as note:
-        on_store(url, lambda store: act_in_batches(store, which, verb, total, note))
-    return note.done
+
+    async def act(store: Store) -> int:
+        async with audited(store, who(), str(verb), of_filter(given(wanted))) as note:
+            await act_in_batches(store, which, verb, total, note)
+        return note.done
+
+    return on_store(url, act)
 
 
 def confirm(question: str) -> None:

@@ -18,7 +18,7 @@ from windlass.loader import load, spec_or_default
 from windlass.model import Filter, JobRecord, Line, State, Verb
 from windlass.notice import send
 from windlass.store.contract import ALERT, Store
-from windlass.store.documents import all_docs, named
+from windlass.store.documents import all_docs, named, now_of
 from windlass.view import iso, nobody
 from windlass.worker.alarms import Alarms, declared
 
@@ -114,7 +114,7 @@ def check(app: str | None) -> None:
 async def look(store: Store, host: App, spec: str) -> bool:
     """Look at all alerts, and tell what nobody else can; whether all of that was told."""
     there = await named(store, ALERT, host.alerts)
-    now = (await store.load(ALERT, names=())).now
+    now = await now_of(store)
     new = {name: alert for name, alert in host.alerts.items() if name not in there}
     with contextlib.suppress(Conflict):  # a worker starts just now
         await store.save(declared(new, {}, spec, now))

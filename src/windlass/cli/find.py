@@ -1,7 +1,8 @@
 """Which jobs a command is about: by filter, by id, or by a piece of an id that only one job has."""
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from functools import wraps
+from typing import Any
 
 import click
 from msgspec.structs import asdict
@@ -10,8 +11,6 @@ from windlass.errors import JobNotFound
 from windlass.model import Filter, JobRecord, State
 from windlass.store.contract import Store
 
-Command = TypeVar("Command", bound=Callable[..., Any])
-
 PIECE = 4
 """The fewest characters of an id that stand for it."""
 
@@ -19,28 +18,30 @@ SEARCHED = 1_000
 """How many of the newest jobs a piece of an id is looked for in."""
 
 
-def filters(command: Command) -> Command:
-    """The options that say which jobs."""
+def filters(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that say which jobs; the command is given them as `wanted`, a filter."""
     return click.option("--error", help="Only jobs that failed with an error of this class.")(places(command))
 
 
-def places(command: Command) -> Command:
-    """Those that say where jobs stand."""
+def places(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`filters` of jobs that do not run."""
+
+    @wraps(command)
+    def filtered(
+        *args: Any, state: str | None, task: str | None, queue: str | None, tag: str | None, **more: Any
+    ) -> Any:
+        error = more.pop("error", None)
+        wanted = Filter(state=State(state) if state else None, task=task, queue=queue, tag=tag, error=error)
+        return command(*args, wanted=wanted, **more)
+
     for add in (
         click.option("--tag", help="Only jobs with this tag."),
         click.option("--queue", help="Only jobs in this queue."),
         click.option("--task", help="Only jobs of this task."),
         click.option("--state", type=click.Choice([str(state) for state in State]), help="Only jobs in this state."),
     ):
-        command = add(command)
-    return command
-
-
-def make_filter(
-    state: str | None, task: str | None, queue: str | None, tag: str | None, error: str | None = None
-) -> Filter:
-    """The options as a filter."""
-    return Filter(state=State(state) if state else None, task=task, queue=queue, tag=tag, error=error)
+        filtered = add(filtered)
+    return filtered
 
 
 def given(wanted: Filter) -> dict[str, str]:

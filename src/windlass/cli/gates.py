@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 import click
 
-from windlass.app import App
+from windlass.audit import of_gate
 from windlass.cli import Group
 from windlass.cli.output import cell, clean, print_json, table
-from windlass.cli.reach import find_url, json_option, on_store, refuse_missing, url_option
+from windlass.cli.reach import app_at, json_option, on_store, url_option
 from windlass.cli.trail import audited
 from windlass.errors import ConfigError
-from windlass.gates import GateInfo, Gates, gates_in
+from windlass.gates import GateInfo, gates_in
 from windlass.limits import limit as limit_of
 from windlass.limits import rate as rate_of
 from windlass.view import admits, duration, gate_data
@@ -22,13 +22,6 @@ HOLDERS = 3
 @click.group(cls=Group)
 def gates() -> None:
     """List, set and slow down limits and rates."""
-
-
-def at_hand(url: str | None) -> Gates:
-    """The gates of a store that exists."""
-    found = find_url(url)
-    refuse_missing(found)
-    return App(found).gates
 
 
 @gates.command("list")
@@ -58,11 +51,9 @@ def set_gate(name: str, most: int | None, pace: str | None, burst: int, is_open:
     if (most is not None) + (pace is not None) + is_open != 1:
         raise ConfigError("expected one of --limit, --rate and --open")
     gate = rate_of(pace, burst=burst) if pace is not None else limit_of(most)
-    every = at_hand(url)
-    with audited(
-        url, "limit", f"{name} to {pace or most or 'open'}{f', {burst} together' if burst > 1 else ''}"
-    ) as note:
-        every.set(name, gate)
+    app = app_at(url)
+    with audited(app, "limit", of_gate(name, most if pace is None else pace, burst)) as note:
+        app.gates.set(name, gate)
         note.done = 1
     click.echo(f"{clean(name)} is set.")
 
@@ -74,9 +65,9 @@ def set_gate(name: str, most: int | None, pace: str | None, burst: int, is_open:
 @url_option
 def slow(name: str, seconds: float, key: str | None, url: str | None) -> None:
     """Start nothing through a gate with a rate for so many SECONDS."""
-    every = at_hand(url)
-    with audited(url, "slow", f"{name}{'' if key is None else f' {key}'} for {duration(seconds)}") as note:
-        every.slow(name, seconds, key=key)
+    app = app_at(url)
+    with audited(app, "slow", f"{name}{'' if key is None else f' {key}'} for {duration(seconds)}") as note:
+        app.gates.slow(name, seconds, key=key)
         note.done = 1
     click.echo(f"Nothing starts through {clean(name)} for {duration(seconds)}.")
 

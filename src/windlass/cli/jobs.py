@@ -6,7 +6,7 @@ import click
 
 from windlass.cli import Group
 from windlass.cli.actions import cancel, delete, retry
-from windlass.cli.find import filters, make_filter, one_job
+from windlass.cli.find import filters, one_job
 from windlass.cli.logs import logs
 from windlass.cli.output import (
     ago,
@@ -22,7 +22,7 @@ from windlass.cli.show import print_job
 from windlass.cli.standing import move, priority
 from windlass.cli.watch import watch
 from windlass.family import made_by
-from windlass.model import JobRecord, Page, State
+from windlass.model import Filter, JobRecord, Page, State
 from windlass.store.contract import Store
 from windlass.view import duration, job_data
 
@@ -47,17 +47,12 @@ jobs.add_command(priority)
 @url_option
 @json_option
 def list_jobs(
-    state: str | None,
-    task: str | None,
-    queue: str | None,
-    tag: str | None,
-    error: str | None,
+    wanted: Filter,
     limit: int,
     url: str | None,
     as_json: bool,
 ) -> None:
     """List jobs: what is to come next first, what is over newest first, else newest first."""
-    wanted = make_filter(state, task, queue, tag, error)
 
     async def work(store: Store) -> Page:
         return await store.find(wanted, limit)

@@ -3,24 +3,23 @@
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 
 import click
 from msgspec import Struct
 
 from windlass.app import App
-from windlass.audit import Note
+from windlass.audit import of_held
 from windlass.cli import Group, Problem
 from windlass.cli.bars import bar
 from windlass.cli.gates import print_gates
 from windlass.cli.live import lines_and_workers
 from windlass.cli.output import ago, cell, clean, coloured, counted, print_json, table
-from windlass.cli.reach import find_url, json_option, on_store, refuse_missing, url_option
+from windlass.cli.reach import app_at, json_option, on_store, url_option
 from windlass.cli.trail import audited
 from windlass.gates import GateInfo, gates_in
 from windlass.model import Line, State, WorkerInfo
 from windlass.pause import DRAIN
-from windlass.queues import Paused, QueueInfo, Queues, drains_of, held_in, queues_in
+from windlass.queues import Paused, QueueInfo, drains_of, held_in, pauses_of, queues_in
 from windlass.store.contract import Store
 from windlass.view import about, duration, gate_data, line_data, nobody, paused_data
 
@@ -46,8 +45,7 @@ async def look(store: Store) -> Look:
     """Look at the store."""
     lines, workers = await lines_and_workers(store)
     held = await held_in(store)
-    paused = [one for name, one in held.items() if not name.startswith(DRAIN)]
-    return Look(lines, workers, await queues_in(store), paused, drains_of(held), await gates_in(store))
+    return Look(lines, workers, await queues_in(store), pauses_of(held), drains_of(held), await gates_in(store))
 
 
 @click.group(cls=Group, invoke_without_command=True)
@@ -188,16 +186,9 @@ def queue_data(one: QueueInfo) -> Mapping[str, object]:
 # Pause, drain and resume
 
 
-def at_hand(ctx: click.Context, url: str | None) -> Queues:
-    """The queues of a store that exists; `--url` may stand before the subcommand or behind it."""
-    found = find_url(url or ctx.obj)
-    refuse_missing(found)
-    return App(found).queues
-
-
-def held(url: str | None, act: str, name: str, is_task: bool, reason: str = "") -> AbstractContextManager[Note]:
-    """The audit log around the pause, the drain, or the end of one, of a queue or a task."""
-    return audited(url, act, f"{'task' if is_task else 'queue'} {name}{': ' if reason else ''}{reason}")
+def at_hand(ctx: click.Context, url: str | None) -> App:
+    """The store that is meant: `--url` may stand before the subcommand or behind it."""
+    return app_at(url or ctx.obj)
 
 
 @queues.command()
@@ -208,12 +199,9 @@ def held(url: str | None, act: str, name: str, is_task: bool, reason: str = "") 
 @click.pass_context
 def pause(ctx: click.Context, name: str, is_task: bool, reason: str, url: str | None) -> None:
     """Have no worker begin jobs of this queue, or this task, until it is resumed. What runs goes on."""
-    every = at_hand(ctx, url)
-    with held(url or ctx.obj, "pause", name, is_task, reason) as note:
-        if is_task:
-            every.pause(task=name, reason=reason)
-        else:
-            every.pause(name, reason=reason)
+    app, kind = at_hand(ctx, url), "task" if is_task else "queue"
+    with audited(app, "pause", of_held(kind, name, reason)) as note:
+        app.queues.pause(**{kind: name}, reason=reason)
         note.done = 1
     click.echo(f"{clean(name)} is paused; workers know within a second or two.")
 
@@ -225,9 +213,9 @@ def pause(ctx: click.Context, name: str, is_task: bool, reason: str, url: str | 
 @click.pass_context
 def resume(ctx: click.Context, name: str, is_task: bool, url: str | None) -> None:
     """Go on with a queue, or a task: one that was paused by hand or by its circuit breaker, or a drained queue."""
-    every = at_hand(ctx, url)
-    with held(url or ctx.obj, "resume", name, is_task) as note:
-        note.done = int(every.resume(task=name) if is_task else every.resume(name))
+    app, kind = at_hand(ctx, url), "task" if is_task else "queue"
+    with audited(app, "resume", of_held(kind, name)) as note:
+        note.done = int(app.queues.resume(**{kind: name}))
     was = "paused" if is_task else "paused or drained"
     click.echo(f"{clean(name)} goes on." if note.done else f"{clean(name)} was not {was}.")
 
@@ -243,9 +231,9 @@ def drain(ctx: click.Context, name: str, reason: str, at_once: bool, url: str | 
 
     Whoever enqueues gets an error. Ctrl-C ends the wait, not the drain.
     """
-    every = at_hand(ctx, url)
-    with held(url or ctx.obj, "drain", name, False, reason) as note:
-        every.drain(name, reason=reason)
+    app = at_hand(ctx, url)
+    with audited(app, "drain", of_held("queue", name, reason)) as note:
+        app.queues.drain(name, reason=reason)
         note.done = 1
     click.echo(f"{clean(name)} takes no more jobs; whoever enqueues knows within a second.")
     if at_once:

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from windlass import blocking
+from windlass.app import App
 from windlass.config import make_config, masked
 from windlass.errors import ConfigError, StoreError, StoreUnavailable
 from windlass.store.contract import Store
@@ -75,6 +76,13 @@ def refuse_missing(url: str) -> None:
             f"there is no store at {file} yet. Enqueue a job or start a worker to make it, "
             "or name another with --url or WINDLASS_URL"
         )
+
+
+def app_at(url: str | None) -> App:
+    """An app without code at a store that exists."""
+    found = find_url(url)
+    refuse_missing(found)
+    return App(found)
 
 
 def on_store(url: str | None, work: Callable[[Store], Awaitable[T]], *, make: bool = False) -> T:

@@ -6,10 +6,9 @@ from typing import Any
 
 import click
 
-from windlass.app import App
 from windlass.cli import Group, Problem
 from windlass.cli.output import ago, cell, clean, counted, print_json, table
-from windlass.cli.reach import find_url, json_option, refuse_missing, url_option
+from windlass.cli.reach import app_at, json_option, url_option
 from windlass.cli.show import print_arguments, section
 from windlass.cli.trail import audited
 from windlass.errors import ScheduleNotFound
@@ -22,19 +21,12 @@ def schedules() -> None:
     """List, show, pause, resume, trigger, backfill and delete schedules."""
 
 
-def at_hand(url: str | None) -> Schedules:
-    """The schedules of a store that exists."""
-    found = find_url(url)
-    refuse_missing(found)
-    return App(found).schedules
-
-
 @schedules.command("list")
 @url_option
 @json_option
 def list_schedules(url: str | None, as_json: bool) -> None:
     """List all schedules, with the next run of each in its own zone."""
-    every = at_hand(url)
+    every = app_at(url).schedules
     found, broken = every.list(), every.unreadable()
     if as_json:
         print_json([schedule_data(one) for one in found])
@@ -88,7 +80,7 @@ def zoned(moment: datetime) -> str:
 @json_option
 def show(name: str, count: int, url: str | None, as_json: bool) -> None:
     """Show one schedule: its rule, its options, its next runs in its own zone, its last jobs."""
-    one = at_hand(url).get(name)
+    one = app_at(url).schedules.get(name)
     if as_json:
         print_json(schedule_data(one, count))
         return
@@ -131,11 +123,11 @@ def action(name: str, line: str, act: Act, done: Callable[[str, Any], str]) -> c
     @click.argument("names", nargs=-1, required=True, metavar="NAME...")
     @url_option
     def command(names: Sequence[str], url: str | None) -> None:
-        every, wrong = at_hand(url), 0
+        app, wrong = app_at(url), 0
         for one in names:
             try:
-                with audited(url, name, f"schedule {one}") as note:
-                    came = act(every, one)
+                with audited(app, name, f"schedule {one}") as note:
+                    came = act(app.schedules, one)
                     note.done = 1
                 click.echo(done(clean(one), came))
             except ScheduleNotFound as error:
@@ -196,9 +188,9 @@ class Moment(click.ParamType[datetime]):
 @json_option
 def backfill(name: str, start: datetime, end: datetime | None, url: str | None, as_json: bool) -> None:
     """Make the jobs of ticks of the past that have none yet."""
-    every, last = at_hand(url), end or datetime.now().astimezone() - timedelta(seconds=1)
-    with audited(url, "backfill", f"schedule {name} from {start.isoformat()} to {last.isoformat()}") as note:
-        jobs = every.backfill(name, start, last)
+    app, last = app_at(url), end or datetime.now().astimezone() - timedelta(seconds=1)
+    with audited(app, "backfill", f"schedule {name} from {start.isoformat()} to {last.isoformat()}") as note:
+        jobs = app.schedules.backfill(name, start, last)
         new = [job.id for job in jobs if job.new]
         note.done = len(new)
     if as_json:

@@ -9,7 +9,7 @@ from windlass.app import App
 from windlass.audit import of_filter
 from windlass.cli.actions import confirm
 from windlass.cli.bars import bar
-from windlass.cli.find import given, make_filter, places
+from windlass.cli.find import given, places
 from windlass.cli.output import clean, counted, print_json
 from windlass.cli.reach import json_option
 from windlass.cli.trail import audited
@@ -26,10 +26,7 @@ from windlass.model import IDLE, Filter
 def move(
     spec: str | None,
     to: str,
-    state: str | None,
-    task: str | None,
-    queue: str | None,
-    tag: str | None,
+    wanted: Filter,
     yes: bool,
     as_json: bool,
 ) -> None:
@@ -37,7 +34,7 @@ def move(
 
     They keep their ids, unique keys and times.
     """
-    wanted = narrowed(state, task, queue, tag)
+    check(wanted)
     with closing(load(spec)) as app:
         which = given(wanted)
         question = f"Move {{}} to {clean(to)}?"
@@ -54,15 +51,12 @@ def move(
 def priority(
     spec: str | None,
     level: int,
-    state: str | None,
-    task: str | None,
-    queue: str | None,
-    tag: str | None,
+    wanted: Filter,
     yes: bool,
     as_json: bool,
 ) -> None:
     """Give jobs that do not run another priority, but for those in strict order."""
-    wanted = narrowed(state, task, queue, tag)
+    check(wanted)
     with closing(load(spec)) as app:
         which = given(wanted)
         question = f"Give {{}} the priority {level}?"
@@ -72,14 +66,12 @@ def priority(
     report("priority", done, f"now of priority {level}", as_json)
 
 
-def narrowed(state: str | None, task: str | None, queue: str | None, tag: str | None) -> Filter:
-    """The options as a filter; at least one is needed."""
-    wanted = make_filter(state, task, queue, tag)
+def check(wanted: Filter) -> None:
+    """Raise `UsageError` for a filter that leaves every job, or those that stand nowhere."""
     if wanted == Filter():
         raise click.UsageError("expected --state, --task, --queue or --tag: which jobs? None came")
     if wanted.state not in (None, *IDLE):
         raise click.UsageError(f"only jobs that are {', '.join(IDLE)} stand anywhere; --state {wanted.state} came")
-    return wanted
 
 
 def ask_and_do(app: App, wanted: Filter, question: str, yes: bool, act: tuple[str, str], do: Callable[[], int]) -> int:
@@ -91,7 +83,7 @@ def ask_and_do(app: App, wanted: Filter, question: str, yes: bool, act: tuple[st
     if not yes:
         confirm(question.format(counted(total)))
     verb, to = act
-    with audited(app.config.url, verb, f"{of_filter(given(wanted))} to {to}") as note, bar(counted(total)):
+    with audited(app, verb, f"{of_filter(given(wanted))} to {to}") as note, bar(counted(total)):
         note.done = do()
     return note.done
 

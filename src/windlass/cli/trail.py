@@ -7,16 +7,14 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 from windlass import audit, blocking
+from windlass.app import App
 from windlass.audit import Note, Who
-from windlass.cli.reach import find_url, opened, refuse_missing
 
 
 @contextmanager
-def audited(url: str | None, act: str, target: str) -> Iterator[Note]:
-    """Around an act: an entry before it, completed after it. Raises `StoreError` before anything was done."""
-    found = find_url(url)
-    refuse_missing(found)
-    entry = _entry(found, act, target)
+def audited(app: App, act: str, target: str) -> Iterator[Note]:
+    """`audit.audited` around blocking code, on the store of an app."""
+    entry = _entry(app, act, target)
     note = blocking.run(entry.__aenter__())
     try:
         yield note
@@ -27,8 +25,8 @@ def audited(url: str | None, act: str, target: str) -> Iterator[Note]:
 
 
 @asynccontextmanager
-async def _entry(url: str, act: str, target: str) -> AsyncIterator[Note]:
-    async with opened(url) as store, audit.audited(store, who(), act, target) as note:
+async def _entry(app: App, act: str, target: str) -> AsyncIterator[Note]:
+    async with audit.audited(await app.connect(), who(), act, target) as note:
         yield note
 
 

@@ -87,6 +87,11 @@ async def named(store: Store, kind: str, names: Collection[str]) -> dict[str, Do
     return {doc.name: doc for shelf in parts for doc in shelf.docs}
 
 
+async def now_of(store: Store) -> float:
+    """The moment by the store's clock, in seconds since the epoch."""
+    return (await store.load("", names=())).now
+
+
 async def all_docs(store: Store, kind: str) -> AsyncIterator[Doc]:
     """The documents of a kind by name, read in pieces: what is written meanwhile may come or not."""
     after = ""

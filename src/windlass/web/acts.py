@@ -9,7 +9,7 @@ from msgspec import Meta, Struct
 from starlette.exceptions import HTTPException
 
 from windlass.app import App
-from windlass.audit import Entry, Note, audited, entries, of_filter, of_jobs
+from windlass.audit import Entry, Note, audited, entries, of_filter, of_gate, of_held, of_jobs
 from windlass.bulk import in_batches
 from windlass.clock import Clock
 from windlass.jobs import Job
@@ -151,7 +151,7 @@ class Desk(Struct, frozen=True):
         """Pause or resume a queue or a task, which closes its circuit breaker, or drain a queue; whether that changed
         anything."""
         queues, which = self.app.queues, {kind: name}
-        async with self.audited(user, act, f"{kind} {name}{': ' if reason else ''}{reason}") as note:
+        async with self.audited(user, act, of_held(kind, name, reason)) as note:
             if act == "pause":
                 await queues.apause(**which, reason=reason)
             if act == "drain":
@@ -162,8 +162,7 @@ class Desk(Struct, frozen=True):
     async def set_gate(self, user: User, change: Change) -> None:
         """Change what a gate admits. Raises `ConfigError`."""
         gate = change.gate
-        burst = f", {change.burst} together" if change.burst > 1 else ""
-        async with self.audited(user, "limit", f"{change.name} to {change.admits or OPEN}{burst}") as note:
+        async with self.audited(user, "limit", of_gate(change.name, change.admits, change.burst)) as note:
             await self.app.gates.aset(change.name, gate)
             note.done = 1
 

@@ -12,8 +12,7 @@ from msgspec import Struct
 from windlass.clock import Clock
 from windlass.errors import StoreError
 from windlass.model import Line, WorkerInfo
-from windlass.pause import DRAIN
-from windlass.queues import Paused, drains_of, held_in
+from windlass.queues import Paused, drains_of, held_in, pauses_of
 from windlass.store.contract import Store
 
 logger = logging.getLogger("windlass.web")
@@ -97,8 +96,8 @@ class Watch:
     async def _read(self) -> Snapshot:
         store = await self._connect()
         held = await held_in(store)
-        paused = tuple(one for name, one in held.items() if not name.startswith(DRAIN))
-        return Snapshot(await store.stats(), await store.workers(), self._clock.now(), paused, tuple(drains_of(held)))
+        paused, draining = tuple(pauses_of(held)), tuple(drains_of(held))
+        return Snapshot(await store.stats(), await store.workers(), self._clock.now(), paused, draining)
 
     async def look(self, key: object, read: Callable[[], Awaitable[T]], live: bool, fresh: float = 0.0) -> T:
         """What `read` gives. With `live`, what it gave a moment ago, to whoever asked under this key, will do; it is

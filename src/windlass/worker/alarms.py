@@ -34,7 +34,7 @@ from windlass.pause import QUEUE as PAUSED_QUEUE
 from windlass.pause import TASK as PAUSED_TASK
 from windlass.queues import paused_in
 from windlass.store.contract import ALERT, SCHEDULE, Store
-from windlass.store.documents import all_docs
+from windlass.store.documents import all_docs, now_of
 
 logger = logging.getLogger("windlass.worker")
 
@@ -78,7 +78,7 @@ class Alarms:
         """Look at some alerts, and put what is to be told; nothing if another worker was faster."""
         if not docs:
             return []
-        facts = Facts(self._store, (await self._store.load(ALERT, names=())).now)
+        facts = Facts(self._store, await now_of(self._store))
         jobs: list[NewJob] = []
         told: list[Message] = []
         changed: list[Doc] = []

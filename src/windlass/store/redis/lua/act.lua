@@ -5,10 +5,7 @@ local done = {}
 
 local function not_over(job)
   later('ZREM', P .. 'over:' .. job.state, job.id)
-  local error = job.state == 'f' and error_of(job.id)
-  if error then
-    later('ZREM', P .. 'error:' .. error, job.id)
-  end
+  forget_error(job.id, job.state)
 end
 
 local function delete(job)

@@ -138,6 +138,14 @@ local function error_of(id)
   return fine and class_of(failure) or nil
 end
 
+-- A job that was over in this state leaves the index of errors.
+local function forget_error(id, state)
+  local error = state == 'f' and error_of(id)
+  if error then
+    later('ZREM', P .. 'error:' .. error, id)
+  end
+end
+
 local function numbers(...)
   for n = 1, select('#', ...) do
     if type(select(n, ...)) ~= 'number' then

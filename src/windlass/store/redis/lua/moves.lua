@@ -405,10 +405,7 @@ local function drop_over(state, limit, most)
   end
   for n, raw in ipairs(hmget(NEWS, ids)) do
     local _, _, _, _, flags = read(raw, 5)
-    local error = state == 'f' and error_of(ids[n])
-    if error then
-      later('ZREM', P .. 'error:' .. error, ids[n])
-    end
+    forget_error(ids[n], state)
     drop(ids[n], type(flags) == 'number' and flags or 0)
   end
   call('ZREMRANGEBYRANK', key, 0, #ids - 1)
