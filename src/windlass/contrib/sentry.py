@@ -122,12 +122,14 @@ class Sentry(Hook):
         """Report what no code of the task raised (its time was over, its process died), and check in."""
         if not outcome.ending.state.final or not sentry_sdk.is_initialized():
             return
-        own = options_of(claim)
+        own, failure = options_of(claim), outcome.failure
+        untold = failure is not None and outcome.ending is Ending.FAILED and not is_of_code(failure)
+        if not untold and own.rhythm is None:
+            return
         with sentry_sdk.isolation_scope() as scope:
             describe(scope, claim, own, outcome.attempt)
             scope.continue_trace(trace_of(claim.id, own.carrier))
-            failure = outcome.failure
-            if failure is not None and outcome.ending is Ending.FAILED and not is_of_code(failure):
+            if failure is not None and untold:
                 sentry_sdk.capture_event(of_failure(failure, claim.task))
             good = outcome.ending is not Ending.FAILED and outcome.reason != BY_OPERATOR
             check_in(claim, own, "ok" if good else "error")
