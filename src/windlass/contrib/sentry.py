@@ -10,7 +10,7 @@ import time
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 try:
     import sentry_sdk
@@ -19,6 +19,8 @@ try:
     from sentry_sdk.scope import should_send_default_pii
     from sentry_sdk.tracing import Span
     from sentry_sdk.types import Event, Hint, MonitorConfig
+
+    # AnnotatedValue is made in a private module of theirs; this is where others may have it from
     from sentry_sdk.utils import AnnotatedValue, event_from_exception, safe_repr  # type: ignore[attr-defined]
 except ModuleNotFoundError as missing:
     raise ModuleNotFoundError("windlass.contrib.sentry needs sentry-sdk: pip install 'windlass[sentry]'") from missing
@@ -47,7 +49,12 @@ queues may be long."""
 LONGEST = 24 * 60
 """Minutes from its begin to its end, with retries, after which Sentry takes it for stuck. Timeouts are ours."""
 
-UNITS = {"week": 604_800, "day": 86_400, "hour": 3_600, "minute": 60}
+UNITS: dict[Literal["week", "day", "hour", "minute"], int] = {
+    "week": 604_800,
+    "day": 86_400,
+    "hour": 3_600,
+    "minute": 60,
+}
 
 Clean = Callable[[str], str]
 
@@ -280,7 +287,7 @@ def monitor_of(rhythm: Rhythm) -> MonitorConfig | None:
         if found is None:
             return None
         count = rule.interval // timedelta(seconds=found[1])
-        monitor["schedule"] = {"type": "interval", "value": count, "unit": found[0]}  # type: ignore[typeddict-item]
+        monitor["schedule"] = {"type": "interval", "value": count, "unit": found[0]}
         return monitor
     parts = ALIASES.get(rule.expression.lower(), rule.expression).split()
     if len(parts) == 6 and re.fullmatch("0+", parts[0]):
