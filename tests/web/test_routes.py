@@ -365,6 +365,8 @@ def test_a_filter_that_is_misspelt_or_empty_is_refused(local: TestClient) -> Non
         assert local.get(f"/api/bulk/delete?{query}").status_code == 400, query
     assert local.get("/jobs?queue=&done=retry&n=1").status_code == 200
     assert local.get("/jobs?quue=mail").status_code == 400
+    assert local.get("/jobs?queue=mail&queue=night").status_code == 400  # not one of the two, and not both
+    assert local.post("/bulk/delete", data={"state": "failed", "queue": ["mail", "night"]}).status_code == 400
     assert local.post("/bulk/delete", data={"state": "failed", "quue": "mail"}).status_code == 400
 
 

@@ -8,6 +8,7 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis import Case, GenerationMode
 from schemathesis.core.failures import FailureGroup
+from schemathesis.core.parameters import ParameterLocation
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 from starlette.requests import Request
 
@@ -37,6 +38,16 @@ def test_every_operation(app: App, mode: GenerationMode) -> None:
     assert not wrong, "\n\n".join(wrong)
 
 
+def is_sent(case: Case[Any]) -> bool:
+    """Whether what is wrong with a request goes over the wire: empty lists and objects stand in no address, and the
+    header that says who asks is ours."""
+    if any(value in (None, [], {}) for value in case.query.values()):
+        return False
+    parts = case.meta.components if case.meta else {}
+    wrong = {part for part, info in parts.items() if info.mode is GenerationMode.NEGATIVE}
+    return wrong != {ParameterLocation.HEADER}
+
+
 def ask(operation: Any, mode: GenerationMode) -> None:
     """Requests to one operation, each with all checks of its answer."""
     unsure: list[Any] = [positive_data_acceptance] if operation.label == "POST /limits" else []  # the app knows them
@@ -52,6 +63,8 @@ def ask(operation: Any, mode: GenerationMode) -> None:
     def each(case: Case[Any]) -> None:
         if mode is GenerationMode.POSITIVE:
             case.query.pop("after", None)  # no text that somebody makes up leads on
+        elif not is_sent(case):
+            return
         case.call_and_validate(headers=ADMIN, excluded_checks=unsure)
 
     each()

@@ -1,6 +1,6 @@
 """The pages: what each shows, and the forms that come back from them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any, TypeVar
 from urllib.parse import parse_qsl, urlencode
@@ -8,6 +8,7 @@ from urllib.parse import parse_qsl, urlencode
 import msgspec
 from msgspec import Meta, Struct
 from msgspec.structs import replace
+from starlette.datastructures import QueryParams
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response, StreamingResponse
@@ -64,15 +65,24 @@ def desk_of(request: Request) -> Desk:
 
 def read(kind: type[T], values: Mapping[str, Any]) -> T:
     """What a form says: its empty fields count as not given. Raises 400."""
-    return checked(kind, {name: value for name, value in values.items() if value != "" and name not in TOLD})
+    return checked(kind, {name: value for name, value in once(values).items() if value != "" and name not in TOLD})
 
 
 def checked(kind: type[T], values: Mapping[str, Any]) -> T:
     """Checked parameters. Raises 400."""
     try:
-        return msgspec.convert(dict(values), kind, strict=False)
+        return msgspec.convert(once(values), kind, strict=False)
     except (msgspec.ValidationError, ValueError) as error:
         raise HTTPException(400, f"this cannot be asked for: {error}") from None
+
+
+def once(values: Mapping[str, Any] | Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """Values by name. Raises 400 for a name that comes twice: one of the two would silently narrow nothing."""
+    given = values.multi_items() if isinstance(values, QueryParams) else values
+    found = dict(given)
+    if len(found) < len(given):
+        raise HTTPException(400, f"expected each of {', '.join(found)} once; one of them came twice")
+    return found
 
 
 async def body_of(request: Request, most: int = BODY) -> bytes:
@@ -88,7 +98,7 @@ async def body_of(request: Request, most: int = BODY) -> bytes:
 def targets_of(pairs: list[tuple[str, str]]) -> Targets:
     """Which jobs a form is about."""
     ids = [value for name, value in pairs if name == "id"]
-    return read(Targets, {**{name: value for name, value in pairs if name != "id"}, "ids": ids})
+    return read(Targets, {**once([pair for pair in pairs if pair[0] != "id"]), "ids": ids})
 
 
 # Pages
