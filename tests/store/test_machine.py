@@ -136,6 +136,11 @@ jobs = st.fixed_dictionaries(
 FAMILIES = {name.partition("/")[0]: gate for name, gate in GATES.items() if name != "closed"}
 
 
+def takes(demand: Demand) -> bool:
+    """Whether any job could be claimed for it."""
+    return demand.slots > 0 and any(lane.slots > 0 and lane.tasks | lane.suspects for lane in demand.lanes)
+
+
 def settings_of(family: str, gate: Gate) -> Doc:
     """The document with the settings of gates."""
     interval = None if gate.interval is None else round(gate.interval * 1_000_000)
@@ -366,17 +371,17 @@ class Machine(RuleBasedStateMachine):
         assert len(got) == len(best) or answer.next_due == 0
         self._check_claims(answer.claimed)
         self._model.claimed(runner.id, answer.claimed)
-        if answer.next_due != 0 or not (got or best or call.demand.slots == 0):
+        if answer.next_due != 0 or not (got or best or not takes(call.demand)):
             self._check_next(answer.next_due, call.demand)
         runner.claims += answer.claimed
         if got or call.outcomes:
             runner.calls.append(call)
 
     def _check_next(self, next_due: float | None, demand: Demand) -> None:
-        """The next moment is that of the first scheduled job, or that at which a gate's rate lets one start. A store
-        may look at gates earlier than that, but neither at once again nor later."""
+        """The next moment is that of the first scheduled job, or, for who can take any, that at which a gate's rate
+        lets one start. A store may look at gates earlier than that, but neither at once again nor later."""
         run, start = self._model.next_run(), self._model.next_start()
-        first = min((at for at in (run, start if demand.slots else None) if at is not None), default=None)
+        first = min((at for at in (run, start if takes(demand) else None) if at is not None), default=None)
         if first is not None:
             assert next_due is not None
             assert next_due <= first + 0.001

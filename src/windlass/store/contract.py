@@ -173,8 +173,8 @@ class Store(Protocol):
         (at most BATCH each), and jobs claimed for `demand`: never more than `slots` in all nor a lane's slots, and
         of each queue with quotas first its share in order, then what is left in order. A job that was lost before is
         claimed only for a lane that lists its task in `suspects`, any other only for one that lists it in `tasks`.
-        A claim that takes fewer than it could takes the best of them and sets `next_due` to 0. A job that was ever
-        claimed does not expire.
+        A claim that takes fewer than it could takes the best of them and sets `next_due` to 0. A demand that can take
+        nothing need not be told when a rate lets a job start. A job that was ever claimed does not expire.
 
         `seq` grows by one with each new exchange of a runner. The same (runner, seq) again applies nothing twice and
         answers the claims of that exchange that the runner still holds.
