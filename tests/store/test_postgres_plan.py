@@ -9,6 +9,7 @@ import pytest
 from psycopg import sql
 
 from tests.store.postgres_world import PostgresWorld
+from tests.store.test_gates import behind, declare
 from tests.store.world import Crew, ends, new, wants
 from windlass.model import Ending, Filter, State
 from windlass.store.postgres.link import AsyncLink, Rows
@@ -16,6 +17,8 @@ from windlass.store.postgres.statements import Call
 
 MANY = 200_000
 DAY = 86_400_000_000
+ONCE = ("enlist", "join_worker", ".save(")
+"""Calls that must not be made twice."""
 
 BACKLOG = """
 INSERT INTO {table} (id, line, queue, task, priority, rank, state, run_at, args, attempt, fence, runner, seq,
@@ -37,7 +40,7 @@ class Meter:
         rows = AsyncLink.rows
 
         async def metered(link: AsyncLink, first: Call, then: Callable[[], Call] | None = None, **more: Any) -> Rows:
-            if "enlist" in first.sql or "join_worker" in first.sql:
+            if any(name in first.sql for name in ONCE):
                 return await rows(link, first, then, **more)
             explained = await rows(link, Call(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {first.sql}", first.params))
             self.note(explained[0][0])
@@ -136,4 +139,30 @@ async def test_calls_touch_the_same_however_long_the_backlog(tmp_path: Path, met
     for name, blocks in after.items():
         assert blocks <= most(before[name]), f"{name}: {before[name]} blocks when empty, {blocks} now"
     assert await counted(world, meter) > most(empty), "a walk along the backlog would have been seen"
+    await world.close()
+
+
+async def test_a_blocked_line_costs_the_same_however_long(tmp_path: Path, meter: Meter) -> None:
+    world = PostgresWorld(tmp_path)
+    await world.open()
+    crew = await world.crew()
+
+    async def turns(count: int) -> int:
+        """The most blocks of a settle and claim."""
+        blocks = []
+        (claim,) = await crew.claim(1)
+        for _ in range(count):
+            meter.take()
+            (claim,) = (await crew.exchange(ends(claim, Ending.SUCCEEDED), demand=wants(1))).claimed
+            blocks.append(meter.take())
+        await crew.exchange(ends(claim, Ending.SUCCEEDED))
+        return max(blocks)
+
+    await declare(world, limit=1)
+    await world.put(*(new("strange") for _ in range(300)), *(behind("g") for _ in range(21)))
+    world.direct.execute("ANALYZE live")  # as the server does by itself, now with few jobs
+    before = await turns(20)  # with plans that are kept from now on
+    await world.put(*(behind("g") for _ in range(3_000)))
+    after = await turns(3)
+    assert after <= most(before), f"{before} blocks with 21 jobs, {after} with 3,000"
     await world.close()

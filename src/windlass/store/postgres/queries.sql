@@ -108,7 +108,7 @@ SELECT n.now, d.* FROM {schema}.now_micros() AS n (now) LEFT JOIN LATERAL (
 ) d ON true;
 
 -- name: live_by_id
-SELECT {columns} FROM {schema}.live WHERE id = ANY (%s::text[]);
+SELECT {columns} FROM {schema}.live_of(%s::text[]);
 
 -- name: holders
 SELECT m.key, m.job FROM {schema}.marks m
