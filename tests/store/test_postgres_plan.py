@@ -5,9 +5,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from psycopg import sql
 
+from tests import servers
 from tests.store.postgres_world import PostgresWorld
 from tests.store.test_gates import behind, declare
 from tests.store.world import Crew, ends, new, wants
@@ -70,16 +72,18 @@ def most(before: int) -> int:
     return before + 1_000
 
 
+def add(world: PostgresWorld, table: str, kind: str, state: str, task: str, at: int, run: int) -> None:
+    """Many jobs, through the schema of the store."""
+    text = BACKLOG.format(table=table, kind=kind, state=state, task=task, at=at, run=run, count=MANY)
+    world.direct.execute(text.encode())
+
+
 async def fill(world: PostgresWorld) -> None:
-    """The backlog, through the schema of the store."""
+    """The backlog."""
     now = round((await world.now()) * 1e6)
-    for table, kind, state, task, at, run in (
-        ("history", "0001", "succeeded", "work", now - DAY, 1),
-        ("live", "0002", "scheduled", "work", now + DAY, 0),
-        ("live", "0003", "ready", "strange", now - DAY, 0),
-    ):
-        text = BACKLOG.format(table=table, kind=kind, state=state, task=task, at=at, run=run, count=MANY)
-        world.direct.execute(text.encode())
+    add(world, "history", "0001", "succeeded", "work", now - DAY, 1)
+    add(world, "live", "0002", "scheduled", "work", now + DAY, 0)
+    add(world, "live", "0003", "ready", "strange", now - DAY, 0)
     world.direct.execute("INSERT INTO lines VALUES ('default/strange', 0, %s, %s)", (now - DAY, now))
     for table in ("live", "history"):
         world.direct.execute(sql.SQL("ANALYZE {}").format(sql.Identifier(table)))
@@ -165,4 +169,23 @@ async def test_a_blocked_line_costs_the_same_however_long(tmp_path: Path, meter:
     await world.put(*(behind("g") for _ in range(3_000)))
     after = await turns(3)
     assert after <= most(before), f"{before} blocks with 21 jobs, {after} with 3,000"
+    await world.close()
+
+
+async def test_a_settle_reads_no_dead_rows(tmp_path: Path, meter: Meter) -> None:
+    """Somebody's old snapshot keeps many from being vacuumed, and the statistics say that next to none are alive."""
+    world = PostgresWorld(tmp_path)
+    await world.open()
+    before = await life(world, meter)
+    await world.close()
+    await world.open()
+    with psycopg.connect(servers.postgres_url()) as other:
+        other.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        other.execute("SELECT 1 FROM pg_class LIMIT 1")
+        add(world, "live", "0003", "ready", "strange", round((await world.now()) * 1e6) - DAY, 0)
+        world.direct.execute("DELETE FROM live")
+        world.direct.execute("VACUUM ANALYZE live")
+        after = await life(world, meter)
+    for name in ("settle and claim", "retry, promote and claim"):
+        assert after[name] <= most(before[name]), f"{name}: {before[name]} blocks when empty, {after[name]} now"
     await world.close()
