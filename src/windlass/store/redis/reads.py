@@ -24,7 +24,7 @@ STANDING = {State.READY: "l", State.WAITING: "x"}
 """The indexes by line, of jobs that stand in the order of claiming."""
 
 ORDER = 21
-"""Characters in front of the id in a line's member; as in common.lua."""
+"""Characters in front of the id in a line's member; as in keys.lua."""
 
 WHOLE, NUMBER = re.compile(r"-?[0-9]{1,19}"), re.compile(r"-?[0-9]{1,19}(\.[0-9]{1,19})?(e[+-]?[0-9]{1,3})?")
 """Scores as a cursor has them."""

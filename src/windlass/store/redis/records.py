@@ -1,4 +1,4 @@
-"""Jobs as the scripts keep them, as values, and values as arguments of scripts. See lua/common.lua for the layout."""
+"""Jobs as the scripts keep them, as values, and values as arguments of scripts. See lua/keys.lua for the layout."""
 
 import contextlib
 from collections.abc import Iterable, Mapping, Sequence

@@ -3,16 +3,14 @@
 -- beyond that (their number, more); marks (key, job, ttl); docs (kind, name, version, due); whether this is a repeat;
 -- then one text per job (args and options), one per document.
 -- Answers one letter per job (upper case: new), and for each of the others the id that stands for it.
+-- plain.lua, in front of this, has read them, and stores plain jobs.
 local SOON = 2000000
-local ids, runs, extras = cmsgpack.unpack(ARGV[1]), cmsgpack.unpack(ARGV[2]), cmsgpack.unpack(ARGV[3])
-local marks, docs = cmsgpack.unpack(ARGV[4]), cmsgpack.unpack(ARGV[5])
-local texts, count = 6, #ids
+local count = #ids
 local conflict = check_docs(docs, texts + count, ARGV[6] == '1')
 if conflict then
   return conflict
 end
 local t = now()
-local moment = format('%.0f', t)
 local stands_in, more_of, seen, hint, ended = {}, {}, {}, false, false
 save_docs(docs, texts + count, t)
 
@@ -57,8 +55,8 @@ local function take_key(id, more, text)
   return more[11] ~= 'cancel' and holder or nil
 end
 
-local function put_one(n, id, line, priority, known)
-  if seen[id] or known then
+local function put_one(n, id, line, priority)
+  if seen[id] or call('ZSCORE', ALL, id) then
     return answer(n, seen[id] or state_of(id), id)
   end
   local more = more_of[n] or NOTHING_MORE
@@ -74,35 +72,10 @@ local function put_one(n, id, line, priority, known)
   seen[id] = string.lower(letters[n])
 end
 
--- Jobs first … last, all of one line and priority. Nearly all are plain: no more than a place in their line.
-local function put_stretch(first, last, line, priority)
-  local known = call('ZMSCORE', ALL, unpack(ids, first, last))
-  local head, place = pack(0, t, t, t, nil, priority, line, nil, nil), order(priority, t)
-  local jobs, all, ready_ones, size = {}, {}, {}, 0
-  for n = first, last do
-    local id, text = ids[n], ARGV[texts + n]
-    if known[n - first + 1] or more_of[n] or seen[id] or stands_in[id] or #text > INLINE then
-      put_one(n, id, line, priority, known[n - first + 1])
-    else
-      jobs[size + 1], jobs[size + 2] = id, head .. text
-      all[size + 1], all[size + 2] = moment, id
-      ready_ones[size + 1], ready_ones[size + 2] = '0', place .. id
-      size = size + 2
-      seen[id], letters[n] = 'q', 'Q'
-    end
-  end
-  if size > 0 then
-    send('HSET', JOBS, jobs, size)
-    send('ZADD', ALL, all, size)
-    send('ZADD', P .. 'l:' .. line, ready_ones, size)
-    touched[line], hint = true, true
-  end
-end
-
 local at = 0
 for n = 1, #runs, 3 do
-  for first = at + 1, at + runs[n], CHUNK / 2 do
-    put_stretch(first, min(first + CHUNK / 2 - 1, at + runs[n]), runs[n + 1], runs[n + 2])
+  for one = at + 1, at + runs[n] do
+    put_one(one, ids[one], runs[n + 1], runs[n + 2])
   end
   at = at + runs[n]
 end
