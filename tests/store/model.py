@@ -5,7 +5,22 @@ from dataclasses import dataclass, field, replace
 
 from msgspec import structs
 
-from windlass.model import Claim, Demand, Depth, Ending, Held, JobRecord, NewJob, Outcome, State, Tally, Verb
+from windlass.model import (
+    Claim,
+    Demand,
+    Depth,
+    Ending,
+    Held,
+    JobRecord,
+    Need,
+    NewJob,
+    Outcome,
+    Rest,
+    State,
+    Tally,
+    Verb,
+)
+from windlass.place import Change, Place
 
 LIVE = frozenset({State.WAITING, State.SCHEDULED, State.READY, State.RUNNING})
 Attempt = tuple[int, int, Ending]
@@ -31,8 +46,14 @@ class Job:
     finished_at: float | None = None
     cancelling: bool = False
     expired: bool = False
-    keeps: bool = False
-    """Whether it was started since it came, so that it has the gates that it keeps."""
+    keeps: frozenset[str] = frozenset()
+    """The gates that it has since it was started, and keeps until it is over."""
+
+    left: set[str] = field(default_factory=set)
+    """The gates that it has given back while it runs: it waits for others."""
+
+    wants: set[str] = field(default_factory=set)
+    """Those of them that it has asked for again."""
 
     moved_on: bool = False
     result: bytes | None = None
@@ -60,7 +81,13 @@ class Job:
         return State.WAITING if self.new.gates else State.READY
 
     def finish(self, state: State, now: float) -> None:
-        self.state, self.finished_at, self.cancelling, self.keeps = state, now, False, False
+        self.state, self.finished_at, self.cancelling, self.keeps = state, now, False, frozenset()
+
+    def takes(self, need: Need, *, wanted: bool = True) -> bool:
+        """Whether it takes room at a gate of its own, or, if that counts too, has room kept there."""
+        if self.state is State.RUNNING:
+            return need.gate not in self.left or (wanted and need.gate in self.wants)
+        return need.gate in self.keeps and self.state in LIVE
 
     def view(self) -> dict[str, object]:
         """What must be seen of it."""
@@ -69,6 +96,7 @@ class Job:
             "state": self.state,
             "gates": self.new.gates,
             "priority": self.new.priority,
+            "queue": self.new.queue,
             "args": self.new.args,
             "unique": self.new.unique,
             "counts": (self.attempt, self.lost, self.fence),
@@ -89,6 +117,7 @@ def seen(job: JobRecord) -> dict[str, object]:
         "state": State.WAITING if job.gates and job.state is State.READY else job.state,
         "gates": job.gates,
         "priority": job.priority,
+        "queue": job.queue,
         "args": job.args,
         "unique": job.unique,
         "counts": (job.attempt, job.lost, job.fence),
@@ -113,8 +142,14 @@ class Gate:
 
     def room(self, now: float, used: int, weight: int) -> bool:
         """Whether `weight` units may start beside `used`, and beside the starts so far."""
-        if self.limit is not None and used + max(1, min(weight, self.limit)) > self.limit:
-            return False
+        return self.has_room(used, weight) and self.paid(now, weight)
+
+    def has_room(self, used: int, weight: int) -> bool:
+        """The same, whatever the rate."""
+        return self.limit is None or used + self.units(weight) <= self.limit
+
+    def paid(self, now: float, weight: int) -> bool:
+        """The same, whatever is used."""
         return self.interval is None or self.wait(now, weight) <= 1e-7
 
     def wait(self, now: float, weight: int = 1) -> float:
@@ -139,7 +174,7 @@ class Passage:
         self.holders: dict[str, dict[str, int]] = {name: {} for name in gates}
         for job in jobs:
             for need in job.new.gates:
-                if job.state is State.RUNNING or (need.keep and job.keeps and job.state in LIVE):
+                if job.takes(need):
                     self.holders[need.gate][job.id] = gates[need.gate].units(need.weight)
 
     def admits(self, job: Job) -> bool:
@@ -306,9 +341,47 @@ class Model:
             job.state, job.runner, job.seq, job.started_at = State.RUNNING, runner, claim.seq, self.now
             job.fence += 1
             job.progress = None
-            job.keeps = True
+            job.keeps = frozenset(need.gate for need in job.new.gates if need.keep)
+            job.left, job.wants = set(), set()
             for need in job.new.gates:
                 self.gates[need.gate].starts.append((self.now, need.weight))
+
+    def rest(self, runner: str, leaving: Sequence[Rest], entering: Sequence[Rest]) -> list[str]:
+        """Those of the entering that have room again at all gates that this is about."""
+        for rest in leaving:
+            if (job := self.resting(runner, rest)) is not None:
+                gates = {need.gate for need in rested(job, rest)}
+                job.left |= gates
+                job.wants -= gates
+        back = []
+        for rest in entering:
+            if (job := self.resting(runner, rest)) is None:
+                continue
+            missing = [need for need in rested(job, rest) if need.gate in job.left]
+            gates = {need.gate for need in missing}
+            if all(self.gates[need.gate].has_room(self.used(need.gate), need.weight) for need in missing):
+                job.left -= gates
+                job.wants -= gates
+                back.append(job.id)
+            else:
+                job.wants |= gates
+        return back
+
+    def resting(self, runner: str, rest: Rest) -> Job | None:
+        """The job that this is about, if it is at that attempt."""
+        job = self.jobs.get(rest.id)
+        here = job is not None and job.state is State.RUNNING
+        return job if job and here and (job.fence, job.seq, job.runner) == (rest.fence, rest.seq, runner) else None
+
+    def used(self, gate: str) -> int:
+        """The units of a gate that jobs have, those not counted that want it again."""
+        needs = [
+            need
+            for job in self.jobs.values()
+            for need in job.new.gates
+            if need.gate == gate and job.takes(need, wanted=False)
+        ]
+        return sum(self.gates[gate].units(need.weight) for need in needs)
 
     def next_run(self) -> float | None:
         """Seconds until the first scheduled job is due."""
@@ -360,6 +433,48 @@ class Model:
         job.attempt = job.lost = 0
         job.expires_at, job.expired, job.result, job.moved_on = None, False, None, True
         return True
+
+    def idle_in(self, queue: str) -> list[Job]:
+        """The jobs of a queue that do not run yet."""
+        return [job for job in self.jobs.values() if job.new.queue == queue and job.state in LIVE - {State.RUNNING}]
+
+    def shed(self, queue: str, most: int, below: int | None) -> tuple[set[str], int]:
+        """Which jobs make room, and how many are left."""
+        there = self.idle_in(queue)
+        here = [
+            job for job in there if job.state is not State.SCHEDULED and (below is None or job.new.priority < below)
+        ]
+        here.sort(key=lambda job: (job.rank, job.id), reverse=below is not None)
+        if below is not None:
+            here.sort(key=lambda job: job.new.priority)
+        count = len(there) - most
+        if count <= 0 or len(here) < count:
+            return set(), len(there)
+        for job in here[:count]:
+            job.finish(State.CANCELLED, self.now)
+        return {job.id for job in here[:count]}, len(there) - count
+
+    def amend(self, change: Change) -> bool:
+        """Whether the job stood as was thought, and stands elsewhere now."""
+        job = self.jobs.get(change.id)
+        if job is None or job.state not in LIVE - {State.RUNNING} or place_of(job.new) != change.was:
+            return False
+        now = change.now
+        job.new = structs.replace(job.new, queue=now.queue, priority=now.priority, gates=now.gates)
+        job.keeps &= frozenset(need.gate for need in now.gates if need.keep)
+        if job.state is not State.SCHEDULED:
+            job.state = job.idle
+        return True
+
+
+def rested(job: Job, rest: Rest) -> list[Need]:
+    """What a job takes of the gates that a rest is about."""
+    return [need for need in job.new.gates if not need.keep and need.gate.partition("/")[0] in rest.gates]
+
+
+def place_of(new: NewJob) -> Place:
+    """Where a new job stands."""
+    return Place(queue=new.queue, priority=new.priority, ahead=new.ahead, gates=new.gates)
 
 
 class Chronicle:

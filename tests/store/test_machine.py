@@ -24,8 +24,9 @@ from hypothesis.stateful import (
 )
 
 from tests.budget import MACHINE
+from tests.store.drawn import FAMILIES, GATES, PICK, QUEUES, TASKS, demands, families, jobs, places
 from tests.store.kinds import KINDS
-from tests.store.model import Gate, Model, ideal, seen
+from tests.store.model import Gate, Model, ideal, place_of, seen
 from tests.store.world import ends, new, new_id, worker_info
 from windlass.errors import Evicted
 from windlass.gate import Settings, write_settings
@@ -37,22 +38,20 @@ from windlass.model import (
     Held,
     JobRecord,
     Lane,
-    Need,
     Outcome,
     Patch,
     Progress,
-    Quota,
+    Rest,
     RunnerInfo,
     State,
     Verb,
     WorkerInfo,
 )
+from windlass.place import Change, Place
 from windlass.store.contract import GATE
 
 T = TypeVar("T")
 LEASES = (10.3, 20.3)
-TASKS, QUEUES, KEYS = ("a", "b", "c"), ("x", "y"), (None, None, None, "k", "l")
-PICK = st.integers(0, 1_000)
 
 
 @dataclass
@@ -72,68 +71,6 @@ class Runner:
     seq: int = 0
     claims: list[Claim] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
-
-
-ALL, MOST, LAST, NONE = frozenset(TASKS), frozenset(TASKS[:2]), frozenset(TASKS[2:]), frozenset[str]()
-SPLITS = [
-    ((ALL, NONE),),
-    ((ALL, ALL),),
-    ((MOST, NONE), (LAST, ALL)),
-    ((LAST, NONE), (MOST, MOST)),
-    ((ALL, NONE), (NONE, ALL)),
-]
-demands = st.builds(
-    lambda split, free, slots, quotas: Demand(
-        slots=slots,
-        lanes=tuple(Lane(slots=n, tasks=tasks, suspects=odd) for n, (tasks, odd) in zip(free, split, strict=False)),
-        quotas=quotas,
-    ),
-    split=st.sampled_from(SPLITS),
-    free=st.tuples(st.integers(0, 4), st.integers(0, 4)),
-    slots=st.integers(0, 6),
-    quotas=st.none()
-    | st.tuples(
-        st.builds(Quota, queue=st.just("x"), share=st.integers(0, 4)),
-        st.builds(Quota, queue=st.just("y"), share=st.integers(0, 4)),
-    ),
-)
-GATES = {
-    "one": Gate(limit=1),
-    "two/k": Gate(limit=2),
-    "two/l": Gate(limit=2),
-    "pace": Gate(interval=2.5, burst=2),
-    "turn/k": Gate(limit=1),
-    "closed": Gate(limit=0),
-}
-"""Gates of every kind; those with a "/" have their settings under what stands before it."""
-
-NEEDS = [
-    (),
-    (),
-    (),
-    (Need("one"),),
-    (Need("two/k"),),
-    (Need("one"), Need("two/l")),
-    (Need("pace"),),
-    (Need("pace"), Need("two/k")),
-    (Need("turn/k", keep=True),),
-    (Need("turn/k", keep=True), Need("two/l")),
-    (Need("closed"),),
-]
-jobs = st.fixed_dictionaries(
-    {
-        "gates": st.sampled_from(NEEDS),
-        "task": st.sampled_from(TASKS),
-        "queue": st.sampled_from(QUEUES),
-        "priority": st.integers(-1, 1),
-        "delay": st.sampled_from([0, 0, 0, 1.2, 4.2]),
-        "expires_in": st.sampled_from([None, None, None, 3.3]),
-        "unique": st.sampled_from(KEYS),
-    }
-)
-
-
-FAMILIES = {name.partition("/")[0]: gate for name, gate in GATES.items() if name != "closed"}
 
 
 def takes(demand: Demand) -> bool:
@@ -436,7 +373,48 @@ class Machine(RuleBasedStateMachine):
         if held:
             self._model.jobs[claim.id].progress = pick
 
+    @rule(at=PICK, picks=st.lists(PICK, min_size=1, max_size=2), about=families, leaving=st.booleans())
+    @precondition(lambda self: self._behind_gates())
+    def rest(self, at: int, picks: list[int], about: tuple[str, ...], leaving: bool) -> None:
+        """Jobs wait for others, or go on; now and then one that is at another attempt."""
+        held = self._behind_gates()
+        runner = held[at % len(held)][0]
+        claims = [claim for owner, claim in held if owner is runner]
+        rests = list(
+            dict.fromkeys(
+                Rest(id=claim.id, fence=claim.fence - (at % 7 == 6), seq=claim.seq, gates=about)
+                for claim in (claims[pick % len(claims)] for pick in picks)
+            )
+        )
+        given = (rests, []) if leaving else ([], rests)
+        back = self._run(self._store.rest(runner.id, *given))
+        assert sorted(back) == sorted(self._model.rest(runner.id, *given))
+
+    def _behind_gates(self) -> list[tuple[Runner, Claim]]:
+        """Who runs what that has gates."""
+        held = [(runner, claim) for runner in self._runners for claim in runner.claims if self._holds(runner, claim)]
+        return [(runner, claim) for runner, claim in held if self._model.jobs[claim.id].new.gates]
+
     # Operators and time
+
+    @rule(queue=st.sampled_from(QUEUES), fewer=st.integers(0, 3), below=st.none() | st.integers(0, 2))
+    def shed(self, queue: str, fewer: int, below: int | None) -> None:
+        most = max(0, len(self._model.idle_in(queue)) - fewer)
+        shed = self._run(self._store.shed(queue, most, below=below))
+        assert (set(shed.ids), shed.left) == self._model.shed(queue, most, below)
+
+    @rule(picks=st.lists(st.tuples(PICK, places), min_size=1, max_size=3), wrong=PICK)
+    @precondition(lambda self: self._ids)
+    def amend(self, picks: list[tuple[int, dict[str, Any]]], wrong: int) -> None:
+        """Jobs are put elsewhere, if they stand as is thought; now and then they do not."""
+        changes = []
+        for id, place in {self._ids[pick % len(self._ids)]: place for pick, place in picks}.items():
+            job = self._model.jobs.get(id)
+            was = place_of(job.new) if job and wrong % 9 else Place(queue="x", priority=0)
+            changes.append(Change(id=id, was=was, now=Place(**place)))
+        done = self._run(self._store.amend(changes))
+        self._gated |= any(change.now.gates for change in changes)
+        assert list(done) == [change.id for change in changes if self._model.amend(change)]
 
     @rule(picks=st.lists(PICK, min_size=1, max_size=3), verb=st.sampled_from(list(Verb)))
     @precondition(lambda self: self._ids)
