@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -24,7 +25,7 @@ import psycopg
 from uuid_utils import uuid7
 
 from benchmarks import drive, measure
-from benchmarks.drive import at_once, in_bulk, paced
+from benchmarks.drive import RATE, at_once, in_bulk, paced
 from benchmarks.marks import Marks
 from benchmarks.measure import running, spent, tree, wait_for, waits
 
@@ -98,6 +99,20 @@ def raw_postgres(url: str, count: int) -> tuple[float, float]:
         ended = time.perf_counter()
         db.execute("DROP TABLE public.windlass_raw")
     return count / (inserted - began), count / (ended - inserted)
+
+
+def commits(url: str, count: int) -> list[float]:
+    """Milliseconds of the commit of one row each, 20 per second, sorted: no job can start before one."""
+    took = []
+    with psycopg.connect(url.split("?")[0], autocommit=True) as db:
+        db.execute("CREATE TABLE IF NOT EXISTS public.windlass_raw (n integer)")
+        for n in range(count):
+            began = time.perf_counter()
+            db.execute("INSERT INTO public.windlass_raw VALUES (%s)", (n,))
+            took.append((time.perf_counter() - began) * 1000)
+            time.sleep(1 / RATE)
+        db.execute("DROP TABLE public.windlass_raw")
+    return sorted(took)
 
 
 def server_processes() -> list[int]:
@@ -176,6 +191,11 @@ def latency(marks: Marks, count: int) -> list[float]:
         return waits(marks, jobs.start, at_once(paced(tasks.on_loop.enqueue, jobs)))
 
 
+def show_waits(what: str, waits: list[float]) -> None:
+    """Print a line of 400 waits."""
+    print(f"{what:<44} p50 {waits[200]:.2f} ms   p99 {waits[395]:.2f} ms   max {waits[-1]:.2f}")
+
+
 def idle() -> tuple[float, float]:
     """Per cent of a core, and MB of proportional memory, of an idle worker with two runners."""
     with worker(2, 10) as pids:
@@ -244,10 +264,11 @@ def main() -> None:
             if options.only in what:
                 median(what, unit, measure, options.runs)
         if options.only in "latency":
-            waits = latency(marks, 400)
-            print(
-                f"{'start latency at 20/s':<44} p50 {waits[200]:.2f} ms   p99 {waits[395]:.2f} ms   max {waits[-1]:.2f}"
-            )
+            with ThreadPoolExecutor(1) as beside:
+                raw_waits = beside.submit(commits, url, 400) if url.startswith("postgres") else None
+                show_waits("start latency at 20/s", latency(marks, 400))
+                if raw_waits:
+                    show_waits("raw psycopg: commit of a row, beside it", raw_waits.result())
         if options.only in "idle":
             percent, memory = idle()
             print(f"{'idle, supervisor and two runners':<44} {percent:.2f} % of a core   {memory:.1f} MB PSS")
