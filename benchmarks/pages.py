@@ -9,7 +9,6 @@ beside. Asks for every page and every call of the API, and prints milliseconds b
 
 import argparse
 import asyncio
-import contextlib
 import os
 import re
 import statistics
@@ -25,7 +24,7 @@ import httpx2
 from benchmarks import past
 from benchmarks.marks import Marks
 from benchmarks.measure import running
-from tests.servers import Postgres, Redis
+from benchmarks.served import STORES, served
 from windlass import App, cron
 from windlass.model import NewJob
 from windlass.store.contract import BATCH
@@ -33,6 +32,9 @@ from windlass.web import Dashboard
 from windlass.web.dashboard import spots
 
 RATE, BULK = 1_000, 25
+ROOMY = {"shared_buffers": "1GB", "max_wal_size": "8GB", "maintenance_work_mem": "512MB"}
+"""Settings of a PostgreSQL server that has so many jobs."""
+
 ROUNDS = 20
 SKIPPED = {"/live", "/static/{file}"}
 FAILURE = {"state": "failed", "error": past.UNLUCKY}
@@ -51,21 +53,6 @@ FILTERS: list[dict[str, str]] = [
     {"prefix": "01a0"},
     {"since": "2020-01-01T00:00", "until": "2020-01-02T00:00"},
 ]
-
-
-@contextlib.contextmanager
-def served(store: str) -> Iterator[tuple[str, str]]:
-    """A new store: its URL, and the place that is filled."""
-    if store == "sqlite":
-        with tempfile.TemporaryDirectory() as folder:
-            yield f"sqlite:///{folder}/jobs.db", f"{folder}/jobs.db"
-    elif store == "postgres":
-        with Postgres(shared_buffers="1GB", max_wal_size="8GB", maintenance_work_mem="512MB") as server:
-            yield server.url, server.url
-    else:
-        with Redis() as cache:
-            url = f"{cache.url}?history=100000000"
-            yield url, url
 
 
 def make_app(url: str) -> App:
@@ -183,7 +170,7 @@ def p95(values: list[float]) -> float:
 def main() -> None:
     """What the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--store", choices=sorted(past.WRITERS), default="sqlite")
+    parser.add_argument("--store", choices=STORES, default="sqlite")
     parser.add_argument("--jobs", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--idle", action="store_true", help="no jobs beside")
@@ -191,12 +178,12 @@ def main() -> None:
     given = parser.parse_args()
     if given.feed:
         asyncio.run(feed())
-    with served(given.store) as (url, place), tempfile.TemporaryDirectory() as folder:
+    with served(given.store, **ROOMY) as url, tempfile.TemporaryDirectory() as folder:
         Marks(folder)
         os.environ["WINDLASS_URL"] = url
         began, live = time.monotonic(), given.jobs // 25
         oldest = asyncio.run(prepared(url, live))
-        past.fill(given.store, place, given.jobs - live, max(given.jobs // 10, min(given.jobs // 4, 200_000)))
+        past.fill(given.store, url, given.jobs - live, max(given.jobs // 10, min(given.jobs // 4, 200_000)))
         print(f"{given.store}: {given.jobs:,} jobs after {time.monotonic() - began:.0f} s", flush=True)
         python = [sys.executable, "-m"]
         load = [

@@ -100,9 +100,9 @@ def row_of(one: Over) -> Sequence[Any]:
     return (*head, 1, 1, "r", 1, one.state, ended, one.began, one.began + 500_000, one.ended)
 
 
-def to_sqlite(path: str, rows: Iterator[Over], _: int) -> None:
+def to_sqlite(url: str, rows: Iterator[Over], _: int) -> None:
     """Into `jobs`, `attempts` and `tags`."""
-    db = sqlite3.connect(path, isolation_level=None)
+    db = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
     db.execute("PRAGMA synchronous = OFF")
     names = (
         "id, line, queue, task, priority, rank, state, run_at, args, attempt, fence, runner, seq, ending, error, "
@@ -159,7 +159,7 @@ def store_one(pipe: Any, prefix: str, one: Over) -> None:
 WRITERS = {"postgres": to_postgres, "sqlite": to_sqlite, "redis": to_redis}
 
 
-def fill(store: str, place: str, count: int, failed: int) -> None:
-    """Write them. `place`: the URL, or the path of a file."""
+def fill(store: str, url: str, count: int, failed: int) -> None:
+    """Write them."""
     now = time.time_ns() // 1000
-    WRITERS[store](place, over(count, failed, now), now)
+    WRITERS[store](url, over(count, failed, now), now)
