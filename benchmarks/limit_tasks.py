@@ -8,7 +8,7 @@ from windlass import App, debounce, limit, rate
 from windlass.description import WhenFull
 
 app = App()
-app.queue("aged", aging=6)
+app.queue("aged", aging=60)
 FULL: tuple[WhenFull, ...] = ("block", "reject", "drop_oldest", "shed_lowest")
 for policy in FULL:
     app.queue(policy, max_length=1_000, when_full=policy)
@@ -44,6 +44,12 @@ async def fair(tenant: str) -> None:
     note("fair", tenant, time.time())
 
 
+@app.task(name="plain")
+async def plain() -> None:
+    await asyncio.sleep(0.1)
+    note("plain", 0, time.time())
+
+
 @app.task(name="one", gates=limit(1))
 async def one(seconds: float) -> None:
     await asyncio.sleep(seconds)
@@ -53,6 +59,10 @@ async def one(seconds: float) -> None:
 async def free() -> None: ...
 
 
+@app.task(name="sole")
+async def sole() -> None: ...
+
+
 @app.task(name="saved", unique=debounce(2, max_wait=5, key="{document}"))
 async def saved(document: str, n: int) -> None:
     note("saved", document, n, time.time())
@@ -60,8 +70,8 @@ async def saved(document: str, n: int) -> None:
 
 @app.task(name="aged", queue="aged")
 async def aged(word: str, sent: float) -> None:
+    note("aged", word, sent, time.time())
     await asyncio.sleep(0.02)
-    note("aged", word, time.time() - sent)
 
 
 @app.task(name="pushed")

@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import psutil
+import psycopg
+import redis
 
 from benchmarks.marks import Marks
 
@@ -73,6 +75,19 @@ def spent(processes: list[psutil.Process]) -> float:
         with suppress(psutil.NoSuchProcess):
             total += sum(one.cpu_times()[:2])
     return total
+
+
+def servers_at(url: str) -> list[int]:
+    """The server that a URL leads to, if it is one of PostgreSQL or a single Redis; it runs on this machine."""
+    if url.startswith("postgres"):
+        with psycopg.connect(url.partition("?")[0]) as db:
+            main = psutil.Process(db.info.backend_pid).parent()
+        return [main.pid] if main else []
+    if url.startswith("redis:"):
+        client: Any = redis.Redis.from_url(url.partition("?")[0])
+        with client:
+            return [client.info("server")["process_id"]]
+    return []
 
 
 def drain(marks: Marks, numbers: range, worker: list[int], server: Callable[[], list[int]]) -> Drained:

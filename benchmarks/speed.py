@@ -2,9 +2,9 @@
 
     python -m benchmarks.speed [--runs 5] [--jobs 60000] [--url sqlite:///…]
 
-The URL, or WINDLASS_URL, may name any store; of a PostgreSQL server only one that runs here. Prints the median of the
-runs and their spread, and the CPU time that a drained job took, which is the steadier figure. The machine should be
-quiet: the spread tells whether it was.
+The URL, or WINDLASS_URL, may name any store; a server has to run on this machine. Prints the median of the runs and
+their spread, and the CPU time that a drained job took, which is the steadier figure. The machine should be quiet: the
+spread tells whether it was.
 """
 
 import argparse
@@ -20,14 +20,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-import psutil
 import psycopg
 from uuid_utils import uuid7
 
 from benchmarks import drive, measure
 from benchmarks.drive import RATE, at_once, in_bulk, paced
 from benchmarks.marks import Marks
-from benchmarks.measure import running, spent, tree, wait_for, waits
+from benchmarks.measure import running, servers_at, spent, tree, wait_for, waits
 
 BULK = 10_000
 
@@ -115,16 +114,6 @@ def commits(url: str, count: int) -> list[float]:
     return sorted(took)
 
 
-def server_processes() -> list[int]:
-    """The PostgreSQL server that the jobs are in, if they are in one."""
-    url = os.environ["WINDLASS_URL"]
-    if not url.startswith("postgres"):
-        return []
-    with psycopg.connect(url.split("?")[0]) as db:
-        main = psutil.Process(db.info.backend_pid).parent()
-    return [main.pid] if main else []
-
-
 def worker(processes: int, concurrency: int) -> AbstractContextManager[list[int]]:
     """A worker on the benchmark's app."""
     command = [sys.executable, "-m", "windlass", "worker", "benchmarks.tasks:app", "--quiet"]
@@ -171,7 +160,7 @@ def drain(marks: Marks, name: str, count: int, processes: int, concurrency: int)
     jobs = fresh(count)
     bulk(name, jobs)
     with worker(processes, concurrency) as pids:
-        found = measure.drain(marks, jobs, pids, server_processes)
+        found = measure.drain(marks, jobs, pids, lambda: servers_at(os.environ["WINDLASS_URL"]))
         while tasks.app.jobs.count(state="running"):
             time.sleep(0.1)
     costs.append((found.worker, found.server))
