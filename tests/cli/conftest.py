@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from tests.worker.rig import empty_store
+from windlass import audit
 from windlass.cli import cli
 from windlass.model import (
     Demand,
@@ -107,6 +108,11 @@ def filled(shell: Shell) -> Shell:
     """The same with a worker and six jobs: ready, later, running, succeeded, failed, cancelled."""
     shell.store(fill)
     return shell
+
+
+async def trail(store: Store) -> list[audit.Entry]:
+    """The audit log, the oldest entry first."""
+    return [*reversed((await audit.entries(store, 50))[0])]
 
 
 def job_id(name: str) -> str:

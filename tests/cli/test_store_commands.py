@@ -59,6 +59,8 @@ def test_pause_and_resume(filled: Shell) -> None:
     assert [one["name"] for one in filled.json("queues")["draining"]] == ["mail"]
     assert "draining" in filled("queues").stdout
     assert "it moves" in filled("queues").stdout
+    assert "queue mail: it moves" in filled("doctor").stdout
+    assert "windlass queues resume mail, when it shall take jobs again" in filled("doctor").stdout
     assert "mail goes on" in filled("queues", "resume", "mail").stdout
     assert "empty is empty. To let jobs in again" in filled("queues", "drain", "empty").stdout
     assert "expected a queue of 1 to 128" in filled("queues", "pause", "a b", code=2).stderr

@@ -9,7 +9,7 @@ import pytest
 from textual.pilot import Pilot
 from textual.widgets import Input
 
-from tests.cli.conftest import Shell, job_id
+from tests.cli.conftest import Shell, job_id, trail
 from windlass import App
 from windlass.cli import cli
 from windlass.cli.screen import Ask, Page, Top
@@ -85,6 +85,10 @@ def test_every_tab_and_every_act(filled: Shell) -> None:
             await until(pilot, lambda: isinstance(top.screen, Ask))
             await pilot.press("y")
             await until(pilot, lambda: any("paused" in line for line in cells(top)))
+            await top.core.queues.adrain("mail")
+            await until(pilot, lambda: any("mail" in line and "draining" in line for line in cells(top)))
+            await go(pilot, top, "overview")
+            assert any("queue mail is draining" in line for line in cells(top))
             await pilot.press("q")
 
     with click.Context(cli):
@@ -92,6 +96,11 @@ def test_every_tab_and_every_act(filled: Shell) -> None:
     assert filled.json("queues")["paused"]
     assert len(filled.jobs()) == 7
     assert {job.id for job in filled.jobs(state=State.CANCELLED)} == {job_id("cancelled"), job_id("later")}
+    assert [(one.act, one.target, one.done) for one in filled.store(trail)] == [
+        ("retry", f"jobs {job_id('failed')}", 1),
+        ("cancel", f"jobs {job_id('later')}", 1),
+        ("pause", "queue default: by windlass top", 1),
+    ]
 
 
 def test_a_store_that_goes_away_is_said(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,9 +2,7 @@
 
 import getpass
 
-from tests.cli.conftest import Shell, job_id
-from windlass import audit
-from windlass.store.contract import Store
+from tests.cli.conftest import Shell, job_id, trail
 
 
 def test_what_commands_do_stands_in_the_audit_log(filled: Shell) -> None:
@@ -17,11 +15,8 @@ def test_what_commands_do_stands_in_the_audit_log(filled: Shell) -> None:
     filled("gates", "set", "nothing", "--limit", "3", code=2)
     filled("jobs", "list")
 
-    async def read(store: Store) -> list[audit.Entry]:
-        return list((await audit.entries(store, 50))[0])
-
-    found = filled.store(read)
-    assert [(one.act, one.target, one.done) for one in reversed(found)] == [
+    found = filled.store(trail)
+    assert [(one.act, one.target, one.done) for one in found] == [
         ("retry", f"jobs {job_id('failed')}", 1),
         ("cancel", "jobs with task=old.gone", 1),
         ("pause", "queue mail: too\\nmany", 1),
@@ -31,4 +26,4 @@ def test_what_commands_do_stands_in_the_audit_log(filled: Shell) -> None:
         ("limit", "nothing to 3", 0),
     ]
     assert {(one.user, one.via) for one in found} == {(getpass.getuser(), "command")}
-    assert ["nightly" in found[1].error, "name of a gate" in found[0].error] == [True, True]
+    assert ["nightly" in found[-2].error, "name of a gate" in found[-1].error] == [True, True]

@@ -16,12 +16,13 @@ import click
 
 from windlass import blocking
 from windlass.cli import UNHEALTHY, Problem
-from windlass.cli.live import lines_and_workers
 from windlass.cli.output import cell, counted, print_json
 from windlass.cli.reach import file_of, find_url, json_option, on_store, shown, url_option
+from windlass.cli.workers import lines_and_workers
 from windlass.errors import StoreUnavailable, WindlassError
 from windlass.model import Line, State, WorkerInfo
-from windlass.queues import Paused, paused_in
+from windlass.pause import DRAIN
+from windlass.queues import Paused, held_in
 from windlass.store.contract import Store
 from windlass.store.dispatch import bounded, make_store
 from windlass.view import NO_WORKER, duration, living, nobody
@@ -114,7 +115,7 @@ async def examine(store: Store, began: float) -> list[Check]:
         *[fact(name, value) for name, value in (await store.probe()).items() if name != "latency"],
         *crew(workers, lines),
         *orphans(lines, workers),
-        *[held_up(one) for one in (await paused_in(store)).values()],
+        *[held_up(one, drained=name.startswith(DRAIN)) for name, one in (await held_in(store)).items()],
     ]
 
 
@@ -186,11 +187,13 @@ def orphans(lines: Sequence[Line], workers: Sequence[WorkerInfo]) -> Iterator[Ch
         )
 
 
-def held_up(one: Paused) -> Check:
-    """A queue or task that is paused, which whoever looks for the reason should see."""
+def held_up(one: Paused, *, drained: bool) -> Check:
+    """A queue or task that is paused, or a queue that is drained, which whoever looks for the reason should see."""
     found = f"{one.kind} {one.name}" + (f": {one.reason}" if one.reason else "")
-    task = " --task" if one.kind == "task" else ""
-    return Check("warning", "paused", found, f"windlass queues resume {one.name}{task}, when it shall go on")
+    resume = f"windlass queues resume {one.name}" + (" --task" if one.kind == "task" else "")
+    if drained:
+        return Check("warning", "draining", found, f"{resume}, when it shall take jobs again")
+    return Check("warning", "paused", found, f"{resume}, when it shall go on")
 
 
 @click.command()

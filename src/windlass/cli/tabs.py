@@ -2,19 +2,23 @@
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
+from typing import TypeVar
 
 from msgspec import Struct
 
 from windlass.app import App
+from windlass.audit import of_held, of_jobs
 from windlass.cli.actions import DONE
 from windlass.cli.jobs import row as job_row
 from windlass.cli.live import worker_rows
 from windlass.cli.output import ago, cell, counted
 from windlass.cli.queues import queue_row
 from windlass.cli.schedules import row as schedule_row
+from windlass.cli.trail import aaudited
 from windlass.errors import ConfigError, WindlassError
 from windlass.model import Filter, JobRecord, Line, State, Verb, WorkerInfo
-from windlass.queues import QueueInfo, paused_in, queue_info
+from windlass.pause import DRAIN, QUEUE
+from windlass.queues import QueueInfo, held_in, queue_info
 from windlass.view import duration, is_late, living, nobody, why_not
 
 SHOWN = 200
@@ -25,6 +29,10 @@ FAILED = 100
 
 CAUSES = 5
 
+REASON = "by windlass top"
+"""Why a queue is paused from here."""
+
+T = TypeVar("T")
 Words = dict[str, str]
 
 
@@ -90,8 +98,9 @@ async def overview(core: App, sight: Sight, _: Words) -> list[Row]:
     """What needs a look, and why; the newest failures by cause."""
     store = await core.connect()
     found = troubles(sight)
-    for one in (await paused_in(store)).values():
-        found += [(f"{one.kind} {one.name} is paused", one.reason or f"since {ago(one.since.timestamp())}")]
+    for key, one in (await held_in(store)).items():
+        how = "draining" if key.startswith(DRAIN) else "paused"
+        found += [(f"{one.kind} {one.name} is {how}", one.reason or f"since {ago(one.since.timestamp())}")]
     found += [
         (f"schedule {one.name} is late", "no worker fired it") for one in filter(is_late, await core.schedules.alist())
     ]
@@ -125,13 +134,13 @@ def causes(jobs: Sequence[JobRecord]) -> list[tuple[str, str]]:
 
 
 async def queues(core: App, sight: Sight, _: Words) -> list[Row]:
-    """The queues with jobs, and those that are paused."""
-    held = await paused_in(await core.connect())
+    """The queues with jobs, and those that are paused or drained."""
+    held = await held_in(await core.connect())
     names = {line.queue for line in sight.lines} | {one.name for one in held.values() if one.kind == "queue"}
     found = []
     for name in sorted(names):
         lines = [line for line in sight.lines if line.queue == name]
-        one = queue_info(name, lines, 0.0, 0.0, held.get(f"queue:{name}"))
+        one = queue_info(name, lines, 0.0, 0.0, held.get(QUEUE + name), held.get(DRAIN + name))
         found.append(Row(name, shown_queue(one)))
     return found
 
@@ -170,12 +179,14 @@ async def schedules(core: App, _: Sight, __: Words) -> list[Row]:
     return found + [Row(name, (cell(name), "", "", "", "", "cannot be read: delete it")) for name in broken]
 
 
-# Acting
+# Acting, as commands do: each act stands in the audit log
 
 
 async def act_on_jobs(verb: Verb, core: App, ids: Sequence[str]) -> str:
     """Do an operator's verb; what came of it, and of the first that was refused, why."""
-    done = await core.jobs.act(ids, verb)
+    async with aaudited(core, str(verb), of_jobs(ids)) as note:
+        done = await core.jobs.act(ids, verb)
+        note.done = len(done)
     said = f"{counted(len(done))} {DONE[verb]}"
     refused = [id for id in ids if id not in set(done)]
     if refused and (left := await core.jobs.aget_many(refused[:1])):
@@ -183,11 +194,22 @@ async def act_on_jobs(verb: Verb, core: App, ids: Sequence[str]) -> str:
     return said
 
 
+async def once(core: App, act: str, kind: str, name: str, work: Callable[[str], Awaitable[T]], why: str = "") -> T:
+    """Do something to a queue or a schedule."""
+    async with aaudited(core, act, of_held(kind, name, why)) as note:
+        came = await work(name)
+        note.done = 1
+    return came
+
+
 async def toggle_queues(core: App, names: Sequence[str]) -> str:
-    """Pause those that are not paused, resume the others."""
-    held = {one.name for one in await core.queues.apaused() if one.kind == "queue"}
+    """Pause those that go on, let the others go on."""
+    held = {one.name for one in (await held_in(await core.connect())).values() if one.kind == "queue"}
     for name in names:
-        await (core.queues.aresume(name) if name in held else core.queues.apause(name, reason="by windlass top"))
+        if name in held:
+            await once(core, "resume", "queue", name, core.queues.aresume)
+        else:
+            await once(core, "pause", "queue", name, partial(core.queues.apause, reason=REASON), REASON)
     return "; ".join(f"{name} {'goes on' if name in held else 'is paused'}" for name in names)
 
 
@@ -195,22 +217,25 @@ async def toggle_schedules(core: App, names: Sequence[str]) -> str:
     """Pause those that are not paused, resume the others."""
     said = []
     for name in names:
-        paused = (await core.schedules.aget(name)).paused
-        await (core.schedules.aresume(name) if paused else core.schedules.apause(name))
-        said.append(f"{name} {'goes on' if paused else 'is paused'}")
+        if (await core.schedules.aget(name)).paused:
+            await once(core, "resume", "schedule", name, core.schedules.aresume)
+            said.append(f"{name} goes on")
+        else:
+            await once(core, "pause", "schedule", name, core.schedules.apause)
+            said.append(f"{name} is paused")
     return "; ".join(said)
 
 
 async def trigger(core: App, names: Sequence[str]) -> str:
     """Run these once now."""
-    made = [await core.schedules.atrigger(name) for name in names]
+    made = [await once(core, "trigger", "schedule", name, core.schedules.atrigger) for name in names]
     return f"{counted(len(made))} made: {', '.join(job.id for job in made)}"
 
 
 async def drop_schedules(core: App, names: Sequence[str]) -> str:
     """Forget these."""
     for name in names:
-        await core.schedules.adelete(name)
+        await once(core, "delete", "schedule", name, core.schedules.adelete)
     return f"{counted(len(names), 'schedule')} deleted"
 
 

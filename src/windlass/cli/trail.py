@@ -14,7 +14,7 @@ from windlass.audit import Note, Who
 @contextmanager
 def audited(app: App, act: str, target: str) -> Iterator[Note]:
     """`audit.audited` around blocking code, on the store of an app."""
-    entry = _entry(app, act, target)
+    entry = aaudited(app, act, target)
     note = blocking.run(entry.__aenter__())
     try:
         yield note
@@ -25,7 +25,8 @@ def audited(app: App, act: str, target: str) -> Iterator[Note]:
 
 
 @asynccontextmanager
-async def _entry(app: App, act: str, target: str) -> AsyncIterator[Note]:
+async def aaudited(app: App, act: str, target: str) -> AsyncIterator[Note]:
+    """`audited`, in an event loop."""
     async with audit.audited(await app.connect(), who(), act, target) as note:
         yield note
 
