@@ -22,6 +22,7 @@ LAYERS = [
         "machine",
         "secret",
         "signature",
+        "usage",
         "wall",
     },
     {
@@ -72,6 +73,7 @@ LAYERS = [
         "schedules",
         "standing",
         "task",
+        "workers",
     },
     {"callback", "notice", "poster", "worker", "source"},
     {"app", "outbox"},

@@ -24,6 +24,7 @@ from windlass.errors import (
     StoreError,
     StoreUnavailable,
     WindlassError,
+    WorkerNotFound,
 )
 from windlass.hook import Hook
 from windlass.jobs import Job
@@ -69,6 +70,7 @@ __all__ = [
     "Task",
     "Unique",
     "WindlassError",
+    "WorkerNotFound",
     "at",
     "cron",
     "current",

@@ -53,6 +53,7 @@ from windlass.vault import Vault
 from windlass.worker.embedded import embedded
 from windlass.worker.relay import Relayed, relaying
 from windlass.worker.runner import Runner
+from windlass.workers import Workers
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -97,7 +98,6 @@ class App:
         self.config = make_config(url=url, **settings)
         self.lifespan = lifespan
         self.hooks = tuple(hooks)
-        hear = who_hear(self.hooks, "enqueued")
         self.max_payload = self.config.max_payload
         self.vault = Vault(self.config.keys)
         self.outward = Outward(self.config.callback_secrets, self.config.callback_hosts)
@@ -108,11 +108,12 @@ class App:
         self.limits: dict[str, Settings] = {AGAIN: Settings(limit=1)}
         self.gates = Gates(self._access, self.vault, self.limits)
         self.queues = Queues(self._access)
+        self.workers = Workers(self._access)
         self._drains = Drains(self._access)
         self.outboxes: list[Relayed] = []
         self.sources: list[Source] = []
         wrap = Carrier(self.hooks, self.vault).sending if who_hear(self.hooks, "sending") else contextlib.nullcontext
-        told = partial(tell_caller, hear) if hear else None
+        told = partial(tell_caller, hear) if (hear := who_hear(self.hooks, "enqueued")) else None
         self.jobs = Jobs(self.connect, self._results, self.vault, told, wrap, Rules(self.described, self._gates_of))
         self.kin = Kin(self)
         self.schedules = Schedules(self._access, self.vault, self.jobs)
@@ -334,8 +335,7 @@ class App:
 
     def caller(self, url: str) -> Bound[int]:
         """The call that posts to `url` how the job that it follows has ended. Raises `ConfigError`."""
-        checked = self.outward.check(url)
-        bound: Bound[int] = self._tasks[callback.NAME].bind(checked)
+        bound: Bound[int] = self._tasks[callback.NAME].bind(self.outward.check(url))
         return bound
 
     def _results(self, name: str) -> Any:

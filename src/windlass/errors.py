@@ -39,6 +39,10 @@ class ScheduleNotFound(WindlassError, LookupError):
     """There is no schedule of that name."""
 
 
+class WorkerNotFound(WindlassError, LookupError):
+    """There is no such worker: it never was, or it has ended."""
+
+
 class StoreError(WindlassError):
     """The store could not do what was asked."""
 

@@ -5,6 +5,7 @@ from enum import StrEnum
 from msgspec import Struct
 
 from windlass.discreet import Discreet
+from windlass.usage import Usage
 
 PRIORITIES = range(-100, 101)
 
@@ -395,7 +396,8 @@ class Shed(Struct, frozen=True, kw_only=True):
 
 
 class RunnerInfo(Struct, frozen=True, kw_only=True):
-    """One runner: a child process that runs jobs, and what it knows. Times as in `JobRecord`."""
+    """One runner: a child process that runs jobs, and what it knows. Times as in `JobRecord`. `usage` as in
+    `WorkerInfo`."""
 
     id: str
     worker: str
@@ -403,10 +405,14 @@ class RunnerInfo(Struct, frozen=True, kw_only=True):
     tasks: tuple[str, ...] = ()
     joined_at: float = 0
     running: int = 0
+    usage: Usage = Usage()
 
 
 class WorkerInfo(Struct, frozen=True, kw_only=True):
-    """One worker: a supervisor and its runners. `lease` in seconds; `beat_age`: seconds since its last beat."""
+    """One worker: a supervisor and its runners. `lease` in seconds; `beat_age`: seconds since its last beat.
+
+    No store knows `usage`, what it told last, and whether it is `draining`: `windlass.workers` adds them.
+    """
 
     id: str
     host: str
@@ -418,6 +424,8 @@ class WorkerInfo(Struct, frozen=True, kw_only=True):
     started_at: float = 0
     beat_age: float = 0
     runners: tuple[RunnerInfo, ...] = ()
+    usage: Usage = Usage()
+    draining: bool = False
 
     @property
     def alive(self) -> bool:

@@ -1,8 +1,9 @@
-"""What is paused, by hand or by a circuit breaker: queues and tasks of which nothing is claimed; and queues that are
-drained: what is in them runs, and no more comes in. Pure values.
+"""What is paused, by hand or by a circuit breaker: queues and tasks of which nothing is claimed; queues that are
+drained: what is in them runs, and no more comes in; and workers that are drained: each ends what it runs, and itself.
+Pure values.
 
-The store has a document for each. Workers look once a second and leave what is paused out of what they ask for; who
-enqueues looks what is drained.
+The store has a document for each. Workers look once a second, leave what is paused out of what they ask for, and end if
+they are told to; who enqueues looks what is drained.
 """
 
 from collections.abc import Iterable
@@ -12,8 +13,8 @@ from msgspec import Struct
 
 from windlass.model import Doc
 
-QUEUE, TASK, DRAIN = "queue:", "task:", "drain:"
-"""What the names of documents begin with; behind it stands the name of the queue or the task."""
+QUEUE, TASK, DRAIN, WORKER = "queue:", "task:", "drain:", "worker:"
+"""What the names of documents begin with; behind it stands the name of the queue or the task, or the worker's id."""
 
 
 class Pause(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -32,12 +33,14 @@ class Pause(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 class View(Struct, frozen=True, kw_only=True):
     """What runners need to know: the queues and tasks that are paused, the tasks of which a runner may now ask for the
-    right to try one job, and, while a queue is paused, the queues in which there are jobs."""
+    right to try one job, and, while a queue is paused, the queues in which there are jobs. And what supervisors need to
+    know: the workers that shall end."""
 
     queues: frozenset[str] = frozenset()
     tasks: frozenset[str] = frozenset()
     probes: frozenset[str] = frozenset()
     known: frozenset[str] = frozenset()
+    workers: frozenset[str] = frozenset()
 
 
 _encode = msgspec.json.Encoder().encode
@@ -65,10 +68,15 @@ def may_try(pause: Pause, now: float) -> bool:
 def view_of(docs: Iterable[Doc], now: float) -> View:
     """What these documents say now."""
     found = {doc.name: read(doc.body) for doc in docs}
+
+    def behind(kind: str) -> frozenset[str]:
+        return frozenset(name.removeprefix(kind) for name in found if name.startswith(kind))
+
     return View(
-        queues=frozenset(name.removeprefix(QUEUE) for name in found if name.startswith(QUEUE)),
-        tasks=frozenset(name.removeprefix(TASK) for name in found if name.startswith(TASK)),
+        queues=behind(QUEUE),
+        tasks=behind(TASK),
         probes=frozenset(
             name.removeprefix(TASK) for name, one in found.items() if name.startswith(TASK) and may_try(one, now)
         ),
+        workers=behind(WORKER),
     )

@@ -9,12 +9,14 @@ from msgspec.structs import replace
 
 from windlass import follow
 from windlass.gates import GateInfo
+from windlass.machine import megabytes
 from windlass.model import FINAL, Attempt, Ending, Filter, JobRecord, Line, State, Verb, WorkerInfo
 from windlass.queues import Paused
 from windlass.schedules import Schedule
 from windlass.secret import HIDDEN, RESULT, hide
 from windlass.store.contract import COUNTED
 from windlass.timing import At, Cron, Every, Rule, to_data
+from windlass.usage import Usage
 from windlass.vault import ENCRYPTED, is_sealed
 
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"))
@@ -258,6 +260,21 @@ def paused_data(one: Paused) -> Mapping[str, object]:
     }
 
 
+def memory_of(usage: Usage) -> str:
+    """Memory, in words; empty if it is not known."""
+    return megabytes(usage.memory) if usage.memory else ""
+
+
+def share_of(usage: Usage) -> str:
+    """Time of processors, of which one is 100%; empty if it is not known."""
+    return "" if usage.cpu is None else f"{usage.cpu:.0%}"
+
+
+def usage_data(usage: Usage) -> Mapping[str, object]:
+    """What processes take as JSON: bytes, and processors' worth of time; null if it is not known."""
+    return {"memory": usage.memory or None, "cpu": usage.cpu}
+
+
 def worker_data(worker: WorkerInfo) -> Mapping[str, object]:
     """A worker as JSON."""
     return {
@@ -265,18 +282,21 @@ def worker_data(worker: WorkerInfo) -> Mapping[str, object]:
         "host": worker.host,
         "pid": worker.pid,
         "version": worker.version,
-        "alive": worker.beat_age <= worker.lease,
+        "alive": worker.alive,
+        "draining": worker.draining,
         "lease": worker.lease,
         "beat_age": worker.beat_age,
         "queues": worker.queues or None,
         "slots": worker.concurrency,
         "started_at": iso(worker.started_at),
+        **usage_data(worker.usage),
         "runners": [
             {
                 "id": runner.id,
                 "pid": runner.pid,
                 "running": runner.running,
                 "joined_at": iso(runner.joined_at),
+                **usage_data(runner.usage),
                 "tasks": list(runner.tasks),
             }
             for runner in worker.runners

@@ -11,7 +11,8 @@ from windlass import App, limit, rate
 from windlass.cli.doctor import fact
 from windlass.gate import write_settings
 from windlass.model import Doc
-from windlass.store.contract import GATE, Store
+from windlass.store.contract import GATE, REPORT, Store
+from windlass.usage import Report, Usage, write
 
 
 def test_queues_mark_what_nobody_runs(filled: Shell) -> None:
@@ -102,9 +103,23 @@ def test_workers(filled: Shell) -> None:
     worker = filled.json("workers")[0]
     assert (worker["pid"], worker["slots"], worker["alive"]) == (11, 8, True)
     assert worker["runners"][0]["running"] == 1
+    assert [worker["memory"], worker["cpu"], worker["draining"]] == [None, None, False]
     out = filled("workers").stdout
     assert "runner-1" in out
     assert "all" in out
+
+    async def tell(store: Store) -> None:
+        report = Report(total=Usage(memory=300 << 20, cpu=1.26), runners={"runner-1": Usage(memory=200 << 20, cpu=1.2)})
+        await store.save([Doc(kind=REPORT, name="worker-1", version=0, body=write(report))])
+
+    filled.store(tell)
+    worker = filled.json("workers")[0]
+    assert [worker["memory"], worker["runners"][0]["memory"], worker["cpu"]] == [300 << 20, 200 << 20, 1.26]
+    assert "300 MB  126%" in filled("workers").stdout
+    assert "there is no worker runn" in filled("workers", "drain", "runner-1", "--no-wait", code=1).stderr
+    assert "takes no more jobs" in filled("workers", "drain", "work", "--no-wait").stdout
+    assert filled.json("workers")[0]["draining"]
+    assert "ago: draining" in filled("workers").stdout
 
 
 def test_no_workers(shell: Shell) -> None:

@@ -89,6 +89,11 @@ def test_every_tab_and_every_act(filled: Shell) -> None:
             await until(pilot, lambda: any("mail" in line and "draining" in line for line in cells(top)))
             await go(pilot, top, "overview")
             assert any("queue mail is draining" in line for line in cells(top))
+            await go(pilot, top, "workers")
+            await pilot.press("D")
+            await until(pilot, lambda: isinstance(top.screen, Ask))
+            await pilot.press("y")
+            await until(pilot, lambda: any("draining" in line for line in cells(top)))
             await pilot.press("q")
 
     with click.Context(cli):
@@ -100,6 +105,7 @@ def test_every_tab_and_every_act(filled: Shell) -> None:
         ("retry", f"jobs {job_id('failed')}", 1),
         ("cancel", f"jobs {job_id('later')}", 1),
         ("pause", "queue default: by windlass top", 1),
+        ("drain", "worker worker-1", 1),
     ]
 
 

@@ -9,7 +9,7 @@ import time
 from typing import Annotated, Any, TypedDict
 
 from tests.web.hostile import HOSTILE
-from windlass import App, Breaker, Secret, limit, pause, rate
+from windlass import App, Breaker, Secret, limit, pause, rate, usage
 from windlass.model import (
     EMPTY,
     Demand,
@@ -29,8 +29,9 @@ from windlass.model import (
     WorkerInfo,
 )
 from windlass.pause import Pause
-from windlass.store.contract import PAUSE, Store
+from windlass.store.contract import PAUSE, REPORT, Store
 from windlass.timing import cron, every
+from windlass.usage import Report, Usage
 from windlass.values import plain_bytes
 
 TRACE = """Traceback (most recent call last):
@@ -133,7 +134,7 @@ async def fill(app: App) -> None:
 
 
 async def enlist(store: Store, id: str, host: str, pid: int, runners: int) -> None:
-    """A worker with its runners."""
+    """A worker with its runners, and what it takes."""
     await store.enlist(
         WorkerInfo(
             id=id, host=host, pid=pid, version="0.1.0", lease=86_400, concurrency=25, started_at=time.time() - 9_000
@@ -145,6 +146,10 @@ async def enlist(store: Store, id: str, host: str, pid: int, runners: int) -> No
                 id=f"runner-{n}-{id[-8:]}", worker=id, pid=pid + n, tasks=(*sorted(TASKS), "shop.reports.nightly")
             )
         )
+    takes = {f"runner-{n}-{id[-8:]}": Usage(memory=(90 + 37 * n) << 20, cpu=0.35 * n) for n in range(1, runners + 1)}
+    total = Usage(memory=sum(one.memory for one in takes.values()) + (34 << 20), cpu=1.06 if runners > 1 else 0.36)
+    report = Report(total=total, runners=takes)
+    await store.save([Doc(kind=REPORT, name=id, version=0, body=usage.write(report))])
 
 
 async def claim_all(store: Store, runner: str, slots: int, seq: int = 1) -> tuple[Any, ...]:

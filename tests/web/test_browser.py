@@ -228,6 +228,18 @@ def test_pausing_and_limits(desk: Watched) -> None:
     expect(page.get_by_role("row", name="gateway/eu")).to_contain_text("one every 2")
 
 
+def test_draining_a_worker(desk: Watched) -> None:
+    page = desk.go("/workers")
+    one = page.locator("section", has_text="web-2.example:991")
+    expect(one.locator("dl")).to_contain_text("161 MB")
+    expect(one.locator("tbody tr")).to_contain_text("35%")
+    one.get_by_text("Drain…").click()
+    one.get_by_role("button", name="Drain this worker").click()
+    expect(page.locator("body > .done")).to_contain_text("takes no more jobs")
+    expect(one.locator("h2")).to_contain_text("draining")
+    expect(one.get_by_text("Drain…")).to_have_count(0)
+
+
 def test_pages_follow_what_happens(desk: Watched, stage: Stage) -> None:
     page = desk.go("/jobs?tag=news")
     expect(page.get_by_text("No jobs match.")).to_be_visible()

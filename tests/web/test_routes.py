@@ -53,6 +53,7 @@ for prefix in ("", "/api"):
     for kind, act in itertools.product(("queues", "tasks"), ("pause", "resume")):
         TABLE["POST", f"{prefix}/{kind}/{{name:name}}/{act}"] = "operator"
     TABLE["POST", f"{prefix}/queues/{{name:name}}/drain"] = "operator"
+    TABLE["POST", f"{prefix}/workers/{{id:name}}/drain"] = "operator"
 
 LADDER = ("viewer", "operator", "admin")
 TOKENS = dict(zip(LADDER, (entry.split(":")[2] for entry in USERS), strict=True))
@@ -246,6 +247,18 @@ def test_jobs_are_read_and_acted_on(local: TestClient, caplog: pytest.LogCapture
     first = local.get("/api/jobs?state=ready&limit=2").json()
     second = local.get("/api/jobs", params={"state": "ready", "limit": 2, "after": first["after"]}).json()
     assert len({job["id"] for job in first["jobs"] + second["jobs"]}) == 4
+
+
+def test_workers_are_drained(local: TestClient) -> None:
+    first = local.get("/api/workers").json()["workers"][0]
+    assert [first["memory"], first["cpu"], first["runners"][1]["cpu"]] == [325 << 20, 1.06, 0.7]
+    path = f"/api/workers/{first['id']}/drain"
+    assert local.post(path).json() == {"done": 1}
+    assert local.post(path).json() == {"done": 1}, "it may be said twice"
+    assert [one["draining"] for one in local.get("/api/workers").json()["workers"]] == [True, False]
+    assert "there is no worker nope" in local.post("/api/workers/nope/drain").json()["error"]
+    told = [(one["act"], one["target"], one["done"]) for one in local.get("/api/audit").json()["entries"]]
+    assert told == [("drain", "worker nope", 0), *[("drain", f"worker {first['id']}", 1)] * 2]
 
 
 def test_failures_by_cause_and_searches_say_how_far_they_looked(local: TestClient) -> None:

@@ -17,6 +17,7 @@ import psutil
 
 from tests import servers
 from windlass import App
+from windlass.store.contract import PAUSE, REPORT
 
 T = TypeVar("T")
 
@@ -127,6 +128,15 @@ class Rig:
     def runners(self, worker: subprocess.Popen[bytes]) -> list[psutil.Process]:
         """The runner processes of a worker."""
         return [one for one in psutil.Process(worker.pid).children() if "windlass.worker.process" in one.cmdline()]
+
+    def told(self, app: App) -> list[str]:
+        """The documents about workers that are in the store."""
+
+        async def names() -> list[str]:
+            store = await app.connect()
+            return [doc.name for kind in (REPORT, PAUSE) for doc in (await store.load(kind)).docs]
+
+        return closing(app, names())
 
     def close(self) -> None:
         """Kill what is left."""

@@ -18,10 +18,12 @@ from typing import Any
 
 import psutil
 import pytest
+from click.testing import CliRunner
 
 from tests.servers import Redis, free_port
 from tests.worker.rig import ROOT, Rig, runs, until
 from windlass import State
+from windlass.cli import cli
 
 
 class Probe:
@@ -153,6 +155,27 @@ def test_the_first_process_of_a_container(rig: Rig, tasks: ModuleType) -> None:
     finally:
         outer.kill()
         outer.wait()
+
+
+@pytest.mark.every_store
+def test_a_worker_that_is_drained_ends_its_job_and_then_itself(rig: Rig, tasks: ModuleType) -> None:
+    old = rig.start("-p", "1", "-c", "1")
+    until(lambda: [one for one in tasks.app.workers.list() if one.usage.memory > 1 << 20], "it tells what it takes")
+    [one] = tasks.app.workers.list()
+    until(lambda: tasks.app.workers.list()[0].runners, "its runner joins")
+    busy = tasks.nap.enqueue(1.5)
+    until(lambda: rig.effects("nap"), "the job runs")
+    later = tasks.on_loop.enqueue(21)
+    done = CliRunner().invoke(cli, ["workers", "drain", one.id[:8]])
+    assert done.exit_code == 0, done.output
+    assert "1 worker ended." in done.stdout
+    assert old.wait(60) == 0
+    assert (busy.refresh().state, busy.attempt, len(rig.effects("napped"))) == (State.SUCCEEDED, 1, 1)
+    assert later.refresh().state == State.READY
+    with rig.worker("-p", "1", "-c", "1"):
+        assert later.result(60) == 42
+    assert rig.told(tasks.app) == []
+    assert len(rig.effects("nap")) == 2, "once begun, once ended"
 
 
 @pytest.mark.every_store

@@ -177,6 +177,7 @@ def test_kill_9_of_a_whole_worker_waits_for_the_lease_and_no_longer(rig: Rig, ta
     with rig.worker("-p", "1"):
         job.result(timeout=60)
     assert [effect.fence for effect in rig.effects("nap 1")] == [1, 2]
+    assert rig.told(tasks.app) == [], "what it told of itself is gone with it"
     rig.close()
 
 

@@ -23,7 +23,7 @@ COMMANDS = {
     "gates": ("windlass.cli.gates", "List, set and slow down limits and rates."),
     "alerts": ("windlass.cli.alerts", "Show alerts, try whether they arrive, look at them now."),
     "schedules": ("windlass.cli.schedules", "List, show, pause, trigger and delete schedules."),
-    "workers": ("windlass.cli.live", "Show the workers, their runners and slots."),
+    "workers": ("windlass.cli.workers", "Show the workers and what they take; drain one."),
     "dashboard": ("windlass.cli.dashboard", "Serve the dashboard: see and act in a browser."),
     "top": ("windlass.cli.top", "Watch and act in the terminal, live."),
     "migrate": ("windlass.cli.doctor", "Bring the store's schema up to date."),

@@ -12,10 +12,10 @@ from windlass.audit import of_held
 from windlass.cli import Group, Problem
 from windlass.cli.bars import bar
 from windlass.cli.gates import print_gates
-from windlass.cli.live import lines_and_workers
 from windlass.cli.output import ago, cell, clean, coloured, counted, print_json, table
 from windlass.cli.reach import app_at, json_option, on_store, url_option
 from windlass.cli.trail import audited
+from windlass.cli.workers import lines_and_workers
 from windlass.gates import GateInfo, gates_in
 from windlass.model import Line, State, WorkerInfo
 from windlass.pause import DRAIN

@@ -10,16 +10,18 @@ from windlass.app import App
 from windlass.audit import of_held, of_jobs
 from windlass.cli.actions import DONE
 from windlass.cli.jobs import row as job_row
-from windlass.cli.live import worker_rows
 from windlass.cli.output import ago, cell, counted
 from windlass.cli.queues import queue_row
 from windlass.cli.schedules import row as schedule_row
 from windlass.cli.trail import aaudited
+from windlass.cli.workers import HEAD as WORKER_HEAD
+from windlass.cli.workers import worker_rows
 from windlass.errors import ConfigError, WindlassError
 from windlass.model import Filter, JobRecord, Line, State, Verb, WorkerInfo
 from windlass.pause import DRAIN, QUEUE
 from windlass.queues import QueueInfo, held_in, queue_info
 from windlass.view import duration, is_late, living, nobody, why_not
+from windlass.workers import told_in, with_told
 
 SHOWN = 200
 """The most jobs on a tab."""
@@ -163,10 +165,14 @@ async def jobs(core: App, _: Sight, words: Words, state: State | None = None) ->
     return [Row(job.id, (cell(job.id[-8:]), *job_row(job)[1:])) for job in found]
 
 
-async def workers(_: App, sight: Sight, __: Words) -> list[Row]:
+async def workers(core: App, sight: Sight, _: Words) -> list[Row]:
     """The workers and their runners."""
-    rows = [row for worker in sight.workers for row in worker_rows(worker)]
-    return [Row(f"{at}", row) for at, row in enumerate(rows)]
+    found = with_told(sight.workers, await told_in(await core.connect()))
+    return [
+        Row(worker.id if at == 0 else f"{worker.id} {at}", row)
+        for worker in found
+        for at, row in enumerate(worker_rows(worker))
+    ]
 
 
 async def schedules(core: App, _: Sight, __: Words) -> list[Row]:
@@ -195,7 +201,7 @@ async def act_on_jobs(verb: Verb, core: App, ids: Sequence[str]) -> str:
 
 
 async def once(core: App, act: str, kind: str, name: str, work: Callable[[str], Awaitable[T]], why: str = "") -> T:
-    """Do something to a queue or a schedule."""
+    """Do something to a queue, a schedule or a worker."""
     async with aaudited(core, act, of_held(kind, name, why)) as note:
         came = await work(name)
         note.done = 1
@@ -211,6 +217,14 @@ async def toggle_queues(core: App, names: Sequence[str]) -> str:
         else:
             await once(core, "pause", "queue", name, partial(core.queues.apause, reason=REASON), REASON)
     return "; ".join(f"{name} {'goes on' if name in held else 'is paused'}" for name in names)
+
+
+async def drain_workers(core: App, keys: Sequence[str]) -> str:
+    """Ask workers to end, by their own rows or those of their runners."""
+    ids = dict.fromkeys(key.partition(" ")[0] for key in keys)
+    for id in ids:
+        await once(core, "drain", "worker", id, core.workers.adrain)
+    return f"{counted(len(ids), 'worker')} asked to end"
 
 
 async def toggle_schedules(core: App, names: Sequence[str]) -> str:
@@ -245,7 +259,6 @@ JOB_ACTS = (
     Act("D", "delete", partial(act_on_jobs, Verb.DELETE)),
 )
 JOB_HEAD = ("ID", "TASK", "STATE", "TRIES", "QUEUE", "WHEN", "")
-WORKER_HEAD = ("WORKER", "PID", "RUNNING", "SLOTS", "QUEUES", "LAST BEAT", "TASKS", "HOST")
 
 TABS = (
     Tab("overview", ("WHAT", "WHY"), overview),
@@ -258,7 +271,7 @@ TABS = (
     ),
     Tab("jobs", JOB_HEAD, jobs, "job", JOB_ACTS, ("state", "task", "queue", "tag")),
     Tab("failed", JOB_HEAD, partial(jobs, state=State.FAILED), "job", JOB_ACTS, ("task", "queue", "tag")),
-    Tab("workers", WORKER_HEAD, workers),
+    Tab("workers", WORKER_HEAD, workers, "worker", (Act("D", "drain", drain_workers),)),
     Tab(
         "schedules",
         ("NAME", "RULE", "TASK", "NEXT RUN", "FIRED", "STATE"),

@@ -84,7 +84,8 @@ PACE = "pace"
 any more."""
 
 PAUSE = "pause"
-"""The documents that name a queue or a task of which nothing is claimed (`windlass.pause.Pause`)."""
+"""The documents that name a queue or a task of which nothing is claimed (`windlass.pause.Pause`), a queue into which
+nothing comes, or a worker that shall end."""
 
 BREAKER = "breaker"
 """The documents that say when jobs of a task with a circuit breaker failed last (`windlass.breaker.Failures`)."""
@@ -94,6 +95,9 @@ AUDIT = "audit"
 
 ALERT = "alert"
 """The documents that are alerts (`windlass.alert.Watched`), due when somebody shall look at them."""
+
+REPORT = "report"
+"""The documents in which workers tell what they take (`windlass.usage.Report`), due when one that is gone left it."""
 
 KINDS: tuple[str, ...] = (
     SCHEDULE,
@@ -107,6 +111,7 @@ KINDS: tuple[str, ...] = (
     BREAKER,
     AUDIT,
     ALERT,
+    REPORT,
 )
 """The kinds of documents there are. Whoever adds one names it here, so that `windlass move` carries its documents."""
 

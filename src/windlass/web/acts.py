@@ -14,7 +14,7 @@ from windlass.bulk import in_batches
 from windlass.clock import Clock
 from windlass.jobs import Job
 from windlass.limits import Gate, limit, rate
-from windlass.model import Filter, Verb
+from windlass.model import Filter, Verb, WorkerInfo
 from windlass.overview import Overview
 from windlass.schedules import Schedules
 from windlass.values import visible
@@ -24,6 +24,7 @@ from windlass.web.live import Watch
 from windlass.web.render import Pages
 from windlass.web.users import Role, User
 from windlass.web.which import Targets
+from windlass.workers import Told, told_in, with_told
 
 COUNTED_WITHIN = 0.15
 """Seconds after which a preview goes without a number."""
@@ -158,6 +159,21 @@ class Desk(Struct, frozen=True):
                 await queues.adrain(name, reason=reason)
             note.done = int(act != "resume" or await queues.aresume(**which))
         return bool(note.done)
+
+    async def drain_worker(self, user: User, id: str) -> None:
+        """Ask a worker to end. Raises `WorkerNotFound`."""
+        async with self.audited(user, "drain", of_held("worker", id)) as note:
+            await self.app.workers.adrain(id)
+            note.done = 1
+
+    async def workers(self) -> list[WorkerInfo]:
+        """The workers with what is told of them."""
+
+        async def read() -> Told:
+            return await told_in(await self.app.connect())
+
+        told = await self.watch.look("told", read, live=True)
+        return with_told((await self.watch.snapshot()).workers, told)
 
     async def set_gate(self, user: User, change: Change) -> None:
         """Change what a gate admits. Raises `ConfigError`."""

@@ -44,8 +44,7 @@ async def limits(request: Request) -> Response:
 
 async def workers(request: Request) -> Response:
     """The workers and their runners."""
-    snapshot = await desk_of(request).watch.snapshot()
-    return answer({"workers": [worker_data(worker) for worker in snapshot.workers]})
+    return answer({"workers": [worker_data(worker) for worker in await desk_of(request).workers()]})
 
 
 async def jobs(request: Request) -> Response:
@@ -183,6 +182,12 @@ async def hold(kind: str, act: str, request: Request) -> Response:
     why = await sent(request, Why, b"{}")
     done = await desk_of(request).hold(user_of(request), kind, request.path_params["name"], act, why.reason)
     return answer({"done": int(done)})
+
+
+async def drain_worker(request: Request) -> Response:
+    """Ask a worker to end."""
+    await desk_of(request).drain_worker(user_of(request), request.path_params["id"])
+    return answer({"done": 1})
 
 
 async def set_limit(request: Request) -> Response:

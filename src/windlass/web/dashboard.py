@@ -26,6 +26,7 @@ from windlass.errors import (
     ScheduleNotFound,
     StoreError,
     WindlassError,
+    WorkerNotFound,
 )
 from windlass.model import Verb
 from windlass.overview import Overview
@@ -41,6 +42,7 @@ Handler = Callable[[Request], Awaitable[Response]]
 STATUSES: tuple[tuple[type[WindlassError], int], ...] = (
     (JobNotFound, 404),
     (ScheduleNotFound, 404),
+    (WorkerNotFound, 404),
     (ConfigError, 400),
     (CallError, 400),
     (DecodeError, 400),
@@ -50,7 +52,7 @@ STATUSES: tuple[tuple[type[WindlassError], int], ...] = (
 
 
 class NameConvertor(Convertor[str]):
-    """The name of a schedule, or the id of a job."""
+    """The name of a schedule, or the id of a job or a worker."""
 
     regex = r"[A-Za-z0-9_.\-]{1,128}"
 
@@ -129,6 +131,10 @@ def actions() -> list[Spot]:
         Spot("GET", "/jobs/{id:name}/edit", job.edit_page, Role.OPERATOR),
         Spot("POST", "/jobs/{id:name}/edit", job.edit, Role.OPERATOR),
         Spot("POST", "/api/jobs/{id:name}/edit", api.edit, Role.OPERATOR),
+    ]
+    found += [
+        Spot("POST", "/workers/{id:name}/drain", pages.drain_worker, Role.OPERATOR),
+        Spot("POST", "/api/workers/{id:name}/drain", api.drain_worker, Role.OPERATOR),
     ]
     for path, kind in KINDS.items():
         for act in HOLDS[kind]:

@@ -21,7 +21,7 @@ NAME = {"type": "string", "pattern": "^[A-Za-z0-9_.-]{1,128}$"}
 LINES = {
     "queues": "Live jobs by queue, task and state; what is paused or drained",
     "limits": "Limits and rates, who holds them, and how many jobs wait",
-    "workers": "The workers, their runners and what they run",
+    "workers": "The workers, their runners, what they run, their `memory` in bytes, `cpu` in processors' worth of time",
     "series": "What happened, step by step: jobs a minute, waits and runs in seconds, the most jobs that were due",
     "failures": "Failed jobs by task, error and how its message begins, of the newest 10,000 that two seconds let read",
     "jobs": "Jobs that match, what is to come next first, what is over newest first; `after` of an answer leads on. "
@@ -74,6 +74,8 @@ def made(server: str) -> dict[str, Any]:
             one = operation(f"{act}_{kind}", f"{act.capitalize()} a {kind}. Takes the role operator", 404)
             more = {"requestBody": body(why, required=False)} if act != "resume" else {}
             paths[f"/{path}/{{name}}/{act}"] = {"post": {**one, "parameters": [in_path("name"), own()], **more}}
+    one = operation("drain_worker", "Ask a worker to end, as SIGTERM does. Takes the role operator", 404)
+    paths["/workers/{id}/drain"] = {"post": {**one, "parameters": [in_path("id"), own()]}}
     one = operation("set_limit", "Change what a limit or a rate admits. Takes the role admin")
     paths["/limits"]["post"] = {**one, "parameters": [own()], "requestBody": body(change)}
     one = operation("edit_schedule", "Change a schedule that was made at run time. Takes the role admin", 404, 409)

@@ -261,7 +261,7 @@ async def schedule_page(request: Request) -> Response:
 
 
 async def workers(request: Request) -> Response:
-    """Every worker, its runners and what they hold."""
+    """Every worker, its runners, what they hold and what they take."""
     desk, live = desk_of(request), is_live(request)
     snapshot = await desk.watch.snapshot()
     running = await desk.watch.look("running", partial(desk.app.jobs.afind, state="running", limit=200), live)
@@ -271,7 +271,7 @@ async def workers(request: Request) -> Response:
     return desk.pages.page(
         request,
         "workers",
-        workers=snapshot.workers,
+        workers=await desk.workers(),
         read_at=snapshot.read_at,
         alive={worker.id for worker in living(snapshot.workers)},
         held=held,
@@ -368,6 +368,12 @@ async def act_on_many(verb: Verb, request: Request) -> Response:
     targets = targets_of(await form_of(request))
     done = await desk_of(request).do_all(user_of(request), targets, verb)
     return back(request, f"/jobs?{urlencode(targets.given)}", verb, done)
+
+
+async def drain_worker(request: Request) -> Response:
+    """Ask a worker to end."""
+    await desk_of(request).drain_worker(user_of(request), request.path_params["id"])
+    return back(request, "/workers", "ending")
 
 
 async def act_on_schedule(act: str, request: Request) -> Response:

@@ -12,7 +12,7 @@ from starlette.responses import HTMLResponse, Response
 
 from windlass.model import State
 from windlass.values import visible
-from windlass.view import ENDINGS, about, admits, duration, iso, pretty, words
+from windlass.view import ENDINGS, about, admits, duration, iso, memory_of, pretty, share_of, words
 from windlass.web.guard import user_of
 from windlass.web.users import Role
 
@@ -94,6 +94,8 @@ class Pages:
             "words": words,
             "n": lambda number: f"{number:,}",
             "about": about,
+            "memory": memory_of,
+            "share": share_of,
         }
 
     def page(self, request: Request, template: str, status: int = 200, **values: Any) -> Response:
@@ -131,6 +133,7 @@ DONE = {
     "resumed": "It goes on.",
     "limit": "The limit is changed, from now on; what runs goes on.",
     "trigger": "A job was made; it runs beside the ticks.",
+    "ending": "The worker takes no more jobs within a second or two, and ends when those that it runs have.",
 }
 
 

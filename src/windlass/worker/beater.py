@@ -15,6 +15,7 @@ from typing import Any
 from windlass.clock import SystemClock
 from windlass.errors import StoreError
 from windlass.model import Ending, Held, Orders, State
+from windlass.pause import View
 from windlass.store.dispatch import make_store
 from windlass.vault import Vault
 from windlass.worker.board import Board
@@ -24,6 +25,7 @@ from windlass.worker.logs import set_up
 from windlass.worker.messages import Bye, Cancel, FromRunner, Holding, Paused, Wake, Welcome
 from windlass.worker.pauses import Pauses
 from windlass.worker.pulse import Pulse
+from windlass.worker.reports import OWN, Reports
 from windlass.worker.wire import Channel
 
 
@@ -36,6 +38,7 @@ class Beater:
         self._parent = os.getppid()
         self._store = make_store(given["url"])
         self._held: dict[str, Held] = {}
+        self._stopping = asyncio.Event()
         self._fires = Fires(self._store, Vault(given["keys"]))
         self._pulse = Pulse(
             self._store,
@@ -57,10 +60,10 @@ class Beater:
         self._channel.send(Welcome(worker=self._pulse.id))
         keep = {State(state): seconds for state, seconds in self._given["keep"].items()}
         duties = Duties(self._store, keep)
-        pauses = Pauses(
-            self._store, lambda view: self._channel.send(Paused(view=view)), every=not self._given["queues"]
-        )
-        work = [asyncio.create_task(one.run()) for one in (self._pulse, duties, self._fires, pauses)]
+        pauses = Pauses(self._store, self._hold, every=not self._given["queues"])
+        pids = {OWN: (os.getpid(),), self._given["id"]: (self._parent,)}
+        reports = Reports(self._store, lambda: self._pulse.id, lambda: pids, self._stopping)
+        work = [asyncio.create_task(one.run()) for one in (self._pulse, duties, self._fires, pauses, reports)]
         clean = False
         async for message in self._channel:
             if isinstance(message, Holding):
@@ -75,6 +78,11 @@ class Beater:
             pass
         await self._pulse.leave()
         await self._store.close()
+
+    def _hold(self, view: View) -> None:
+        self._channel.send(Paused(view=view))
+        if self._pulse.id in view.workers:
+            self._stopping.set()
 
     def _follow(self, orders: Orders) -> None:
         if os.getppid() != self._parent:  # a copy that the host forked keeps the channel open, but nobody works there

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from windlass.errors import Conflict, StoreError
 from windlass.model import State
-from windlass.store.contract import BATCH, RETAINED, Store
+from windlass.store.contract import BATCH, PAUSE, REPORT, RETAINED, Store
 from windlass.worker.alarms import Alarms
 
 logger = logging.getLogger("windlass.worker")
@@ -42,11 +42,12 @@ class Duties:
                 logger.exception("finished jobs could not be pruned this time")
 
     async def forget(self) -> None:
-        """Drop retained events whose time is over."""
-        while docs := (await self._store.load(RETAINED, due=0)).docs:
-            with contextlib.suppress(Conflict):  # another worker was faster
-                await self._store.save([replace(doc, gone=True) for doc in docs])
-            await asyncio.sleep(0.05)
+        """Drop documents whose time is over: retained events, and what workers left that ended without a word."""
+        for kind in (RETAINED, REPORT, PAUSE):
+            while docs := (await self._store.load(kind, due=0)).docs:
+                with contextlib.suppress(Conflict):  # another worker was faster
+                    await self._store.save([replace(doc, gone=True) for doc in docs])
+                await asyncio.sleep(0.05)
 
     async def _prune(self) -> None:
         while True:

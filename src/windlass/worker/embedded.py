@@ -20,6 +20,7 @@ from windlass.hook import Hook
 from windlass.machine import usable_cpus
 from windlass.model import Orders, RunnerInfo
 from windlass.overview import Overview, opened
+from windlass.pause import View
 from windlass.store.contract import Store
 from windlass.vault import Vault
 from windlass.worker.adaptive import Adaptive
@@ -34,6 +35,7 @@ from windlass.worker.messages import Bye, Cancel, FromSupervisor, Holding, Pause
 from windlass.worker.pauses import Pauses
 from windlass.worker.pulse import Pulse
 from windlass.worker.queues import Queues
+from windlass.worker.reports import OWN, Reports
 from windlass.worker.runner import AnyTask, Runner
 from windlass.worker.start import command
 from windlass.worker.tallies import Tallies
@@ -65,7 +67,7 @@ async def embedded(
     concurrency: Concurrency,
     queues: str,
 ) -> AsyncIterator[Runner]:
-    """Run jobs beside the body of the `with`; at its end running jobs get the grace to finish."""
+    """Run jobs beside the body of the `with`; at its end, or drained, running jobs get the grace to finish."""
     id, board = str(uuid.uuid4()), Board.make()
     slots = slots_of(concurrency, config.processes)
     adaptive = Adaptive(ceiling=slots, processes=1) if concurrency == "auto" else None
@@ -91,26 +93,47 @@ async def embedded(
         meter=adaptive.meter if adaptive else None,
     )
     beating = beat_here if config.url.endswith(":memory:") else beat_beside
+    asked = asyncio.Event()
     try:
-        async with beating(store, config, runner, board, slots, queues) as worker:
+        async with contextlib.AsyncExitStack() as registered:
+            beat = beating(store, config, runner, board, slots, queues, asked)
+            worker = await registered.enter_async_context(beat)
             await store.join(RunnerInfo(id=id, worker=worker, pid=os.getpid(), tasks=tuple(tasks)))
             declaring = asyncio.create_task(declare(store, vault, spec or "app", worker, declared))
             await asyncio.wait({declaring}, timeout=FIRST_WORD)
             beside = [declaring, asyncio.create_task(watch_lease(runner, board, config.lease))]
             beside += [asyncio.create_task(adaptive.run(runner.resize))] if adaptive else []
-            work = asyncio.create_task(runner.run())
-            work.add_done_callback(tell_end)
-            async with counting(runner, store, worker):
+            async with counting(runner, store, worker), working(runner, children, config.grace, asked, registered):
                 try:
                     yield runner
                 finally:
                     for one in beside:
                         one.cancel()
-                    await finish(runner, work, config.grace)
-                    await children.close(grace=0)  # before the worker leaves: what it holds then goes to others
     finally:
         transactions.close()
         board.close()
+
+
+@contextlib.asynccontextmanager
+async def working(
+    runner: Runner, children: Children, grace: float, asked: asyncio.Event, registered: contextlib.AsyncExitStack
+) -> AsyncIterator[None]:
+    """Run jobs during the body of the `with`, or until somebody has asked this worker to end; then it leaves."""
+    work = asyncio.create_task(runner.run())
+    work.add_done_callback(tell_end)
+
+    async def end() -> None:
+        await asked.wait()
+        await finish(runner, work, grace)
+        await children.close(grace=0)  # before the worker leaves: what it holds then goes to others
+        await registered.aclose()
+
+    ending = asyncio.create_task(end())
+    try:
+        yield
+    finally:
+        asked.set()
+        await ending
 
 
 @contextlib.asynccontextmanager
@@ -153,9 +176,17 @@ async def watch_lease(runner: Runner, board: Board, lease: float) -> None:
             runner.interrupt()
 
 
+def hold(runner: Runner, view: View, worker: str, asked: asyncio.Event) -> None:
+    """Tell a runner what is paused, and those who wait for it that somebody drains this worker."""
+    runner.hold(view)
+    if worker in view.workers and not asked.is_set():
+        logger.warning("somebody has asked the worker in this process to end: it runs no more jobs; start it anew")
+        asked.set()
+
+
 @contextlib.asynccontextmanager
 async def beat_here(
-    store: Store, config: Config, runner: Runner, board: Board, concurrency: int, queues: str
+    store: Store, config: Config, runner: Runner, board: Board, concurrency: int, queues: str, asked: asyncio.Event
 ) -> AsyncIterator[str]:
     """Beat in this event loop: for a store that lives and dies with this process."""
 
@@ -169,6 +200,9 @@ async def beat_here(
 
     async def evicted() -> None:
         runner.interrupt()
+
+    def hear(view: View) -> None:
+        hold(runner, view, pulse.id, asked)
 
     fires = Fires(store, Vault(config.keys))
     pulse = Pulse(
@@ -184,8 +218,9 @@ async def beat_here(
     await pulse.enlist()
     board.beat = pulse.last
     duties = Duties(store, config.keep)
-    pauses = Pauses(store, runner.hold, every=not queues)
-    work = [asyncio.create_task(one.run()) for one in (pulse, duties, fires, pauses)]
+    pauses = Pauses(store, hear, every=not queues)
+    reports = Reports(store, lambda: pulse.id, lambda: {OWN: (), runner.id: (os.getpid(),)}, asked)
+    work = [asyncio.create_task(one.run()) for one in (pulse, duties, fires, pauses, reports)]
     try:
         yield pulse.id
     finally:
@@ -196,7 +231,7 @@ async def beat_here(
 
 @contextlib.asynccontextmanager
 async def beat_beside(
-    store: Store, config: Config, runner: Runner, board: Board, concurrency: int, queues: str
+    store: Store, config: Config, runner: Runner, board: Board, concurrency: int, queues: str, asked: asyncio.Event
 ) -> AsyncIterator[str]:
     """Beat in a small process of its own, which no user code can keep from it."""
     ours, theirs = socket.socketpair()
@@ -230,7 +265,7 @@ async def beat_beside(
             elif isinstance(message, Wake):
                 runner.wake()
             elif isinstance(message, Paused):
-                runner.hold(message.view)
+                hold(runner, message.view, first.worker, asked)
         logger.critical("the helper that renews the lease is gone: nothing new is started here; start the worker anew")
 
     async def tell() -> None:

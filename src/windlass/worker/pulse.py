@@ -13,6 +13,7 @@ from windlass.clock import Clock
 from windlass.errors import StoreError
 from windlass.model import Held, Orders, WorkerInfo
 from windlass.store.contract import Store
+from windlass.worker.reports import forget
 
 logger = logging.getLogger("windlass.worker")
 
@@ -117,9 +118,11 @@ class Pulse:
                 await self._store.beat(self.id, held)
                 self._told, self._tell_again = held, self._clock.boot() + self._lease
             if orders.dead:
-                for worker in await self._store.reap(spare=self.id):
-                    self.reaped += 1
+                dead = await self._store.reap(spare=self.id)
+                self.reaped += len(dead)
+                for worker in dead:
                     logger.warning("worker %s stopped beating; its jobs are ready again", worker[:8])
+                await forget(self._store, dead)
         except Exception as error:
             logger.warning("dead workers could not be looked after this time: %s", error)
 
@@ -127,4 +130,8 @@ class Pulse:
         """Unregister; what is still held goes back."""
         if self.id:
             with contextlib.suppress(StoreError, TimeoutError):
-                await asyncio.wait_for(self._store.retire(self.id), 10)
+                await asyncio.wait_for(self._retire(), 10)
+
+    async def _retire(self) -> None:
+        await self._store.retire(self.id)
+        await forget(self._store, [self.id])

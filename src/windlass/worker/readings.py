@@ -8,6 +8,7 @@ from windlass.machine import cpu_time, resident
 from windlass.worker.exporter import Readings, Usage
 from windlass.worker.health import Vitals
 from windlass.worker.pulse import Pulse
+from windlass.worker.reports import OWN, Pids
 from windlass.worker.seat import Seat
 
 
@@ -33,3 +34,8 @@ def usage(seats: Iterable[Seat]) -> dict[str, Usage]:
             if seat.children:
                 found[f"children-{seat.number}"] = Usage(sum(map(resident, seat.children)))
     return found
+
+
+def processes(seats: Iterable[Seat]) -> Pids:
+    """This process, and every runner with its process children."""
+    return {OWN: (os.getpid(),), **{seat.id: (seat.pid, *seat.children) for seat in seats}}

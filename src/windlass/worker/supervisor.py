@@ -9,6 +9,7 @@ import logging
 import math
 import signal
 from collections.abc import Callable, Collection, Coroutine
+from functools import partial
 from typing import Any
 
 from windlass.clock import SystemClock
@@ -44,7 +45,8 @@ from windlass.worker.messages import (
 )
 from windlass.worker.pauses import Pauses
 from windlass.worker.pulse import Pulse
-from windlass.worker.readings import readings, usage
+from windlass.worker.readings import processes, readings, usage
+from windlass.worker.reports import Reports
 from windlass.worker.seat import Seat, Spec
 from windlass.worker.timed import Calls, timed
 
@@ -118,12 +120,15 @@ class Supervisor:
                 assert self._store
                 assert self._hello
                 assert self._pulse
-                self._spawn_task(self._pulse.run())
+                pulse = self._pulse
+                self._spawn_task(pulse.run())
                 keep = {State(state): seconds for state, seconds in self._hello.keep.items()}
                 self._spawn_task(Duties(self._store, keep).run())
                 self._fires = Fires(self._store, Vault(self._hello.keys))
                 self._spawn_task(self._fires.run())
                 self._spawn_task(self._exporter.run())
+                pids = partial(processes, self._seats)
+                self._spawn_task(Reports(self._store, lambda: pulse.id, pids, self._stopping).run())
                 self._spawn_task(Pauses(self._store, self._hold, every=not self._spec.queues).run())
             await self._stopping.wait()
             self._health.stopping()
@@ -353,6 +358,9 @@ class Supervisor:
     def _hold(self, view: View) -> None:
         for seat in self._seats:
             seat.send(Paused(view=view))
+        if self._pulse and self._pulse.id in view.workers and not self._stopping.is_set():
+            self._say("somebody has asked this worker to end")
+            self.stop()
 
     def _wake_all(self) -> None:
         for seat in self._seats:
