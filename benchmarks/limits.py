@@ -28,8 +28,8 @@ from windlass import App, limit
 from windlass.jobs import Job
 
 ROOT = Path(__file__).parent.parent
-LEASE = 5
-"""Seconds of a worker's lease where processes are killed."""
+LEASE, LIVED = 5, 6
+"""Seconds of a worker's lease where processes are killed, and that each lives before."""
 
 BATCH = 5_000
 """Jobs in one call."""
@@ -207,7 +207,7 @@ def killed(_: float) -> Told:
     """A limit of one on each of 200 keys, while runners die."""
     from benchmarks.limit_tasks import app, keyed
 
-    keys, each, deaths = 200, 150, 200
+    keys, each, deaths = 200, 300, 200
     for n in range(each):
         app.enqueue_many([keyed.bind(key, n) for key in range(keys)])
     kills: dict[int, float] = {}
@@ -215,7 +215,8 @@ def killed(_: float) -> Told:
     with worker("-p", "4", "-c", "8") as supervisor:
         while len(kills) < deaths and app.jobs.count(task="keyed", state="succeeded") < keys * each:
             time.sleep(random.uniform(0.5, 2.0))
-            if runners := [one for one in supervisor.children() if one.pid not in kills]:
+            fine = time.time() - LIVED  # after quicker deaths a worker waits before it starts the next
+            if runners := [one for one in supervisor.children() if one.pid not in kills and one.create_time() < fine]:
                 kills[(dying := random.choice(runners)).pid] = time.time()
                 dying.kill()
         until(lambda: app.jobs.count(task="keyed", state="succeeded") == keys * each, 600)
