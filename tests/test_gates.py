@@ -179,6 +179,41 @@ def test_settings_that_somebody_changed_stay_until_the_code_changes(app: App) ->
     assert closing(app, main()) == [7, 3]
 
 
+def test_one_key_is_paused_limited_and_let_go_while_the_others_go_on(app: App) -> None:
+    @app.task(name="work", gates=[limit(1, key="{tenant}"), rate("9000/s", key="{tenant}", name="calls")])
+    async def work(tenant: str) -> str:
+        await app.gates.atake("calls", key="other")
+        return tenant
+
+    async def own() -> list[tuple[str, int | None, str | None]]:
+        listed = [one for one in await app.gates.alist() if one.own]
+        return [(one.name, one.limit, one.paused.reason if one.paused else None) for one in listed]
+
+    async def main() -> None:
+        gates = app.gates
+        async with app.worker():
+            await gates.apause("task:work", key="acme", reason="they asked")
+            await gates.apause("calls", key="other")
+            shut, late = [await work.aenqueue(tenant) for tenant in ("acme", "other")]
+            assert await (await work.aenqueue("third")).aresult(PATIENCE) == "third"
+            assert await own() == [("calls/other", 0, ""), ("task:work/acme", 0, "they asked")]
+            assert {(await app.jobs.aget(job.id)).state for job in (shut, late)} == {State.WAITING}
+            await gates.atake("calls", key="other", timeout=1)  # what runs goes on
+            await gates.aset("task:work/acme", limit(3))
+            assert await own() == [("calls/other", 0, ""), ("task:work/acme", 0, "they asked")], "paused all the same"
+            assert await gates.aresume("task:work", key="acme")
+            assert await shut.aresult(PATIENCE) == "acme"
+            assert await own() == [("calls/other", 0, ""), ("task:work/acme", 3, None)]
+            assert not await gates.aresume("task:work", key="acme")
+            assert await gates.areset("task:work", key="acme")
+            assert await gates.aresume("calls", key="other")
+            assert await late.aresult(PATIENCE) == "other"
+            assert await own() == []
+            assert not await gates.areset("task:work", key="acme")
+
+    closing(app, main())
+
+
 def test_who_holds_a_gate_and_who_waits(app: App) -> None:
     @app.task(name="work", gates=limit(1, key=lambda n: n % 2))
     async def work(n: int) -> None:
@@ -227,6 +262,7 @@ def test_keys_are_hidden_where_arguments_are(tmp_path: Path) -> None:
     (need,) = needs(app, work, "Ada")
     assert "Ada" not in need.gate
     assert needs(app, work, "Ada") == (need,)
+    assert app.gates.full_name("task:work", "Ada") == app.gates.full_name(need.gate) == need.gate
 
 
 @pytest.mark.parametrize(
@@ -256,6 +292,8 @@ def make_task(**given: Any) -> None:
         (lambda: make_task(gates=5), "for gates; 5 came"),
         (lambda: make_task(ordered_by=5), "expected ordered_by"),
         (lambda: App("sqlite://").queue("q", gates=limit(1, key="{x}")), "takes no key or function"),
+        (lambda: App("sqlite://").gates.pause("g"), "expected one key of the gate 'g'"),
+        (lambda: App("sqlite://").gates.reset("g/a", key="b"), "both came: 'g/a' and a key"),
         (lambda: App("sqlite://").gate("g", limit(1, key="{x}")), "without name, key and weight"),
     ],
 )
@@ -281,5 +319,5 @@ def test_ordered_jobs_take_no_priority(plain: App) -> None:
 
 
 def test_nobody_knows_the_gate(plain: App) -> None:
-    with pytest.raises(ConfigError, match="expected a gate that is declared, of none; 'stripe' came"):
+    with pytest.raises(ConfigError, match="expected the name of a gate that is declared, of none; 'stripe' came"):
         plain.gates.take("stripe")

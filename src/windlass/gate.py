@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from windlass.model import Need
+from windlass.pause import Pause
 
 
 class Settings(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -18,6 +19,19 @@ class Settings(Struct, frozen=True, kw_only=True, omit_defaults=True):
     limit: int | None = None
     interval: int | None = None
     burst: int = 1
+
+
+class Own(Settings, frozen=True, kw_only=True, omit_defaults=True):
+    """Settings of one key, as somebody set them at run time. While it is `paused` they admit nothing; when it is
+    resumed it has those in `then`, or, if these are None, those of all keys."""
+
+    paused: Pause | None = None
+    then: Settings | None = None
+
+    @property
+    def rule(self) -> Settings | None:
+        """What the key admits but for the pause; None: what all keys do."""
+        return self.then if self.paused else self
 
 
 class Pace(Struct, frozen=True, kw_only=True):
@@ -32,13 +46,21 @@ CLOSED = Settings(limit=0)
 
 _encode = msgspec.json.Encoder().encode
 _settings = msgspec.json.Decoder(Settings).decode
+_own = msgspec.json.Decoder(Own).decode
 _pace = msgspec.json.Decoder(Pace).decode
 _needs = msgspec.json.Decoder(tuple[Need, ...]).decode
 
 
 def family_of(gate: str) -> str:
-    """The part of a gate's name under which its settings are stored; what is behind it is the key."""
+    """The part of a gate's name under which the settings of all its keys are stored; what is behind it is the key."""
     return gate.partition("/")[0]
+
+
+def said_by(gate: str) -> tuple[str, ...]:
+    """The names of the documents that may say the settings of a gate, of which the first that exists counts: its key's
+    own, its family's."""
+    family = family_of(gate)
+    return (family,) if family == gate else (gate, family)
 
 
 def read_settings(body: bytes | None) -> Settings:
@@ -47,6 +69,14 @@ def read_settings(body: bytes | None) -> Settings:
         return CLOSED if body is None else _settings(body)
     except msgspec.MsgspecError:
         return CLOSED
+
+
+def read_own(body: bytes) -> Own:
+    """Stored settings with what somebody did to one key; closed ones where they cannot be read."""
+    try:
+        return _own(body)
+    except msgspec.MsgspecError:
+        return Own(limit=0)
 
 
 def write_settings(settings: Settings) -> bytes:

@@ -3,7 +3,8 @@ drained: what is in them runs, and no more comes in; and workers that are draine
 Pure values.
 
 The store has a document for each. Workers look once a second, leave what is paused out of what they ask for, and end if
-they are told to; who enqueues looks what is drained.
+they are told to; who enqueues looks what is drained. That a key of a gate is paused is said by its settings
+(`windlass.gate.Own`).
 """
 
 from collections.abc import Iterable

@@ -26,15 +26,16 @@ LOOKED_AT = 200
 is that of the time in which so many came."""
 
 Named = Task[..., Any] | str
+Kind = Literal["queue", "task", "key"]
 
 
 class Paused(Struct, frozen=True, kw_only=True):
-    """A queue or a task of which nothing is claimed, or a queue into which nothing comes, and why.
+    """A queue, a task or a key of a gate of which nothing is claimed, or a queue into which nothing comes, and why.
 
     `until` is None for a pause by hand; a circuit breaker lets single jobs try from then on.
     """
 
-    kind: Literal["queue", "task"]
+    kind: Kind
     name: str
     reason: str
     since: datetime
@@ -163,15 +164,20 @@ def reason_of(reason: object) -> str:
     return reason.encode("utf-8", "replace").decode().replace("\0", "")[:1000]
 
 
-def paused_of(name: str, stored: Pause) -> Paused:
+def paused_of(kind: Kind, name: str, stored: Pause) -> Paused:
     """A pause as it is shown."""
     return Paused(
-        kind="task" if name.startswith(TASK) else "queue",
-        name=name.partition(":")[2],
+        kind=kind,
+        name=name,
         reason=stored.reason,
         since=as_datetime(stored.since),
         until=None if stored.until is None else as_datetime(stored.until),
     )
+
+
+def kind_of(doc: str) -> Kind:
+    """What the document of this name pauses or drains."""
+    return "task" if doc.startswith(TASK) else "queue"
 
 
 def as_datetime(moment: float) -> datetime:
@@ -185,7 +191,7 @@ def as_datetime(moment: float) -> datetime:
 async def held_in(store: Store) -> dict[str, Paused]:
     """What is paused or drained in a store, by the names of documents."""
     return {
-        doc.name: paused_of(doc.name, pause.read(doc.body))
+        doc.name: paused_of(kind_of(doc.name), doc.name.partition(":")[2], pause.read(doc.body))
         async for doc in all_docs(store, PAUSE)
         if doc.name.startswith((QUEUE, TASK, DRAIN))
     }

@@ -229,11 +229,13 @@ def line_data(line: Line, workers: Sequence[WorkerInfo]) -> Mapping[str, object]
 
 def admits(one: GateInfo) -> str:
     """What a gate admits, in words."""
+    if one.paused:
+        return f"nothing: paused{one.paused.reason and ', '}{one.paused.reason}"
     said = [] if one.limit is None else [f"{one.limit:,} at once" if one.limit else "nothing: no code declares it"]
     if one.interval is not None:
         burst = f", {one.burst} together" if one.burst > 1 else ""
         said.append(f"one every {duration(one.interval)}{burst}")
-    return "; ".join(said) or "all"
+    return ("; ".join(said) or "all") + (" (this key)" if one.own else "")
 
 
 def gate_data(one: GateInfo) -> Mapping[str, object]:
@@ -246,6 +248,8 @@ def gate_data(one: GateInfo) -> Mapping[str, object]:
         "held": sum(one.holders.values()),
         "holders": dict(one.holders),
         "waiting": one.waiting,
+        "own": one.own,
+        "paused": paused_data(one.paused) if one.paused else None,
     }
 
 

@@ -95,6 +95,35 @@ def test_limits_and_who_holds_them(shell: Shell) -> None:
     assert "one of --limit" in shell("gates", "set", "slow", code=2).stderr
 
 
+def test_one_key_of_a_limit(shell: Shell) -> None:
+    app = App(shell.url)
+
+    @app.task(name="work", gates=limit(1, key="{tenant}", name="tenant"))
+    def work(tenant: str) -> None: ...
+
+    work.enqueue("acme")
+    app.gates.set("tenant", limit(2))
+    app.close()
+    key = ("tenant", "--key", "acme")
+
+    def listed() -> tuple[object, ...]:
+        (one,) = (one for one in shell.json("gates", "list") if one["name"] == "tenant/acme")
+        return one["limit"], one["own"], one["paused"] and one["paused"]["reason"]
+
+    assert "tenant/acme is paused" in shell("gates", "pause", *key, "--reason", "they asked").stdout
+    assert listed() == (0, True, "they asked")
+    assert "nothing: paused, they asked" in shell("gates", "list").stdout
+    assert "tenant/acme is set" in shell("gates", "set", *key, "--limit", "5").stdout
+    assert "tenant/acme goes on" in shell("gates", "resume", *key).stdout
+    assert "was not paused" in shell("gates", "resume", "tenant/acme").stdout
+    assert listed() == (5, True, None)
+    assert "5 at once (this key)" in shell("queues").stdout
+    assert "goes by the limit of all keys." in shell("gates", "reset", *key).stdout
+    assert "as it did" in shell("gates", "reset", *key).stdout
+    assert listed() == (2, False, None)
+    assert "expected one key of the gate 'tenant'" in shell("gates", "pause", "tenant", code=2).stderr
+
+
 def test_no_limits(shell: Shell) -> None:
     assert "There are no limits" in shell("gates", "list").stdout
 

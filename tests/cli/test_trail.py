@@ -13,6 +13,7 @@ def test_what_commands_do_stands_in_the_audit_log(filled: Shell) -> None:
     filled("queues", "drain", "night", "--no-wait")
     filled("schedules", "pause", "nightly", code=1)
     filled("gates", "set", "nothing", "--limit", "3", code=2)
+    filled("gates", "pause", "nothing", "--key", "acme", "--reason", "too many", code=2)
     filled("jobs", "list")
 
     found = filled.store(trail)
@@ -24,6 +25,7 @@ def test_what_commands_do_stands_in_the_audit_log(filled: Shell) -> None:
         ("drain", "queue night", 1),
         ("pause", "schedule nightly", 0),
         ("limit", "nothing to 3", 0),
+        ("pause", "key nothing/acme: too many", 0),
     ]
     assert {(one.user, one.via) for one in found} == {(getpass.getuser(), "command")}
-    assert ["nightly" in found[-2].error, "name of a gate" in found[-1].error] == [True, True]
+    assert ["nightly" in found[-3].error, *("name of a gate" in one.error for one in found[-2:])] == [True] * 3

@@ -139,6 +139,61 @@ async def test_settings_change_while_jobs_wait(world: World) -> None:
     assert len(await crew.claim(10)) == 2
 
 
+async def test_settings_of_one_key_go_before_those_of_all(world: World) -> None:
+    """Whatever happens to the one key alone: its jobs start at once where it lets them, and the others' line stands as
+    it did."""
+    await declare(world, limit=2)
+    one, same, other = ([behind(f"g/{key}") for _ in range(9)] for key in ("a", "a/b", "c"))
+    await declare(world, "g/a", limit=0)
+    await world.put(*one, *same, *other)
+    crew = await world.crew()
+
+    async def starts() -> list[str]:
+        answer = await crew.exchange(demand=wants(40))
+        assert answer.next_due is None or key_is_rated
+        return [claim.id for claim in answer.claimed]
+
+    key_is_rated = False
+    assert await starts() == names([*same[:2], *other[:2]]), "the key is shut, and no other"
+    await redeclare(world, "g/a", limit=3)
+    assert await starts() == names(one[:3])
+    await redeclare(world, limit=4)
+    assert await starts() == names([*same[2:4], *other[2:4]]), "what counts for all does not count for the key"
+    await world.store.save([], [(GATE, "g/a")])
+    assert await starts() == names(one[3:4])
+    await declare(world, "g/a")
+    assert await starts() == names(one[4:]), "no limit at all"
+    (own,) = (await world.store.load(GATE, names=["g/a"])).docs
+    await world.store.save([msgspec.structs.replace(own, gone=True)])
+    await world.put(late := behind("g/a"))
+    assert await starts() == [], "nine run, and four may"
+    await declare(world, "g/c", limit=9, interval=5 * SECOND)
+    key_is_rated = True
+    assert await starts() == names(other[4:5])
+    await world.advance(5.001)
+    assert await starts() == names(other[5:6])
+    (own,) = (await world.store.load(GATE, names=["g/c"])).docs
+    await world.store.save([msgspec.structs.replace(own, body=b"[what")])
+    await world.advance(5.001)
+    assert await starts() == [], "what cannot be read lets nobody in"
+    assert await world.state(late.id) is State.WAITING
+
+
+async def test_a_job_that_comes_back_to_its_key(world: World) -> None:
+    """By what counts for the key, also where that has changed while it waited for another."""
+    await declare(world, limit=1)
+    await world.put(first := behind("g/k"))
+    crew = await world.crew()
+    claim = await crew.take()
+    rest = world.store.rest
+    await rest(crew.runner, [resting(claim)], [])
+    await world.put(second := behind("g/k"))
+    assert await ids(crew, 5) == [second.id]
+    assert await rest(crew.runner, [], [resting(claim)]) == []
+    await declare(world, "g/k", limit=2)
+    assert await rest(crew.runner, [], [resting(claim)]) == [first.id]
+
+
 async def test_a_limit_that_falls_holds_for_what_was_ready(world: World) -> None:
     """Jobs of a task that nobody runs have been ready for long."""
     await declare(world, limit=3)

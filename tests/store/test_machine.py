@@ -24,7 +24,7 @@ from hypothesis.stateful import (
 )
 
 from tests.budget import MACHINE
-from tests.store.drawn import FAMILIES, GATES, PICK, QUEUES, TASKS, demands, families, jobs, places
+from tests.store.drawn import GATES, PICK, QUEUES, SAID, TASKS, demands, families, jobs, places
 from tests.store.kinds import KINDS
 from tests.store.model import Gate, Model, ideal, place_of, seen
 from tests.store.world import ends, new, new_id, worker_info
@@ -78,11 +78,11 @@ def takes(demand: Demand) -> bool:
     return demand.slots > 0 and any(lane.slots > 0 and lane.tasks | lane.suspects for lane in demand.lanes)
 
 
-def settings_of(family: str, gate: Gate) -> Doc:
+def settings_of(name: str, gate: Gate) -> Doc:
     """The document with the settings of gates."""
     interval = None if gate.interval is None else round(gate.interval * 1_000_000)
     body = write_settings(Settings(limit=gate.limit, interval=interval, burst=gate.burst))
-    return Doc(kind=GATE, name=family, version=0, body=body)
+    return Doc(kind=GATE, name=name, version=0, body=body)
 
 
 class Machine(RuleBasedStateMachine):
@@ -98,7 +98,7 @@ class Machine(RuleBasedStateMachine):
         self._run(self._world.open())
         self._model = Model(self._run(self._world.now()))
         self._model.gates = {name: replace(gate, starts=[]) for name, gate in GATES.items()}
-        self._run(self._store.save([settings_of(name, gate) for name, gate in FAMILIES.items()]))
+        self._run(self._store.save([settings_of(name, gate) for name, gate in SAID.items()]))
         self._workers: list[str] = []
         self._runners: list[Runner] = []
         self._ids: list[str] = []

@@ -16,8 +16,8 @@ import pytest
 from tests.store.world import Crew, World, doc, ends, new
 from windlass import policy
 from windlass.errors import Conflict, Evicted, StoreUnavailable
-from windlass.model import Claim, Demand, Ending, Filter, JobRecord, State, Verb
-from windlass.store.contract import Store, Topic
+from windlass.model import Claim, Demand, Doc, Ending, Filter, JobRecord, State, Verb
+from windlass.store.contract import GATE, Store, Topic
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -98,6 +98,14 @@ async def retry(world: World, store: Store, crew: Crew) -> None:
     await store.act([job.id], Verb.RETRY)
 
 
+async def open_gate(world: World, store: Store, crew: Crew) -> None:
+    await store.save([Doc(kind=GATE, name="g", version=0, body=b'{"limit":1}')])
+
+
+async def let_go_key(world: World, store: Store, crew: Crew) -> None:
+    await store.save([], [(GATE, "g/k")])
+
+
 def claim_of(job: JobRecord) -> Claim:
     return Claim(
         id=job.id,
@@ -128,6 +136,8 @@ async def until_quiet(store: Store, topic: Topic) -> None:
         ("work", put_now),
         ("work", hand_back),
         ("work", retry),
+        ("work", open_gate),
+        ("work", let_go_key),
         ("done", finish),
         ("done", settle),
         ("done", cancel),

@@ -47,7 +47,8 @@ for prefix in ("", "/api"):
         TABLE["POST", f"{prefix}/bulk/{verb}"] = role
     for act in ("pause", "resume", "trigger", "delete"):
         TABLE["POST", f"{prefix}/schedules/{{name:name}}/{act}"] = "admin" if act == "delete" else "operator"
-    TABLE["POST", f"{prefix}/limits"] = "admin"
+    for act, role in {"": "admin", "/pause": "operator", "/resume": "operator", "/reset": "admin"}.items():
+        TABLE["POST", f"{prefix}/limits{act}"] = role
     TABLE["POST", f"{prefix}/schedules/{{name:name}}/edit"] = "admin"
     TABLE["POST", f"{prefix}/jobs/{{id:name}}/edit"] = "operator"
     for kind, act in itertools.product(("queues", "tasks"), ("pause", "resume")):
@@ -196,6 +197,36 @@ def test_every_answer_keeps_to_itself(local: TestClient) -> None:
         assert headers["x-frame-options"] == "DENY"
         assert headers["x-content-type-options"] == "nosniff"
         assert "no-store" in headers["cache-control"] or path.startswith("/static")
+
+
+def test_one_key_of_a_limit(local: TestClient) -> None:
+    def ask(path: str, **more: object) -> object:
+        return local.post(f"/api/limits{path}", json={"name": "gateway", **more}).json()
+
+    def listed() -> tuple[object, ...]:
+        (one,) = (one for one in local.get("/api/limits").json()["limits"] if one["name"] == "gateway/eu")
+        return one["limit"], one["own"], one["paused"] and one["paused"]["reason"], one["holders"]
+
+    holders = {"run-2": 2}
+    assert ask("/pause", key="eu", reason="<b>moving</b>") == {"done": 1}
+    assert listed() == (0, True, "<b>moving</b>", holders)
+    page = local.get("/limits").text
+    assert '<b class="warn">paused</b> &lt;b&gt;moving&lt;/b&gt;' in page
+    assert 'action="/limits/resume"' in page
+    assert local.post("/limits/resume", data={"name": "gateway", "key": "eu", "reason": ""}).status_code == 303
+    assert listed() == (3, False, None, holders)
+    assert ask("", key="eu", admits=7) == {"done": 1}
+    assert listed() == (7, True, None, holders)
+    page = local.get("/limits?name=gateway/eu").text
+    assert "7 at once (this key)" in page
+    assert "<option selected>gateway/eu</option>" in page
+    assert local.post("/limits/reset", data={"name": "gateway/eu", "key": ""}).status_code == 303
+    assert listed() == (3, False, None, holders)
+    assert ask("/resume", key="eu") == ask("/reset", key="eu") == {"done": 0}
+    assert "expected one key of the gate" in str(ask("/pause"))
+    log = [(one["act"], one["target"]) for one in local.get("/api/audit?limit=5").json()["entries"]]
+    assert log[-1] == ("limit", "gateway/eu to 7")
+    assert log[-2] == ("reset", "key gateway/eu")
 
 
 def test_jobs_are_read_and_acted_on(local: TestClient, caplog: pytest.LogCaptureFixture) -> None:

@@ -20,7 +20,7 @@ COMMANDS = {
     "enqueue": ("windlass.cli.enqueue", "Enqueue one job from the shell."),
     "jobs": ("windlass.cli.jobs", "List, show, watch, retry, cancel and delete jobs."),
     "queues": ("windlass.cli.queues", "Show what is queued and what nobody runs; pause and resume."),
-    "gates": ("windlass.cli.gates", "List, set and slow down limits and rates."),
+    "gates": ("windlass.cli.gates", "List, set, pause and slow down limits and rates."),
     "alerts": ("windlass.cli.alerts", "Show alerts, try whether they arrive, look at them now."),
     "schedules": ("windlass.cli.schedules", "List, show, pause, trigger and delete schedules."),
     "workers": ("windlass.cli.workers", "Show the workers and what they take; drain one."),

@@ -77,7 +77,8 @@ RETAINED = "retained"
 """The documents that are events kept for later subscribers, due when they may go."""
 
 GATE = "gate"
-"""The documents that are the settings of gates (`windlass.gate.Settings`); a change of one counts from its commit."""
+"""The documents that are the settings of gates (`windlass.gate.Settings`): of one under its name, of all that have the
+same before a "/" under that; the former go before. A change of one counts from its commit."""
 
 PACE = "pace"
 """The documents that say until when the starts of a gate are paid for (`windlass.gate.Pace`); due when they say nothing

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from msgspec import Struct
 
 from windlass.model import Doc, Mark, NewJob, Placed, Shelf
-from windlass.store.contract import BATCH, Store
+from windlass.store.contract import BATCH, GATE, Store
 from windlass.store.tx import Joinable, Start, Steps, adrive
 
 T = TypeVar("T")
@@ -102,3 +102,8 @@ async def all_docs(store: Store, kind: str) -> AsyncIterator[Doc]:
         if len(docs) < BATCH:
             return
         after = docs[-1].name
+
+
+def changes_gates(docs: Sequence[Doc], drop: Collection[tuple[str, str]]) -> bool:
+    """Whether jobs that wait for gates may start once these are written and dropped."""
+    return any(doc.kind == GATE for doc in docs) or any(kind == GATE for kind, _ in drop)

@@ -48,6 +48,9 @@ KINDS = {"queues": "queue", "tasks": "task"}
 HOLDS = {"queue": ("pause", "drain", "resume"), "task": ("pause", "resume")}
 """What can be done to hold it, or to let it go on."""
 
+KEY_ROLES = {"pause": Role.OPERATOR, "resume": Role.OPERATOR, "reset": Role.ADMIN}
+"""The least role for what is done to one key of a gate."""
+
 OPEN = "all"
 """What a gate without a limit admits."""
 
@@ -58,13 +61,26 @@ class Why(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     reason: Annotated[str, Meta(max_length=1000)] = ""
 
 
+GateName = Annotated[str, Meta(min_length=1, max_length=300)]
+KeyText = Annotated[str, Meta(max_length=4_000)] | None
+
+
+class Keyed(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One key of a gate: the gate's name and the key's value, or a name that has the key, as lists give it."""
+
+    name: GateName
+    key: KeyText = None
+    reason: Annotated[str, Meta(max_length=1000)] = ""
+
+
 class Change(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a gate shall admit: so many at once, starts as in '100/minute' of which `burst` may come together, or all.
 
-    A number may be given as a text; null is `all`.
+    A number may be given as a text; null is `all`. It is for all keys, unless `key` or the name says for which.
     """
 
-    name: Annotated[str, Meta(min_length=1, max_length=200)]
+    name: GateName
+    key: KeyText = None
     admits: int | Annotated[str, Meta(max_length=40)] | None
     burst: Annotated[int, Meta(ge=1, le=2**31)] = 1
 
@@ -177,10 +193,23 @@ class Desk(Struct, frozen=True):
 
     async def set_gate(self, user: User, change: Change) -> None:
         """Change what a gate admits. Raises `ConfigError`."""
-        gate = change.gate
-        async with self.audited(user, "limit", of_gate(change.name, change.admits, change.burst)) as note:
-            await self.app.gates.aset(change.name, gate)
+        gate, name = change.gate, self.app.gates.full_name(change.name, change.key)
+        async with self.audited(user, "limit", of_gate(name, change.admits, change.burst)) as note:
+            await self.app.gates.aset(name, gate)
             note.done = 1
+
+    async def hold_key(self, user: User, act: str, which: Keyed) -> bool:
+        """Pause one key of a gate, resume it, or drop what was set for it; whether that changed anything. Raises
+        `ConfigError`."""
+        gates = self.app.gates
+        name = gates.full_name(which.name, which.key)
+        async with self.audited(user, act, of_held("key", name, which.reason)) as note:
+            if act == "pause":
+                await gates.apause(name, reason=which.reason)
+                note.done = 1
+            else:
+                note.done = int(await (gates.aresume(name) if act == "resume" else gates.areset(name)))
+        return bool(note.done)
 
     async def log(self, limit: int, after: str | None) -> tuple[Sequence[Entry], str | None]:
         """The newest entries of the audit log behind that one, and what leads on."""

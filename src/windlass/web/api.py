@@ -12,7 +12,7 @@ from windlass.model import Verb
 from windlass.values import plain_bytes
 from windlass.view import gate_data, iso, job_data, line_data, paused_data, schedule_data, worker_data
 from windlass.web import search
-from windlass.web.acts import Change, Why
+from windlass.web.acts import Change, Keyed, Why
 from windlass.web.chart import RANGES
 from windlass.web.guard import user_of
 from windlass.web.job import make_copy, sent_edit
@@ -194,6 +194,12 @@ async def set_limit(request: Request) -> Response:
     """Change what a gate admits."""
     await desk_of(request).set_gate(user_of(request), await sent(request, Change))
     return answer({"done": 1})
+
+
+async def hold_key(act: str, request: Request) -> Response:
+    """Pause one key of a gate, resume it, or drop what was set for it; whether that changed anything."""
+    done = await desk_of(request).hold_key(user_of(request), act, await sent(request, Keyed))
+    return answer({"done": int(done)})
 
 
 def error(status: int, text: str, headers: Any = None) -> Response:

@@ -31,7 +31,7 @@ from windlass.errors import (
 from windlass.model import Verb
 from windlass.overview import Overview
 from windlass.web import api, figures, job, openapi, pages, queues, timetable
-from windlass.web.acts import HOLDS, KINDS, ROLES, SCHEDULE_ROLES, Desk
+from windlass.web.acts import HOLDS, KEY_ROLES, KINDS, ROLES, SCHEDULE_ROLES, Desk
 from windlass.web.guard import Auth, Guard, check_role, path_of
 from windlass.web.live import Watch
 from windlass.web.render import Pages
@@ -127,6 +127,11 @@ def actions() -> list[Spot]:
         Spot("POST", "/limits", queues.set_limit, Role.ADMIN),
         Spot("POST", "/api/limits", api.set_limit, Role.ADMIN),
     ]
+    for act, role in KEY_ROLES.items():
+        found += [
+            Spot("POST", f"/limits/{act}", partial(queues.hold_key, act), role),
+            Spot("POST", f"/api/limits/{act}", partial(api.hold_key, act), role),
+        ]
     found += [
         Spot("GET", "/jobs/{id:name}/edit", job.edit_page, Role.OPERATOR),
         Spot("POST", "/jobs/{id:name}/edit", job.edit, Role.OPERATOR),

@@ -8,13 +8,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from windlass.values import plain_bytes
-from windlass.web.acts import HOLDS, KINDS, ROLES, SCHEDULE_ROLES, Change, Why
+from windlass.web.acts import HOLDS, KEY_ROLES, KINDS, ROLES, SCHEDULE_ROLES, Change, Keyed, Why
 from windlass.web.figures import ScaleQuery
 from windlass.web.guard import OWN
 from windlass.web.job import Edit
 from windlass.web.pages import AuditQuery, ChartQuery, JobsQuery
 from windlass.web.timetable import Timing
 from windlass.web.which import Targets, Which
+
+KEY_ACTS = {"pause": "Start no more jobs of", "resume": "Go on with", "reset": "Drop what was set for"}
 
 NAME = {"type": "string", "pattern": "^[A-Za-z0-9_.-]{1,128}$"}
 
@@ -41,8 +43,8 @@ async def document(request: Request) -> Response:
 
 def made(server: str) -> dict[str, Any]:
     """The whole document."""
-    (*_, why, change, edit, timing), components = msgspec.json.schema_components(
-        [Which, JobsQuery, AuditQuery, ChartQuery, ScaleQuery, Targets, Why, Change, Edit, Timing],
+    (*_, why, change, keyed, edit, timing), components = msgspec.json.schema_components(
+        [Which, JobsQuery, AuditQuery, ChartQuery, ScaleQuery, Targets, Why, Change, Keyed, Edit, Timing],
         ref_template="#/components/schemas/{name}",
     )
     paths: dict[str, Any] = {f"/{name}": {"get": operation(name, line)} for name, line in LINES.items()}
@@ -78,6 +80,7 @@ def made(server: str) -> dict[str, Any]:
     paths["/workers/{id}/drain"] = {"post": {**one, "parameters": [in_path("id"), own()]}}
     one = operation("set_limit", "Change what a limit or a rate admits. Takes the role admin")
     paths["/limits"]["post"] = {**one, "parameters": [own()], "requestBody": body(change)}
+    paths |= {f"/limits/{act}": {"post": of_key(act, keyed)} for act in KEY_ROLES}
     one = operation("edit_schedule", "Change a schedule that was made at run time. Takes the role admin", 404, 409)
     one |= {"parameters": [in_path("name"), own()], "requestBody": body(timing)}
     paths["/schedules/{name}/edit"] = {"post": one}
@@ -110,6 +113,12 @@ def operation(id: str, line: str, *more: int) -> dict[str, Any]:
     answers = {str(code): {"description": "Refused, and why", "content": wrong} for code in (400, 401, 403, *more)}
     fine = {"description": "Done", "content": {"application/json": {"schema": {"type": "object"}}}}
     return {"operationId": id, "summary": line, "responses": {"200": fine, **answers}}
+
+
+def of_key(act: str, keyed: dict[str, Any]) -> dict[str, Any]:
+    """What is done to one key of a gate."""
+    line = f"{KEY_ACTS[act]} one key of a limit. Takes the role {KEY_ROLES[act].name.lower()}"
+    return {**operation(f"{act}_key", line), "parameters": [own()], "requestBody": body(keyed)}
 
 
 def body(schema: dict[str, Any], *, required: bool = True) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from windlass.store.contract import BREAKER
 from windlass.store.documents import all_docs
 from windlass.view import duration
 from windlass.web import look
-from windlass.web.acts import Change, Desk, Why
+from windlass.web.acts import Change, Desk, Keyed, Why
 from windlass.web.guard import user_of
 from windlass.web.live import Snapshot
 from windlass.web.pages import back, charts_of, desk_of, form_of, read
@@ -71,13 +71,16 @@ async def limits(request: Request) -> Response:
     found = await gates_of(desk, live)
     snapshot = await desk.watch.snapshot()
     known = {family_of(one.name) for one in found} | {name for name in desk.app.limits if not name.startswith(OURS)}
+    chosen = request.query_params.get("name", "")
+    if family_of(chosen) in known:
+        known.add(chosen)
     return desk.pages.page(
         request,
         "limits",
         gates=found[:SHOWN],
         more=len(found) - SHOWN,
         names=sorted(known),
-        chosen=request.query_params.get("name", ""),
+        chosen=chosen,
         fuses=await desk.watch.look("fuses", partial(fuses, desk, snapshot), live),
     )
 
@@ -132,3 +135,9 @@ async def set_limit(request: Request) -> Response:
     """Change what a gate admits."""
     await desk_of(request).set_gate(user_of(request), read(Change, dict(await form_of(request))))
     return back(request, "/limits", "limit")
+
+
+async def hold_key(act: str, request: Request) -> Response:
+    """Pause one key of a gate, resume it, or drop what was set for it."""
+    await desk_of(request).hold_key(user_of(request), act, read(Keyed, dict(await form_of(request))))
+    return back(request, "/limits", "limit" if act == "reset" else DONE[act])

@@ -44,6 +44,7 @@ from windlass.place import Change
 from windlass.store.census import FRONT, Census
 from windlass.store.census import Rows as CensusRows
 from windlass.store.contract import BATCH, Topic
+from windlass.store.documents import changes_gates
 from windlass.store.postgres import reads, statements, tallies
 from windlass.store.postgres.bell import Bell
 from windlass.store.postgres.link import PATIENCE, AsyncLink, BlockingLink, Rows, Unanswered, Ways
@@ -351,6 +352,8 @@ class PostgresStore:
 
     async def save(self, docs: Sequence[Doc], drop: Collection[tuple[str, str]] = ()) -> None:
         await self._call(statements.save_call(self.schema, docs, drop))
+        if changes_gates(docs, drop):
+            self._ring("work")
 
     async def load(
         self, kind: str, *, names: Collection[str] | None = None, due: float | None = None, after: str = ""

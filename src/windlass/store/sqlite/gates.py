@@ -10,7 +10,18 @@ import json
 import sqlite3
 from collections.abc import Callable, Collection, Iterable
 
-from windlass.gate import family_of, fit, paid_after, read_needs, read_pace, read_settings, share, starts_at, write_pace
+from windlass.gate import (
+    Settings,
+    family_of,
+    fit,
+    paid_after,
+    read_needs,
+    read_pace,
+    read_settings,
+    share,
+    starts_at,
+    write_pace,
+)
 from windlass.model import Need, Rest
 from windlass.store.contract import BATCH, GATE, PACE
 from windlass.store.queries import load_queries
@@ -29,9 +40,8 @@ Chosen = tuple[Place, str, str]
 class Gate:
     """One gate as it is now, with what this claim has chosen to take of it."""
 
-    def __init__(self, db: Connection, now: int, name: str) -> None:
-        self._db, self._now, self.name = db, now, name
-        self.settings = read_settings(one(db, SQL.doc_body, (GATE, family_of(name))))
+    def __init__(self, db: Connection, now: int, name: str, settings: Settings) -> None:
+        self._db, self._now, self.name, self.settings = db, now, name, settings
         self.paid = 0 if self.settings.interval is None else read_pace(one(db, SQL.doc_body, (PACE, name)), now)
         self.used: int = one(db, SQL.used, (name,))
 
@@ -83,13 +93,24 @@ class Gates:
     def __init__(self, db: Connection, now: int) -> None:
         self._db, self._now = db, now
         self._known: dict[str, Gate] = {}
+        self._families: dict[str, Settings] = {}
         self.opened: set[str] = set()
         """The jobs that became ready."""
 
     def __getitem__(self, name: str) -> Gate:
         if name not in self._known:
-            self._known[name] = Gate(self._db, self._now, name)
+            self._known[name] = Gate(self._db, self._now, name, self._settings(name))
         return self._known[name]
+
+    def _settings(self, name: str) -> Settings:
+        """What somebody has set for the key alone, else what counts for all keys."""
+        family = family_of(name)
+        own = None if name == family else one(self._db, SQL.doc_body, (GATE, name))
+        if own is not None:
+            return read_settings(own)
+        if family not in self._families:
+            self._families[family] = read_settings(one(self._db, SQL.doc_body, (GATE, family)))
+        return self._families[family]
 
     # Before a claim: who is ready
 
@@ -240,9 +261,9 @@ def rested(db: Connection, runner: str, rest: Rest) -> list[Need] | None:
 
 def call_for(db: Connection, kind: str, name: str) -> None:
     """Look again at the gates of which a document tells that was written."""
-    if kind == GATE:
+    if kind == GATE and name == family_of(name):
         db.execute(SQL.call_family, (name,))
-    elif kind == PACE:
+    elif kind in (GATE, PACE):
         db.execute(SQL.call, (name, 0, 0))
 
 

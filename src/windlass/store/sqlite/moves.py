@@ -3,7 +3,7 @@
 import itertools
 import json
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from windlass.errors import Conflict, Evicted
@@ -25,6 +25,7 @@ from windlass.model import (
 )
 from windlass.policy import BY_CLASH, BY_OPERATOR
 from windlass.store.contract import BATCH, Topic
+from windlass.store.documents import changes_gates
 from windlass.store.queries import load_queries
 from windlass.store.rows import MICRO, class_of, micros, read_state, write_end, write_news
 from windlass.store.sqlite.claim import Claiming
@@ -149,8 +150,14 @@ def take_mark(db: Connection, now: int, mark: Mark) -> str | None:
     return holder
 
 
+def save(db: Connection, now: int, docs: Sequence[Doc], drop: Collection[tuple[str, str]]) -> bool:
+    """`Store.save`, and whether jobs that wait for gates may start."""
+    save_docs(db, now, docs, drop)
+    return changes_gates(docs, drop)
+
+
 def save_docs(db: Connection, now: int, docs: Iterable[Doc], drop: Iterable[tuple[str, str]] = ()) -> None:
-    """`Store.save`. Versions of a document count from the moment that it was made, so that none comes twice."""
+    """Write and drop documents. Versions of one count from the moment that it was made, so that none comes twice."""
     for doc in docs:
         version = one(db, SQL.doc_version, (doc.kind, doc.name)) or 0
         if version != doc.version:

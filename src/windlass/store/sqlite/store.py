@@ -447,7 +447,8 @@ class SQLiteStore:
         return await self._write(work)
 
     async def save(self, docs: Sequence[Doc], drop: Collection[tuple[str, str]] = ()) -> None:
-        await self._write(lambda db, now: moves.save_docs(db, now, docs, drop))
+        if await self._write(lambda db, now: moves.save(db, now, docs, drop)):
+            self._sidecar.ring("work")
 
     async def load(
         self, kind: str, *, names: Collection[str] | None = None, due: float | None = None, after: str = ""

@@ -30,7 +30,10 @@ end
 
 -- Look again at the gates of which a document tells that is written.
 local function call_for(kind, name)
-  if kind == 'pace' then
+  if kind == 'gate' then
+    ring('work')
+  end
+  if kind == 'pace' or (kind == 'gate' and string.find(name, '/', 1, true)) then
     call('ZADD', FREED, 0, name)
   elseif kind == 'gate' then
     for _, range in ipairs({{'[' .. name, '[' .. name}, {'[' .. name .. '/', '(' .. name .. '0'}}) do

@@ -28,10 +28,11 @@ local function read_doc(kind, name)
   return version, fine and type(table) == 'table' and string.find(body, '^%s*{') and table or nil
 end
 
-local function read_settings(family)
-  local _, told = read_doc(GATE_KIND, family)
+-- The settings that a document tells; nil if there is none.
+local function read_settings(name)
+  local version, told = read_doc(GATE_KIND, name)
   if not told then
-    return CLOSED
+    return version and CLOSED
   end
   local settings = {burst = 1}
   for name, value in pairs(told) do
@@ -64,8 +65,11 @@ local function gate_of(name, t)
   local gate = gates[name]
   if not gate then
     local family = string.match(name, '^[^/]*')
-    families[family] = families[family] or read_settings(family)
-    local settings = families[family]
+    local settings = family ~= name and read_settings(name)
+    if not settings then
+      families[family] = families[family] or read_settings(family) or CLOSED
+      settings = families[family]
+    end
     gate = {name = name, limit = settings.limit, interval = settings.interval, burst = settings.burst}
     gate.used = gate.limit and used_of(name) or 0
     gate.paid = gate.interval and paid_until(name, t) or 0
