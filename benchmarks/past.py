@@ -1,9 +1,13 @@
-"""A store with many jobs that are over: failed, succeeded and cancelled ones of 30 days, written past its own code."""
+"""A store with many jobs that are over: failed, succeeded and cancelled ones of 30 days, written past its own code.
+
+Indexes are dropped before and made anew after: ten millions of jobs take a few minutes in PostgreSQL.
+"""
 
 import json
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -17,13 +21,18 @@ from windlass.store.redis.records import Hot
 from windlass.store.redis.url import parse as parse_redis
 
 DAYS = 30
-BATCH = 5_000
+BATCH = 20_000
 UNLUCKY = "shop.gateway.Unlucky"
 """The error of 100,000 failed jobs, or of half of them."""
+
+RARE = "shop.reports.nightly"
+"""The task of one job a day."""
 
 DAY = 86_400_000_000
 QUEUES = 10
 TASKS = 50
+
+TRACE = "…" * 300
 
 
 class Over(NamedTuple):
@@ -47,13 +56,14 @@ class Over(NamedTuple):
     def end(self) -> str | None:
         """What is kept of its last attempt."""
         said = f"order {self.id[-6:]} was refused"
-        kept = {"type": self.error, "message": said, "traceback": "…" * 300}
+        kept = {"type": self.error, "message": said, "traceback": TRACE}
         return self.error and json.dumps(kept, separators=(",", ":"))
 
 
 def over(count: int, failed: int, now: int) -> Iterator[Over]:
     """`count` jobs, oldest first."""
     every, unlucky = count // failed, max(2, failed // 100_000)
+    daily = max(1, count // DAYS)
     for n in range(count):
         began = now - DAYS * DAY + n * (DAYS * DAY // count)
         state = "cancelled" if n % 200 == 1 else "failed" if n % every == 0 else "succeeded"
@@ -61,55 +71,85 @@ def over(count: int, failed: int, now: int) -> Iterator[Over]:
         milli = f"{began // 1000:012x}"
         id = f"{milli[:8]}-{milli[8:]}-7{n >> 12 & 0xFFF:03x}-8{n & 0xFFF:03x}-{n:012x}"
         tag = "vip" if n % 50 == 0 else None
-        queue, task = f"q{n // 7 % QUEUES}", f"shop.tasks.t{n // 3 % TASKS}"
+        queue, task = f"q{n // 7 % QUEUES}", f"shop.tasks.t{n // 3 % TASKS}" if n % daily else RARE
         yield Over(id, queue, task, state, error, tag, began, began + 1_500_000)
 
 
-def batches(rows: Iterator[Over]) -> Iterator[list[Over]]:
+def batches(rows: Iterator[Over], size: int = BATCH) -> Iterator[list[Over]]:
     """Some at a time."""
-    while some := list(islice(rows, BATCH)):
+    while some := list(islice(rows, size)):
         yield some
+
+
+COLUMNS = (
+    "id, line, queue, task, priority, rank, state, run_at, args, tags, attempt, fence, runner, seq, ending, attempts, "
+    "enqueued_at, started_at, finished_at"
+)
+
+INDEXES = """
+    SELECT c.relname, replace(pg_get_indexdef(c.oid), ' ON ONLY ', ' ON ') FROM pg_class c
+    WHERE c.relkind = 'I' AND c.relnamespace = %s::regnamespace AND NOT c.relispartition
+"""
+"""The indexes of the history; those of its partitions come and go with them."""
 
 
 def to_postgres(url: str, rows: Iterator[Over], now: int) -> None:
     """Into `history`, each day in a partition of its own, as it would be."""
     target = target_of(url)
-    columns = (
-        "id, line, queue, task, priority, rank, state, run_at, args, tags, attempt, fence, runner, seq, ending, "
-        "attempts, enqueued_at, started_at, finished_at"
-    )
-    with psycopg.connect(target.conninfo, autocommit=True) as db:
+    with psycopg.connect(target.conninfo) as db:
         db.execute(f"SET search_path = {target.quoted}".encode())
+        db.execute("SET maintenance_work_mem = '1GB'")
+        indexes = db.execute(INDEXES, [target.quoted]).fetchall()
+        for name, _ in indexes:
+            db.execute(f"DROP INDEX {name}".encode())
+        made = set()
         for day in range(now // DAY - DAYS, now // DAY):
-            for state in ("succeeded", "failed", "cancelled"):
-                table = f"history_{state}"
+            for table in ("history_succeeded", "history_failed", "history_cancelled"):
                 bounds = f"FROM ({day * DAY}) TO ({(day + 1) * DAY})"
                 db.execute(f"CREATE TABLE {table}_{day} PARTITION OF {table} FOR VALUES {bounds}".encode())
+                made.add(f"{table}_{day}")
         for some in batches(rows):
-            with db.cursor().copy(f"COPY history ({columns}) FROM STDIN".encode()) as copy:
-                for one in some:
-                    copy.write_row(row_of(one))
+            tables = defaultdict(list)
+            for one in some:
+                tables[f"history_{one.state}_{one.ended // DAY}"].append(line_of(one))
+            for table, lines in tables.items():
+                frozen = " (FREEZE)" if table in made else ""  # only what this transaction made
+                with db.cursor().copy(f"COPY {table} ({COLUMNS}) FROM STDIN{frozen}".encode()) as copy:
+                    copy.write("".join(lines))
+        for _, definition in indexes:
+            db.execute(definition.encode())
+        db.commit()
+        db.autocommit = True
         db.execute("VACUUM ANALYZE")
 
 
-def row_of(one: Over) -> Sequence[Any]:
-    """A row of `history`."""
-    ended = None if one.end is None else [f'[1, 1, "failed", "r", {one.began}, {one.ended}, {one.end}]']
-    line = f"{one.queue}/{one.task}"
-    head = (one.id, line, one.queue, one.task, 0, one.began, one.state, one.began, one.args, one.tag and [one.tag])
-    return (*head, 1, 1, "r", 1, one.state, ended, one.began, one.began + 500_000, one.ended)
+def line_of(one: Over) -> str:
+    """A row of `history`, as COPY reads it."""
+    attempts = r"\N"
+    if one.end is not None:
+        ended = f'[1,1,"failed","r",{one.began},{one.ended},{one.end}]'.replace("\\", r"\\").replace('"', r"\"")
+        attempts = f'{{"{ended}"}}'.replace("\\", r"\\")
+    tags = f"{{{one.tag}}}" if one.tag else r"\N"
+    return (
+        f"{one.id}\t{one.queue}/{one.task}\t{one.queue}\t{one.task}\t0\t{one.began}\t{one.state}\t{one.began}\t{one.args}"
+        f"\t{tags}\t1\t1\tr\t1\t{one.state}\t{attempts}\t{one.began}\t{one.began + 500_000}\t{one.ended}\n"
+    )
 
 
 def to_sqlite(url: str, rows: Iterator[Over], _: int) -> None:
     """Into `jobs`, `attempts` and `tags`."""
     db = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
     db.execute("PRAGMA synchronous = OFF")
+    db.execute("PRAGMA cache_size = -500000")
+    db.execute("BEGIN IMMEDIATE")
+    indexes = db.execute("SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL").fetchall()
+    for name, _ in indexes:
+        db.execute(f"DROP INDEX {name}")
     names = (
         "id, line, queue, task, priority, rank, state, run_at, args, attempt, fence, runner, seq, ending, error, "
         "enqueued_at, started_at, finished_at"
     )
     for some in batches(rows):
-        db.execute("BEGIN IMMEDIATE")
         jobs = [
             (
                 *(one.id, f"{one.queue}/{one.task}", one.queue, one.task, 0, one.began, one.state, one.began, one.args),
@@ -121,7 +161,9 @@ def to_sqlite(url: str, rows: Iterator[Over], _: int) -> None:
         ended = [(one.id, 1, 1, "failed", "r", one.began, one.ended, one.end) for one in some if one.end]
         db.executemany("INSERT INTO attempts VALUES (?, ?, ?, ?, ?, ?, ?, ?)", ended)
         db.executemany("INSERT INTO tags (tag, job) VALUES (?, ?)", [(one.tag, one.id) for one in some if one.tag])
-        db.execute("COMMIT")
+    for _, definition in indexes:
+        db.execute(definition)
+    db.execute("COMMIT")
     db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     db.close()
 
@@ -130,30 +172,45 @@ def to_redis(url: str, rows: Iterator[Over], _: int) -> None:
     """Into the hashes and indexes that lua/common.lua tells of."""
     prefix = parse_redis(url).tag
     client = redis.Redis.from_url(url.partition("?")[0])
-    for some in batches(rows):
+    for some in batches(rows, BATCH // 10):
         pipe = client.pipeline(transaction=False)
+        jobs: list[Any] = []
+        news: list[Any] = []
+        indexes: defaultdict[str, dict[str, float]] = defaultdict(dict)
         for one in some:
-            store_one(pipe, prefix, one)
+            cold, hot = records_of(one)
+            jobs += one.id, cold
+            news += one.id, hot
+            for name, score in indexes_of(one):
+                indexes[name][one.id] = score
+            if one.end:
+                attempt = (1, 1, "failed", "r", one.began, one.ended, one.end)
+                pipe.rpush(f"{prefix}a:{one.id}", b"".join(map(msgpack.encode, attempt)))
+        pipe.hset(f"{prefix}jobs", items=jobs)
+        pipe.hset(f"{prefix}news", items=news)
+        for name, members in indexes.items():
+            pipe.zadd(f"{prefix}{name}", members)
         pipe.execute()
 
 
-def store_one(pipe: Any, prefix: str, one: Over) -> None:
-    """One job, in commands."""
-    letter, flags = one.state[0], 2 * bool(one.tag) + 8 * bool(one.end)
+def records_of(one: Over) -> tuple[bytes, bytes]:
+    """What was put, and what became of it."""
+    letter, flags = one.state[0], 2 * bool(one.tag) + 8 * bool(one.error)
     tags = [one.tag] if one.tag else None
     line = f"{one.queue}/{one.task}"
     cold = (2 * bool(one.tag), one.began, one.began, one.began, None, 0, line, None, tags, one.args.encode(), None)
     hot = Hot(letter, 1, 1, "r", flags, 1, 0, one.began + 500_000, one.ended, one.state)
-    pipe.hset(f"{prefix}jobs", one.id, b"".join(map(msgpack.encode, cold)))
-    pipe.hset(f"{prefix}news", one.id, b"".join(map(msgpack.encode, msgspec.structs.astuple(hot))))
-    pipe.zadd(f"{prefix}all", {one.id: one.began})
-    pipe.zadd(f"{prefix}over:{letter}", {one.id: one.ended})
+    return b"".join(map(msgpack.encode, cold)), b"".join(map(msgpack.encode, msgspec.structs.astuple(hot)))
+
+
+def indexes_of(one: Over) -> Iterator[tuple[str, int]]:
+    """Where it is listed, and at which score."""
+    yield "all", one.began
+    yield f"over:{one.state[0]}", one.ended
     if one.tag:
-        pipe.zadd(f"{prefix}tag:{one.tag}", {one.id: one.began})
-    if one.end:
-        attempt = (1, 1, "failed", "r", one.began, one.ended, one.end)
-        pipe.rpush(f"{prefix}a:{one.id}", b"".join(map(msgpack.encode, attempt)))
-        pipe.zadd(f"{prefix}error:{one.error}", {one.id: one.ended})
+        yield f"tag:{one.tag}", one.began
+    if one.error:
+        yield f"error:{one.error}", one.ended
 
 
 WRITERS = {"postgres": to_postgres, "sqlite": to_sqlite, "redis": to_redis}
