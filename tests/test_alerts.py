@@ -14,10 +14,12 @@ from typing import Any, ClassVar
 import pytest
 from click.testing import CliRunner
 from standardwebhooks import Webhook
+from starlette.testclient import TestClient
 
 from tests.worker.rig import PATIENCE
-from windlass import App, ConfigError, Fail
+from windlass import App, ConfigError, Fail, standby
 from windlass.alert import (
+    QUEUE,
     Alert,
     Message,
     Rule,
@@ -33,11 +35,12 @@ from windlass.alert import (
     webhook,
 )
 from windlass.cli import cli
-from windlass.model import Doc, NewJob, Past, Tally, WorkerInfo
+from windlass.model import Doc, Filter, NewJob, Past, Tally, WorkerInfo
 from windlass.notice import mail
 from windlass.pause import Pause
 from windlass.pause import write as write_pause
 from windlass.store.contract import ALERT, PAUSE, SCHEDULE, Store
+from windlass.web import Dashboard
 from windlass.worker.alarms import Alarms, Facts, problem_of
 
 SECRET = "whsec_" + "n" * 32
@@ -50,12 +53,14 @@ class Inbox:
         inbox = self
         self.got: list[tuple[str, dict[str, str], bytes]] = []
         self.status = 200
+        self.answers: list[int] = []
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["content-length"]))
                 inbox.got.append((self.path, {name.lower(): value for name, value in self.headers.items()}, body))
-                self.send_response(inbox.status)
+                inbox.answers.append(inbox.status)
+                self.send_response(inbox.answers[-1])
                 self.end_headers()
 
             def log_message(self, *_: object) -> None:
@@ -228,6 +233,28 @@ def test_where_no_worker_is_left_a_command_tells(inbox: Inbox, tmp_path: Path, m
     assert (shown["name"], shown["told"], shown["text"]) == ("nobody", True, "no worker is running")
     assert "no worker is running" in run("list")
     assert inbox.url not in run("list")
+
+
+def test_where_no_worker_is_left_the_dashboards_tell_once(
+    inbox: Inbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(standby, "LOOK_EVERY", 0.02)
+    monkeypatch.setattr(standby, "GRACE", 0.1)
+    url, alert = f"sqlite:///{tmp_path}/windlass.db", Alert("nobody", no_worker(), webhook(inbox.url))
+    inbox.status = 500
+
+    async def until(wanted: list[str], told: int) -> None:
+        async with store_of(App(url)) as store, asyncio.timeout(PATIENCE):
+            while len(inbox.got) < told or wanted != [job.task for job in (await store.find(Filter(queue=QUEUE))).jobs]:
+                await asyncio.sleep(0.02)
+
+    apps = [App(url, alerts=[alert], callback_secrets=[SECRET]) for _ in range(2)]
+    with TestClient(Dashboard(apps[0])), TestClient(Dashboard(apps[1])):
+        asyncio.run(until(["windlass.alert.nobody"], 2))
+        inbox.status = 200
+        asyncio.run(until([], 3))
+    assert len({headers["webhook-id"] for _, headers, _ in inbox.got}) == 1
+    assert inbox.answers.count(200) == 1
 
 
 class Post(socketserver.StreamRequestHandler):

@@ -78,7 +78,7 @@ LAYERS = [
     {"callback", "notice", "poster", "worker", "source"},
     {"app", "outbox"},
     {"view"},
-    {"loader", "web"},
+    {"loader", "standby", "web"},
     {"worker.process", "worker.child", "worker.beater", "worker.watcher"},
     {"cli", "contrib", "testing", "__main__"},
 ]

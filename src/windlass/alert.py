@@ -118,7 +118,8 @@ def schedule_missed(schedule: str | None = None, *, seconds: Seconds = 60) -> Sc
 
 
 def no_worker(queue: str | None = None) -> NoWorker:
-    """No worker lives that serves `queue`, or none at all. With none left, only `windlass alerts check` can tell."""
+    """No worker lives that serves `queue`, or none at all. With none left, the dashboard tells, or `windlass alerts
+    check`."""
     return NoWorker(queue=optional("queue", queue))
 
 

@@ -1,29 +1,22 @@
 """`windlass alerts`: what is watched, whether it arrives, and a look from outside of the workers."""
 
-import asyncio
-import contextlib
 from uuid import uuid4
 
 import click
-from msgspec import MsgspecError, json
+from msgspec import json
 
-from windlass import blocking
-from windlass.alert import QUEUE, TASK, Message, Target, Waiting, Watched, read
+from windlass import blocking, standby
+from windlass.alert import Message, Watched, read
 from windlass.app import App
 from windlass.cli import FAILED, Group
 from windlass.cli.output import cell, clean, clock_time, print_json, table
 from windlass.cli.reach import json_option, on_store, url_option
-from windlass.errors import ConfigError, Conflict
+from windlass.errors import ConfigError
 from windlass.loader import load, spec_or_default
-from windlass.model import Filter, JobRecord, Line, State, Verb
-from windlass.notice import send
 from windlass.store.contract import ALERT, Store
-from windlass.store.documents import all_docs, named, now_of
-from windlass.view import iso, nobody
-from windlass.worker.alarms import Alarms, declared
-
-ENOUGH = 60.0
-"""Seconds that one of those who are told may take."""
+from windlass.store.documents import all_docs
+from windlass.view import iso
+from windlass.worker.alarms import Alarms
 
 
 @click.group(cls=Group)
@@ -91,7 +84,7 @@ def try_alerts(app: str | None, names: tuple[str, ...]) -> None:
         rule = host.alerts[name].rule
         message = Message(kind="test", name=name, text=f"a test; the rule is: {rule}")
         for target in host.alerts[name].targets:
-            error = blocking.run(tried(host, target, message, str(uuid4())))
+            error = blocking.run(standby.tried(host, target, message, str(uuid4())))
             click.echo(f"{cell(name)}: {cell(repr(target))}: {cell(error) or 'sent'}")
             failed = failed or bool(error)
     if failed:
@@ -113,51 +106,10 @@ def check(app: str | None) -> None:
 
 async def look(store: Store, host: App, spec: str) -> bool:
     """Look at all alerts, and tell what nobody else can; whether all of that was told."""
-    there = await named(store, ALERT, host.alerts)
-    now = await now_of(store)
-    new = {name: alert for name, alert in host.alerts.items() if name not in there}
-    with contextlib.suppress(Conflict):  # a worker starts just now
-        await store.save(declared(new, {}, spec, now))
+    await standby.bring(store, host, spec)
     for message in await Alarms(store).look_now():
         click.echo(clean(message.line))
-    told = [await hand_over(store, host, job) for job in await stranded(store)]
-    return all(told)
-
-
-async def stranded(store: Store) -> list[JobRecord]:
-    """The messages that wait and that no running worker would send."""
-    workers = await store.workers()
-    waiting = [
-        job
-        for state in (State.READY, State.SCHEDULED)
-        for job in (await store.find(Filter(queue=QUEUE, state=state))).jobs
-    ]
-    return [job for job in waiting if nobody(Line(queue=QUEUE, task=job.task, state=State.READY, count=1), workers)]
-
-
-async def hand_over(store: Store, host: App, job: JobRecord) -> bool:
-    """Send a waiting message from here, and drop its job; whether it was sent, or is none of this app's."""
-    alert = host.alerts.get(job.task.removeprefix(TASK))
-    try:
-        args = json.decode(job.args, type=Waiting)
-    except MsgspecError:
-        return True
-    if alert is None or not 0 <= args.at < len(alert.targets):
-        return True
-    target = alert.targets[args.at]
-    message = Message(kind=args.kind, name=alert.name, text=args.text, since=args.since)
-    error = await tried(host, target, message, job.id)
-    if error:
-        click.echo(f"{cell(alert.name)}: {cell(repr(target))}: {cell(error)}", err=True)
-    else:
-        await store.act([job.id], Verb.DELETE)
-    return not error
-
-
-async def tried(host: App, target: Target, message: Message, id: str) -> str:
-    """Tell it once; why it did not arrive, or an empty text."""
-    try:
-        await asyncio.wait_for(send(target, message, host, id), ENOUGH)
-    except Exception as error:
-        return str(error) or type(error).__name__
-    return ""
+    failed = [one for one in await standby.hand_over(store, host) if one.error]
+    for one in failed:
+        click.echo(f"{cell(one.who)}: {cell(one.error)}", err=True)
+    return not failed

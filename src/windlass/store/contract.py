@@ -100,6 +100,9 @@ ALERT = "alert"
 REPORT = "report"
 """The documents in which workers tell what they take (`windlass.usage.Report`), due when one that is gone left it."""
 
+STANDBY = "standby"
+"""The document of the process that tells what no worker would (see windlass/standby.py), due when another may."""
+
 KINDS: tuple[str, ...] = (
     SCHEDULE,
     MANIFEST,
@@ -113,6 +116,7 @@ KINDS: tuple[str, ...] = (
     AUDIT,
     ALERT,
     REPORT,
+    STANDBY,
 )
 """The kinds of documents there are. Whoever adds one names it here, so that `windlass move` carries its documents."""
 

@@ -1,5 +1,6 @@
 """The dashboard as one ASGI app: its routes, the least role for each, and what becomes of errors."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from functools import partial
@@ -30,6 +31,7 @@ from windlass.errors import (
 )
 from windlass.model import Verb
 from windlass.overview import Overview
+from windlass.standby import Standby
 from windlass.web import api, figures, job, openapi, pages, queues, timetable
 from windlass.web.acts import HOLDS, KEY_ROLES, KINDS, ROLES, SCHEDULE_ROLES, Desk
 from windlass.web.guard import Auth, Guard, check_role, path_of
@@ -209,10 +211,14 @@ class Dashboard:
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
-        """Served alone: let go of the store in the end."""
+        """Served alone: stand by for its alerts, and let go of the store in the end."""
+        watching = asyncio.create_task(Standby(self._app).run()) if self._app.alerts else None
         try:
             yield
         finally:
+            if watching is not None:
+                watching.cancel()
+                await asyncio.wait([watching])
             await self._watch.close()
             await self._app.aclose()
 

@@ -202,7 +202,7 @@ def declared(alerts: Mapping[str, Alert], there: Mapping[str, Doc], origin: str,
     for name, alert in alerts.items():
         old = there.get(name)
         before = read(old.body) if old else None
-        if before is not None and before.origin != origin:
+        if before is not None and before.origin not in ("", origin):  # "": no worker has declared it yet
             owner = before.origin
             logger.error(
                 "alert %s is one that app %s declares: it stays, and that of %s is not used", name, owner, origin
