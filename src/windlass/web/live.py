@@ -19,7 +19,7 @@ logger = logging.getLogger("windlass.web")
 
 T = TypeVar("T")
 
-EVERY = 1.0
+EVERY = 0.8
 """Seconds between two looks at the store, and the youngest age at which a look is not good enough for an open page."""
 
 RATE = 5
