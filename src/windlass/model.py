@@ -374,10 +374,12 @@ class Filter(Struct, frozen=True, kw_only=True):
 
 
 class Page(Struct, frozen=True, kw_only=True):
-    """Some jobs and the cursor that continues after them (None: these were the last)."""
+    """Some jobs and the cursor that continues after them (None: these were the last). `back_to`: of a page that ended
+    early, when the last job that was looked at ended, or else came, where that is known."""
 
     jobs: tuple[JobRecord, ...]
     after: str | None
+    back_to: float | None = None
 
 
 class Verb(StrEnum):

@@ -11,17 +11,17 @@ from windlass.store.contract import BATCH, SCHEDULE
 from windlass.store.documents import all_docs
 
 
-async def listed(world: World, filter: Filter, limit: int = 3) -> list[str]:
+async def listed(world: World, filter: Filter, limit: int = 3, far: int | None = None) -> list[str]:
     """All ids that `find` gives, page by page."""
     ids: list[str] = []
     after: str | None = None
     while True:
-        page = await world.store.find(filter, limit, after)
+        page = await world.store.find(filter, limit, after, far)
         assert len(page.jobs) <= limit
         ids += [job.id for job in page.jobs]
         if page.after is None:
             return ids
-        assert len(page.jobs) == limit
+        assert len(page.jobs) == limit or far
         after = page.after
 
 
@@ -93,6 +93,28 @@ async def test_pages_have_no_gaps_and_no_doubles(world: World, filter: Filter) -
     assert await world.store.count(filter) == len(wanted)
     for most in (0, 2, len(wanted), 1_000):
         assert await world.store.count(filter, most) == min(len(wanted), most + 1)
+
+
+@pytest.mark.parametrize("filter", FILTERS, ids=label)
+async def test_looking_a_little_at_a_time_finds_the_same(
+    world: World, filter: Filter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("windlass.store.redis.reads.BATCH", 2)
+    await populated(world)
+    whole = await listed(world, filter, 1_000)
+    for far in (1, 4, 100):
+        assert await listed(world, filter, 3, far) == whole
+
+
+async def test_looking_ends_after_so_many_and_tells_where(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("windlass.store.redis.reads.BATCH", 4)
+    await populated(world)
+    for filter in (Filter(state=State.SUCCEEDED, task="none"), Filter(task="none"), Filter(queue="none")):
+        page = await world.store.find(filter, 3, None, 4)
+        assert (page.jobs, page.after is None) == ((), False)
+        assert page.back_to is not None
+        assert filter.state is None or page.back_to == pytest.approx(await world.now(), abs=60)
+        assert (await world.store.find(filter, 3, None, 100)).after is None
 
 
 async def test_a_cursor_that_no_page_gave_is_refused(world: World) -> None:

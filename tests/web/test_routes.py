@@ -27,7 +27,7 @@ from windlass import App, ConfigError
 from windlass.cli import cli
 from windlass.clock import FakeClock
 from windlass.store import census
-from windlass.web import Dashboard, Role, User
+from windlass.web import Dashboard, Role, User, search
 from windlass.web.dashboard import spots
 
 READ = {
@@ -290,6 +290,25 @@ def test_workers_are_drained(local: TestClient) -> None:
     assert "there is no worker nope" in local.post("/api/workers/nope/drain").json()["error"]
     told = [(one["act"], one["target"], one["done"]) for one in local.get("/api/audit").json()["entries"]]
     assert told == [("drain", "worker nope", 0), *[("drain", f"worker {first['id']}", 1)] * 2]
+
+
+def test_what_is_rare_is_looked_for_a_little_at_a_time(local: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    query, ids = {"task": "shop.mail.receipt", "limit": "3"}, list[str]()
+    whole = [job["id"] for job in local.get("/api/jobs", params={**query, "limit": "200"}).json()["jobs"]]
+    monkeypatch.setattr(search, "STRIDE", 3)
+    monkeypatch.setattr(search, "LOOK", 0.0)
+    while True:
+        told = local.get("/api/jobs", params=query).json()
+        ids += [job["id"] for job in told["jobs"]]
+        if told["after"] is None:
+            break
+        if len(told["jobs"]) < 3:
+            assert told["searched"]["looked"] >= 3
+            page = local.get("/jobs", params=query).text
+            assert "Looked at about" in page
+            assert "Look further" in page
+        query["after"] = told["after"]
+    assert ids == whole
 
 
 def test_failures_by_cause_and_searches_say_how_far_they_looked(local: TestClient) -> None:

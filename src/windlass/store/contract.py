@@ -280,8 +280,11 @@ class Store(Protocol):
     async def holders(self, keys: Sequence[str]) -> Mapping[str, str]:
         """The jobs that hold these unique keys, by key; those that nobody holds are left out."""
 
-    async def find(self, filter: Filter, limit: int = 100, after: str | None = None) -> Page:
+    async def find(self, filter: Filter, limit: int = 100, after: str | None = None, far: int | None = None) -> Page:
         """Jobs as a person wants them: what is to come next first, what is over newest first, else newest first.
+
+        No index has the jobs of a queue or a task that are over. With `far`, looking for them ends after about so many
+        others: the page is short then, or empty, and goes on after its `after`.
 
         `error` is that of jobs that failed, in their last attempt: a class of at most NAMED characters, without quotes,
         backslashes and control characters (no job has another), found by an index. `ended_by`, seconds since the epoch,

@@ -124,6 +124,12 @@ def of_lines(filter: Filter) -> tuple[str, list[str]] | None:
     return "line >= {text} AND line < {text}", [f"{filter.queue}/", f"{filter.queue}0"]  # 0 comes after /
 
 
+def is_sparse(filter: Filter) -> bool:
+    """Whether jobs that match have to be looked for among others: no index has those of a queue or a task."""
+    named = filter.queue is not None or filter.task is not None
+    return named and filter.state not in (State.READY, State.RUNNING)
+
+
 def state_of(filter: Filter) -> State | None:
     """The one state of the jobs that match: only what failed has a class of errors."""
     return State.FAILED if filter.error is not None else filter.state

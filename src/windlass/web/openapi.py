@@ -25,9 +25,10 @@ LINES = {
     "limits": "Limits and rates, who holds them, and how many jobs wait",
     "workers": "The workers, their runners, what they run, their `memory` in bytes, `cpu` in processors' worth of time",
     "series": "What happened, step by step: jobs a minute, waits and runs in seconds, the most jobs that were due",
-    "failures": "Failed jobs by task, error and how its message begins, of the newest 10,000 that two seconds let read",
+    "failures": "Failed jobs by task, error and how its message begins, of the newest 10,000 that 200 ms let read",
     "jobs": "Jobs that match, what is to come next first, what is over newest first; `after` of an answer leads on. "
-    "Those that must be read to tell (`prefix` and below) are looked for 250 ms; `searched` says how far that went",
+    "Those that must be read to tell (`prefix` and below), and jobs of a rare task or queue, are looked for 200 ms: "
+    "there may be fewer than `limit`, and more after them; `searched` says how far that went",
     "schedules": "Every schedule, with its next runs",
     "scale": "How many jobs want a worker: those that are ready or run, and one more for each queue and task of which "
     "some are due or wait for a limit",

@@ -217,7 +217,7 @@ def names_of(desk: Desk, lines: Any) -> dict[str, list[str]]:
 async def find(desk: Desk, which: Which, limit: int = LIMIT, after: str | None = None) -> search.Found:
     """Jobs that match. Raises 400 for a cursor that leads nowhere."""
     try:
-        return await search.find(desk.app.jobs, which, limit, after)
+        return await search.find(desk.app.jobs, which, limit, after, search.LOOK)
     except StoreError:
         raise
     except Exception:

@@ -121,6 +121,9 @@ SELECT {columns} FROM {schema}.history WHERE id = ANY (%s::text[]) AND finished_
 -- name: listed
 SELECT {columns}, {keys} FROM {schema}.{table} WHERE {condition} ORDER BY {order} LIMIT %s;
 
+-- name: edge
+SELECT {key} FROM {schema}.{table} WHERE {condition} ORDER BY {order} OFFSET %s LIMIT 1;
+
 -- name: listed_ready
 -- The heads of every line, merged: one index search per line, however long each is.
 WITH RECURSIVE present (line) AS (

@@ -7,10 +7,11 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from windlass.clock import made_at
 from windlass.model import Filter, JobRecord, Page, RunnerInfo, State, Verb, WorkerInfo
 from windlass.store.postgres.rows import COLUMNS, WIDTH, read_job
 from windlass.store.postgres.statements import SQL, Call, earliest, filled
-from windlass.store.rows import MICRO, is_over, micros, of_lines, read_cursor, state_of
+from windlass.store.rows import MICRO, is_over, is_sparse, micros, of_lines, read_cursor, state_of
 
 NEWEST = (("id", "DESC"),)
 ORDERS = {
@@ -77,21 +78,52 @@ def tables(filter: Filter) -> tuple[str, ...]:
     return ("live", "history") if filter.state is None else ("live",)
 
 
-def listed(schema: str, filter: Filter, limit: int, after: str | None) -> list[Call]:
-    """The statements whose rows, merged, are a page and one row more."""
+def order_of(filter: Filter) -> tuple[tuple[str, str], ...]:
+    """The keys by which jobs that match are listed, and which way."""
+    return ORDERS.get(state_of(filter) or State.WAITING, NEWEST)
+
+
+def listed(schema: str, filter: Filter, limit: int, after: str | None, edge: Any = None) -> list[Call]:
+    """The statements whose rows, merged, are a page and one row more: down to `edge`, if there is one."""
     if filter.state is State.READY and filter.error is None:
         return [listed_ready(schema, filter, limit, after)]
-    order = ORDERS.get(state_of(filter) or State.WAITING, NEWEST)
-    condition, parameters = where(filter)
-    if after is not None:
-        more, cursor = beyond(order, cursor_of(after, *(str if name == "id" else int for name, _ in order)))
-        condition, parameters = f"{condition} AND {more}", [*parameters, *cursor]
+    order = order_of(filter)
+    condition, parameters = since(filter, after)
+    if edge is not None:
+        condition = f"{condition} AND {order[0][0]} {'>=' if order[0][1] else '<='} %s"
+        parameters = [*parameters, edge]
     parts = {
         "keys": ", ".join(name for name, _ in order),
         "order": ", ".join(f"{name} {way}" for name, way in order),
         "condition": condition,
     }
     return [Call(fill(SQL.listed, schema, table=table, **parts), (*parameters, limit + 1)) for table in tables(filter)]
+
+
+def since(filter: Filter, after: str | None) -> tuple[str, list[Any]]:
+    """The condition of a filter for what comes after a cursor, and its parameters."""
+    order = order_of(filter)
+    condition, parameters = where(filter)
+    if after is None:
+        return condition, parameters
+    more, cursor = beyond(order, cursor_of(after, *(str if name == "id" else int for name, _ in order)))
+    return f"{condition} AND {more}", [*parameters, *cursor]
+
+
+def edges(schema: str, filter: Filter, after: str | None, far: int | None) -> list[Call]:
+    """The statements that tell where looking for jobs ends if it ends after so many, by the first key of their order:
+    of those of any queue, task and tag, so that an index has it."""
+    if far is None or not is_sparse(filter):
+        return []
+    condition, parameters = since(replace(filter, queue=None, task=None, tag=None), after)
+    key, way = order_of(filter)[0]
+    parts = {"key": key, "order": f"{key} {way}", "condition": condition}
+    return [Call(fill(SQL.edge, schema, table=table, **parts), (*parameters, far)) for table in tables(filter)]
+
+
+def first_of(filter: Filter, ends: Sequence[Any]) -> Any:
+    """The end that is reached first; None for none."""
+    return (max if order_of(filter)[0][1] else min)(ends, default=None)
 
 
 def cursor_of(after: str, *kinds: type) -> list[Any]:
@@ -119,14 +151,20 @@ def listed_ready(schema: str, filter: Filter, limit: int, after: str | None) -> 
     return Call(fill(SQL.listed_ready, schema, condition=condition), (*parameters, limit + 1, limit + 1))
 
 
-def read_page(filter: Filter, limit: int, rows: list[Sequence[Any]]) -> Page:
-    """A page out of the rows of `listed`."""
+def read_page(filter: Filter, limit: int, rows: list[Sequence[Any]], edge: Any = None) -> Page:
+    """A page out of the rows of `listed`, which end at `edge`."""
     if len(tables(filter)) > 1:
         rows.sort(key=lambda row: str(row[0]), reverse=True)
     more = len(rows) > limit
     rows = rows[:limit]
-    cursor = json.dumps(list(rows[-1][WIDTH:])) if more else None
-    return Page(jobs=tuple(read_job(row) for row in rows), after=cursor)
+    jobs = tuple(read_job(row) for row in rows)
+    if more or edge is None:
+        return Page(jobs=jobs, after=json.dumps(list(rows[-1][WIDTH:])) if more else None)
+    order = order_of(filter)
+    if len(order) == 1:
+        return Page(jobs=jobs, after=json.dumps([edge]), back_to=made_at(edge) or None)
+    beyond_all = [edge - 1 if order[0][1] else edge + 1, ""]  # all of that microsecond were looked at
+    return Page(jobs=jobs, after=json.dumps(beyond_all), back_to=edge / MICRO if is_over(filter) else None)
 
 
 def counted(schema: str, filter: Filter, most: int | None) -> list[Call]:

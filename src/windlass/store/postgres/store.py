@@ -374,11 +374,15 @@ class PostgresStore:
     async def holders(self, keys: Sequence[str]) -> Mapping[str, str]:
         return dict(await self._rows(SQL.holders, list(keys)))
 
-    async def find(self, filter: Filter, limit: int = 100, after: str | None = None) -> Page:
+    async def find(self, filter: Filter, limit: int = 100, after: str | None = None, far: int | None = None) -> Page:
         rows: list[Sequence[Any]] = []
-        for call in reads.listed(self.schema, filter, limit, after):
+        ends: list[Any] = []
+        for call in reads.edges(self.schema, filter, after, far):
+            ends += [row[0] for row in await self._call(call, patience=KEEPING_HOUSE)]
+        edge = reads.first_of(filter, ends)
+        for call in reads.listed(self.schema, filter, limit, after, edge):
             rows += await self._call(call, patience=KEEPING_HOUSE)
-        return reads.read_page(filter, limit, rows)
+        return reads.read_page(filter, limit, rows, edge)
 
     async def count(self, filter: Filter, most: int | None = None) -> int:
         found = 0

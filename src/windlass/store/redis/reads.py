@@ -12,11 +12,14 @@ from windlass.model import Filter, JobRecord, Line, Page, State, Verb
 from windlass.store.census import FRONT
 from windlass.store.contract import BATCH
 from windlass.store.redis.records import LETTERS, encode, filter_arguments, raw, read_jobs, text
-from windlass.store.rows import MICRO, is_over, micros, read_cursor, strange
+from windlass.store.rows import MICRO, is_over, is_sparse, micros, read_cursor, strange
 
 Run = Callable[..., Awaitable[Any]]
 Place = tuple[str, str]
 """Where a job stands in an index: score and id."""
+
+Stretch = tuple[list[Place], Place | None]
+"""Some jobs that match, and where to go on in their index; None: not this way, or there are no more."""
 
 FINISHED = (State.SUCCEEDED, State.FAILED, State.CANCELLED)
 LIVE = (State.READY, State.SCHEDULED, State.RUNNING, State.WAITING)
@@ -61,19 +64,23 @@ class Reads:
 
     # Pages
 
-    async def find(self, filter: Filter, limit: int, after: str | None) -> Page:
+    async def find(self, filter: Filter, limit: int, after: str | None, far: int | None) -> Page:
         """`Store.find`: one page by key, never by offset."""
         cursor = None if after is None else cursor_of(filter, after)
         found: list[Place] = []
-        async for places in self._stretches(filter, cursor, limit + 1):
-            found += places
-            if len(found) > limit:
+        looked, end = 0, cursor
+        async for places, on in self._stretches(filter, cursor, limit + 1):
+            found, looked, end = found + places, looked + BATCH, on
+            if len(found) > limit or (far is not None and is_sparse(filter) and looked >= far):
                 break
         page = found[:limit]
-        jobs = await self.get([id for _, id in page])
-        return Page(jobs=tuple(jobs), after=json.dumps(page[-1]) if len(found) > limit else None)
+        jobs = tuple(await self.get([id for _, id in page]))
+        if len(found) > limit or end is None:
+            return Page(jobs=jobs, after=json.dumps(page[-1]) if len(found) > limit else None)
+        moments = filter.state is None or is_over(filter)
+        return Page(jobs=jobs, after=json.dumps(end), back_to=float(end[0]) / MICRO if moments else None)
 
-    def _stretches(self, filter: Filter, cursor: Place | None, wanted: int) -> AsyncIterator[list[Place]]:
+    def _stretches(self, filter: Filter, cursor: Place | None, wanted: int) -> AsyncIterator[Stretch]:
         """Jobs that match, in order, some at a time."""
         if filter.error is not None:
             return self._walk(filter, cursor, wanted)
@@ -83,7 +90,7 @@ class Reads:
             return self._running(filter, cursor)
         return self._walk(filter, cursor, wanted)
 
-    async def _walk(self, filter: Filter, cursor: Place | None, wanted: int) -> AsyncIterator[list[Place]]:
+    async def _walk(self, filter: Filter, cursor: Place | None, wanted: int) -> AsyncIterator[Stretch]:
         index, way = index_of(filter)
         by_tag = filter.state is None and filter.error is None
         rest = replace(filter, tag=None) if by_tag else replace(filter, error=None)
@@ -98,27 +105,25 @@ class Reads:
                 "walk", index, way, count, filter_arguments(rest), *map(raw, cursor or ())
             )
             cursor = (text(score), text(id))
-            yield places(flat)
+            yield places(flat), cursor if more else None
 
-    async def _standing(
-        self, index: str, filter: Filter, cursor: Place | None, wanted: int
-    ) -> AsyncIterator[list[Place]]:
+    async def _standing(self, index: str, filter: Filter, cursor: Place | None, wanted: int) -> AsyncIterator[Stretch]:
         count = BATCH if filter.tag else min(wanted, BATCH)
         member = "".join(cursor) if cursor else None
         while True:
             flat = await self._run("ready", count, filter_arguments(filter), index, *((raw(member),) if member else ()))
             heads = sorted(zip(flat[::2], flat[1::2], strict=True))[:count]
             members = [text(head) for head, fits in heads if fits]
-            yield [(one[:ORDER], one[ORDER:]) for one in members]
+            yield [(one[:ORDER], one[ORDER:]) for one in members], None
             if len(heads) < count:
                 return
             member = text(heads[-1][0])
 
-    async def _running(self, filter: Filter, cursor: Place | None) -> AsyncIterator[list[Place]]:
+    async def _running(self, filter: Filter, cursor: Place | None) -> AsyncIterator[Stretch]:
         flat = await self._run("running", filter_arguments(filter))
         rows = sorted((-at, text(id)) for at, id in zip(flat[::2], flat[1::2], strict=True))
         after = (int(cursor[0]), cursor[1]) if cursor else None
-        yield [(str(at), id) for at, id in rows if after is None or (at, id) > after]
+        yield [(str(at), id) for at, id in rows if after is None or (at, id) > after], None
 
     # Numbers
 
@@ -146,7 +151,7 @@ class Reads:
         if filter in (*whole, *(Filter(state=state) for state in FINISHED)):
             return int(await self._run("size", index_of(filter)[0]))
         found = 0
-        async for stretch in self._stretches(filter, None, BATCH):
+        async for stretch, _ in self._stretches(filter, None, BATCH):
             found += len(stretch)
             if most is not None and found > most:
                 break
@@ -173,7 +178,7 @@ class Reads:
     async def targets(self, filter: Filter, verb: Verb) -> AsyncIterator[list[str]]:
         """Ids of jobs that match and that a verb may fit, at most a batch at a time."""
         for one in self._parts(filter, verb):
-            async for found in self._stretches(one, None, BATCH):
+            async for found, _ in self._stretches(one, None, BATCH):
                 for start in range(0, len(found), BATCH):
                     yield [id for _, id in found[start : start + BATCH]]
 

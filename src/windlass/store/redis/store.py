@@ -274,8 +274,8 @@ class RedisStore:
     async def holders(self, keys: Sequence[str]) -> Mapping[str, str]:
         return await self._reads.holders(keys)
 
-    async def find(self, filter: Filter, limit: int = 100, after: str | None = None) -> Page:
-        return await self._reads.find(filter, limit, after)
+    async def find(self, filter: Filter, limit: int = 100, after: str | None = None, far: int | None = None) -> Page:
+        return await self._reads.find(filter, limit, after, far)
 
     async def count(self, filter: Filter, most: int | None = None) -> int:
         return await self._reads.count(filter, most)

@@ -132,6 +132,9 @@ SELECT line FROM present WHERE line IS NOT NULL;
 SELECT -priority, rank, id, CASE WHEN started_at IS NULL THEN expires_at END, gates FROM jobs INDEXED BY ready
 WHERE state = 'ready' AND line = ? ORDER BY priority DESC, rank, id LIMIT ?;
 
+-- name: moment
+SELECT coalesce(finished_at, enqueued_at) FROM jobs WHERE rowid = ?;
+
 -- name: heads_after
 SELECT -priority, rank, id, rowid FROM jobs INDEXED BY ready
 WHERE state = 'ready' AND line = CAST(? AS TEXT) AND (-priority, rank, id) > (?, ?, CAST(? AS TEXT))

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from windlass.model import Attempt, Doc, Filter, JobRecord, Page, RunnerInfo, Shelf, State, Verb, WorkerInfo
 from windlass.store.contract import BATCH
-from windlass.store.rows import MICRO, is_over, micros, of_lines, read_cursor, seconds, state_of
+from windlass.store.rows import MICRO, is_over, is_sparse, micros, of_lines, read_cursor, seconds, state_of
 from windlass.store.sqlite.moves import SQL
 from windlass.store.sqlite.rows import COLUMNS, bound, exact, fetch, one, read_attempt, read_job
 
@@ -83,24 +83,68 @@ def table(filter: Filter) -> str:
     return "jobs" if filter.error is None else "jobs INDEXED BY errors"
 
 
-def find(db: Connection, filter: Filter, limit: int, after: str | None) -> Page:
+def find(db: Connection, filter: Filter, limit: int, after: str | None, far: int | None) -> Page:
     """`Store.find`: one page by key, never by offset."""
     if filter.state is State.READY and filter.error is None:
         return find_ready(db, filter, limit, after)
-    keys = ORDERS.get(state_of(filter) or State.WAITING, ("-rowid",))
-    condition, parameters = where(filter)
-    if after is not None:
-        places = ", ".join("CAST(? AS TEXT)" if key == "id" else "?" for key in keys)
-        condition += f" AND ({', '.join(keys)}) > ({places})"
-        parameters += map(bound, read_cursor(after, *(str if key == "id" else int for key in keys)))
+    keys = keys_of(filter)
+    edge = edge_of(db, filter, after, far) if far is not None and is_sparse(filter) else None
+    condition, parameters = since(filter, after)
+    if edge is not None:
+        condition, parameters = f"{condition} AND {beside(keys[0], '<=')}", [*parameters, value_of(keys[0], edge)]
     order = ", ".join(SORTED.get(key, key) for key in keys)
     sql = f"SELECT {COLUMNS}, {', '.join(keys)} FROM {table(filter)} WHERE {condition} ORDER BY {order} LIMIT ?"  # noqa: S608
     rows = fetch(db, sql, [*parameters, limit + 1])
     more = len(rows) > limit
     rows = rows[:limit]
     width = len(keys)
-    cursor = json.dumps(rows[-1][-width:]) if more else None
-    return Page(jobs=tuple(complete(db, [row[:-width] for row in rows])), after=cursor)
+    jobs = tuple(complete(db, [row[:-width] for row in rows]))
+    if more or edge is None:
+        return Page(jobs=jobs, after=json.dumps(rows[-1][-width:]) if more else None)
+    if width == 1:
+        return Page(jobs=jobs, after=json.dumps([edge]), back_to=seconds(one(db, SQL.moment, (-edge,))))
+    return Page(jobs=jobs, after=json.dumps([edge + 1, ""]), back_to=-edge / MICRO if is_over(filter) else None)
+
+
+def keys_of(filter: Filter) -> tuple[str, ...]:
+    """What jobs that match are listed by."""
+    return ORDERS.get(state_of(filter) or State.WAITING, ("-rowid",))
+
+
+def since(filter: Filter, after: str | None) -> tuple[str, list[Any]]:
+    """The condition of a filter for what comes after a cursor, and its parameters. Indexes find a place by the first
+    key alone."""
+    keys = keys_of(filter)
+    condition, parameters = where(filter)
+    if after is not None:
+        cursor = read_cursor(after, *(str if key == "id" else int for key in keys))
+        places = ", ".join("CAST(? AS TEXT)" if key == "id" else "?" for key in keys)
+        condition += f" AND ({', '.join(keys)}) > ({places})"
+        parameters += map(bound, cursor)
+        if cursor[0] is not None:
+            condition += f" AND {beside(keys[0], '>=')}"
+            parameters.append(value_of(keys[0], cursor[0]))
+    return condition, parameters
+
+
+def beside(key: str, sign: str) -> str:
+    """The condition that a key is on one side of a value, as an index sees it: it knows the columns."""
+    return f"{key[1:]} {'>=' if sign == '<=' else '<='} ?" if key.startswith("-") else f"{key} {sign} ?"
+
+
+def value_of(key: str, value: int) -> int:
+    """The value of the column of a key."""
+    return min(-value, sys.maxsize) if key.startswith("-") else value
+
+
+def edge_of(db: Connection, filter: Filter, after: str | None, far: int) -> int | None:
+    """Where looking for jobs ends if it ends after so many, by the first key of their order: of jobs of any queue, task
+    and tag, so that an index has it. None where there are not so many."""
+    condition, parameters = since(replace(filter, queue=None, task=None, tag=None), after)
+    key = keys_of(filter)[0]
+    sql = f"SELECT {key} FROM {table(filter)} WHERE {condition} ORDER BY {SORTED.get(key, key)} LIMIT 1 OFFSET ?"  # noqa: S608
+    rows = fetch(db, sql, [*parameters, far])
+    return rows[0][0] if rows else None
 
 
 def find_ready(db: Connection, filter: Filter, limit: int, after: str | None) -> Page:

@@ -463,8 +463,8 @@ class SQLiteStore:
     async def holders(self, keys: Sequence[str]) -> Mapping[str, str]:
         return await self._read(lambda db: reads.holders(db, self._now(), keys))
 
-    async def find(self, filter: Filter, limit: int = 100, after: str | None = None) -> Page:
-        return await self._read(lambda db: reads.find(db, filter, limit, after))
+    async def find(self, filter: Filter, limit: int = 100, after: str | None = None, far: int | None = None) -> Page:
+        return await self._read(lambda db: reads.find(db, filter, limit, after, far))
 
     async def count(self, filter: Filter, most: int | None = None) -> int:
         return await self._read(lambda db: reads.count(db, filter, most))
