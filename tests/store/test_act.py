@@ -1,12 +1,14 @@
 """The operator's verbs in every state."""
 
+from typing import Any
+
 import pytest
 from msgspec.structs import replace
 
 from tests.store.world import World, ends, new, new_id
 from windlass import policy
 from windlass.bulk import in_batches
-from windlass.model import Ending, Failure, Filter, State, Verb
+from windlass.model import Ending, Failure, Fair, Filter, Need, State, Verb
 from windlass.policy import Retry
 from windlass.store.contract import BATCH
 
@@ -206,6 +208,35 @@ async def test_retry_of_two_jobs_that_share_a_key(world: World) -> None:
         ids.append(job.id)
     assert len(await world.store.act(ids, Verb.RETRY)) == 1
     assert await world.store.count(Filter(state=State.READY)) == 1
+
+
+async def test_jobs_of_all_kinds_are_retried_together(world: World) -> None:
+    milli = f"{int(await world.now() * 1000):012x}"
+    ids = [f"{milli[:8]}-{milli[8:]}-7000-8000-{n:012x}" for n in range(6)] + [new_id(), "no-uuid"]
+    gates = (Need("gate"),)
+    kinds: list[dict[str, Any]] = [
+        {},
+        {"queue": "other"},
+        {"unique": "k"},
+        {"gates": gates},
+        {"delay": 60},
+        {"fair": Fair("a")},
+    ]
+    jobs = [new(id=id, **more) for id, more in zip(ids, [*kinds, {"tags": ("t",)}, {"priority": 5}], strict=True)]
+    await world.put(*jobs)
+    await world.advance(1)
+    over = [id for id in ids if id != ids[4]]
+    assert sorted(await world.store.act(over, Verb.CANCEL)) == sorted(over)
+    before = {job.id: job for job in await world.store.get(over)}
+    assert sorted(await world.store.act([*ids, ids[0], new_id()], Verb.RETRY)) == sorted(ids)
+    for job in await world.store.get(over):
+        old = before[job.id]
+        fresh = replace(old, state=job.state, run_at=job.run_at, finished_at=None, reason=None, runner=None)
+        assert replace(job, runner=None) == fresh
+    assert await world.store.count(Filter(state=State.CANCELLED)) == 0
+    assert [job.id for job in (await world.store.find(Filter(state=State.WAITING))).jobs] == [ids[3]]
+    claims = await (await world.crew()).claim(20)
+    assert {claim.id for claim in claims} == {*ids} - {ids[3]}
 
 
 async def test_jobs_that_cannot_be_retried_do_not_hide_those_that_can(world: World) -> None:
