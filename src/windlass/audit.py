@@ -171,7 +171,8 @@ def of_filter(given: Mapping[str, object]) -> str:
 
 
 def of_held(kind: str, name: str, reason: str = "") -> str:
-    """A queue, a task, a key of a gate, a schedule or a worker as the target of a pause, of a drain, or of the end of one."""
+    """A queue, a task, a schedule, a worker or a key of a gate as the target of a pause, of a drain, or of the end of
+    one."""
     return f"{kind} {name}{': ' if reason else ''}{reason}"
 
 
