@@ -44,6 +44,25 @@ async def document(request: Request) -> Response:
 
 def made(server: str) -> dict[str, Any]:
     """The whole document."""
+    paths, schemas = described()
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Windlass", "version": version("windlass")},
+        "servers": [{"url": server}],
+        "security": [{"bearer": []}, {"basic": []}],
+        "paths": paths,
+        "components": {
+            "schemas": {**schemas, "Error": ERROR},
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer"},
+                "basic": {"type": "http", "scheme": "basic"},
+            },
+        },
+    }
+
+
+def described() -> tuple[dict[str, Any], dict[str, Any]]:
+    """The paths, and the schemas that they name."""
     (*_, why, change, keyed, edit, timing), components = msgspec.json.schema_components(
         [Which, JobsQuery, AuditQuery, ChartQuery, ScaleQuery, Targets, Why, Change, Keyed, Edit, Timing],
         ref_template="#/components/schemas/{name}",
@@ -89,20 +108,7 @@ def made(server: str) -> dict[str, Any]:
         line = f"{act.capitalize()} one schedule. Takes the role {role.name.lower()}"
         one = operation(f"{act}_schedule", line, 404)
         paths[f"/schedules/{{name}}/{act}"] = {"post": {**one, "parameters": [in_path("name"), own()]}}
-    return {
-        "openapi": "3.1.0",
-        "info": {"title": "Windlass", "version": version("windlass")},
-        "servers": [{"url": server}],
-        "security": [{"bearer": []}, {"basic": []}],
-        "paths": paths,
-        "components": {
-            "schemas": {**components, "Error": ERROR},
-            "securitySchemes": {
-                "bearer": {"type": "http", "scheme": "bearer"},
-                "basic": {"type": "http", "scheme": "basic"},
-            },
-        },
-    }
+    return paths, components
 
 
 ERROR = {"type": "object", "properties": {"error": {"type": "string"}}, "required": ["error"]}
