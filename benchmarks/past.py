@@ -136,13 +136,17 @@ def line_of(one: Over) -> str:
     )
 
 
+OVER = "('over', 'errors', 'tagged')"
+"""The indexes that have jobs that are over, but for those by id."""
+
+
 def to_sqlite(url: str, rows: Iterator[Over], _: int) -> None:
     """Into `jobs`, `attempts` and `tags`."""
     db = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
     db.execute("PRAGMA synchronous = OFF")
     db.execute("PRAGMA cache_size = -500000")
     db.execute("BEGIN IMMEDIATE")
-    indexes = db.execute("SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL").fetchall()
+    indexes = db.execute(f"SELECT name, sql FROM sqlite_master WHERE name IN {OVER}").fetchall()
     for name, _ in indexes:
         db.execute(f"DROP INDEX {name}")
     names = (
