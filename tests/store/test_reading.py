@@ -5,7 +5,7 @@ from msgspec.structs import replace
 
 from tests.store.world import World, doc, ends, new, new_id
 from windlass.errors import ConfigError, Conflict
-from windlass.model import Doc, Ending, Filter, Line, Mark, State, Verb
+from windlass.model import Doc, Ending, Filter, Line, Mark, Need, State, Verb
 from windlass.store import census
 from windlass.store.contract import BATCH, SCHEDULE
 from windlass.store.documents import all_docs
@@ -104,6 +104,17 @@ async def test_looking_a_little_at_a_time_finds_the_same(
     whole = await listed(world, filter, 1_000)
     for far in (1, 4, 100):
         assert await listed(world, filter, 3, far) == whole
+
+
+async def test_what_waits_is_found_beyond_the_first_look(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More than are looked at wait in front of those that match."""
+    monkeypatch.setattr("windlass.store.redis.reads.BATCH", 4)
+    await world.put(*(new(gates=(Need("closed"),)) for _ in range(10)))
+    last = [new(gates=(Need("closed"),), tags=("late",)) for _ in range(3)]
+    await world.advance(1)
+    await world.put(*last)
+    found = await listed(world, Filter(state=State.WAITING, queue="default", tag="late"), 10, 4)
+    assert sorted(found) == sorted(job.id for job in last)
 
 
 async def test_looking_ends_after_so_many_and_tells_where(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,6 +44,11 @@ def index_of(filter: Filter) -> tuple[str, str]:
     return (f"tag:{filter.tag}" if filter.tag else "all"), "down"
 
 
+def place_in_line(member: str) -> Place:
+    """What a line has of a job, as a place."""
+    return member[:ORDER], member[ORDER:]
+
+
 class Reads:
     """Reading, by a function that runs a script."""
 
@@ -114,10 +119,10 @@ class Reads:
             flat = await self._run("ready", count, filter_arguments(filter), index, *((raw(member),) if member else ()))
             heads = sorted(zip(flat[::2], flat[1::2], strict=True))[:count]
             members = [text(head) for head, fits in heads if fits]
-            yield [(one[:ORDER], one[ORDER:]) for one in members], None
-            if len(heads) < count:
+            member = text(heads[-1][0]) if len(heads) == count else None
+            yield [place_in_line(one) for one in members], place_in_line(member) if member else None
+            if member is None:
                 return
-            member = text(heads[-1][0])
 
     async def _running(self, filter: Filter, cursor: Place | None) -> AsyncIterator[Stretch]:
         flat = await self._run("running", filter_arguments(filter))
