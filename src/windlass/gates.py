@@ -243,6 +243,12 @@ async def gates_in(store: Store) -> Found:
     return [info(name, told(stored, name), held.get(name, {}), waits[name], name in stored) for name in sorted(names)]
 
 
+async def paused_keys(store: Store) -> list[Paused]:
+    """The keys of gates that are paused in a store."""
+    owns = {doc.name: read_own(doc.body) async for doc in all_docs(store, GATE) if doc.name != family_of(doc.name)}
+    return [paused_of("key", name, own.paused) for name, own in owns.items() if own.paused]
+
+
 def told(stored: Mapping[str, Own], gate: str) -> Own | None:
     """What these say of a gate."""
     return next((stored[name] for name in said_by(gate) if name in stored), None)

@@ -113,6 +113,8 @@ def test_one_key_of_a_limit(shell: Shell) -> None:
     assert "tenant/acme is paused" in shell("gates", "pause", *key, "--reason", "they asked").stdout
     assert listed() == (0, True, "they asked")
     assert "nothing: paused, they asked" in shell("gates", "list").stdout
+    assert "windlass gates resume tenant/acme, when it shall go on" in shell("doctor", code=3).stdout
+    assert "No job of it runs or waits" in shell("gates", "pause", "tenant", "--key", "acmee").stdout
     assert "tenant/acme is set" in shell("gates", "set", *key, "--limit", "5").stdout
     assert "tenant/acme goes on" in shell("gates", "resume", *key).stdout
     assert "was not paused" in shell("gates", "resume", "tenant/acme").stdout

@@ -20,6 +20,7 @@ from windlass.cli.output import cell, counted, print_json
 from windlass.cli.reach import file_of, find_url, json_option, on_store, shown, url_option
 from windlass.cli.workers import lines_and_workers
 from windlass.errors import StoreUnavailable, WindlassError
+from windlass.gates import paused_keys
 from windlass.model import Line, State, WorkerInfo
 from windlass.pause import DRAIN
 from windlass.queues import Paused, held_in
@@ -116,6 +117,7 @@ async def examine(store: Store, began: float) -> list[Check]:
         *crew(workers, lines),
         *orphans(lines, workers),
         *[held_up(one, drained=name.startswith(DRAIN)) for name, one in (await held_in(store)).items()],
+        *[held_up(one, drained=False) for one in await paused_keys(store)],
     ]
 
 
@@ -188,9 +190,10 @@ def orphans(lines: Sequence[Line], workers: Sequence[WorkerInfo]) -> Iterator[Ch
 
 
 def held_up(one: Paused, *, drained: bool) -> Check:
-    """A queue or task that is paused, or a queue that is drained, which whoever looks for the reason should see."""
+    """What is paused, or a queue that is drained, which whoever looks for the reason should see."""
     found = f"{one.kind} {one.name}" + (f": {one.reason}" if one.reason else "")
-    resume = f"windlass queues resume {one.name}" + (" --task" if one.kind == "task" else "")
+    group = "gates" if one.kind == "key" else "queues"
+    resume = f"windlass {group} resume {one.name}" + (" --task" if one.kind == "task" else "")
     if drained:
         return Check("warning", "draining", found, f"{resume}, when it shall take jobs again")
     return Check("warning", "paused", found, f"{resume}, when it shall go on")

@@ -91,6 +91,8 @@ def pause(name: str, key: str | None, reason: str, url: str | None) -> None:
         app.gates.pause(name, reason=reason)
         note.done = 1
     click.echo(f"{clean(name)} is paused, from now on.")
+    if not any(one.holders or one.waiting for one in app.gates.list() if one.name == name):
+        click.echo("No job of it runs or waits just now: if you expected some, see windlass gates list for its name.")
 
 
 @gates.command()

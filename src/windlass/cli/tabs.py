@@ -17,9 +17,10 @@ from windlass.cli.trail import aaudited
 from windlass.cli.workers import HEAD as WORKER_HEAD
 from windlass.cli.workers import worker_rows
 from windlass.errors import ConfigError, WindlassError
+from windlass.gates import paused_keys
 from windlass.model import Filter, JobRecord, Line, State, Verb, WorkerInfo
 from windlass.pause import DRAIN, QUEUE
-from windlass.queues import QueueInfo, held_in, queue_info
+from windlass.queues import Paused, QueueInfo, held_in, queue_info
 from windlass.view import duration, is_late, living, nobody, why_not
 from windlass.workers import told_in, with_told
 
@@ -102,13 +103,19 @@ async def overview(core: App, sight: Sight, _: Words) -> list[Row]:
     found = troubles(sight)
     for key, one in (await held_in(store)).items():
         how = "draining" if key.startswith(DRAIN) else "paused"
-        found += [(f"{one.kind} {one.name} is {how}", one.reason or f"since {ago(one.since.timestamp())}")]
+        found += [(f"{one.kind} {one.name} is {how}", why_held(one))]
+    found += [(f"key {one.name} is paused", why_held(one)) for one in await paused_keys(store)]
     found += [
         (f"schedule {one.name} is late", "no worker fired it") for one in filter(is_late, await core.schedules.alist())
     ]
     found += causes((await store.find(Filter(state=State.FAILED), FAILED)).jobs)
     rows = [Row(f"{at}", (cell(what), cell(why))) for at, (what, why) in enumerate(found)]
     return rows or [Row("well", ("all is well", ""))]
+
+
+def why_held(one: Paused) -> str:
+    """Why something is paused or drained; since when, if nobody said."""
+    return one.reason or f"since {ago(one.since.timestamp())}"
 
 
 def troubles(sight: Sight) -> list[tuple[str, str]]:

@@ -58,7 +58,7 @@ async def newest(
     while True:
         limit = piece if most is None else min(piece, most - read)
         page = await store.find(which, limit, reach.after, None if end is None else far)
-        early = page.after is not None and len(page.jobs) < limit
+        early = page.after is not None and (page.back_to is not None or len(page.jobs) < limit)
         read += len(page.jobs)
         reach.looked += far if early else len(page.jobs)
         reach.exact = reach.exact and not early
