@@ -335,7 +335,8 @@ class App:
 
     def caller(self, url: str) -> Bound[int]:
         """The call that posts to `url` how the job that it follows has ended. Raises `ConfigError`."""
-        bound: Bound[int] = self._tasks[callback.NAME].bind(self.outward.check(url))
+        checked = self.outward.check(url)
+        bound: Bound[int] = self._tasks[callback.NAME].bind(checked)
         return bound
 
     def _results(self, name: str) -> Any:
