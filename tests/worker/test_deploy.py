@@ -178,6 +178,17 @@ def test_a_worker_that_is_drained_ends_its_job_and_then_itself(rig: Rig, tasks: 
     assert len(rig.effects("nap")) == 2, "once begun, once ended"
 
 
+def test_the_first_signal_after_a_drain_takes_no_job_its_grace(rig: Rig, tasks: ModuleType) -> None:
+    worker = rig.start("-p", "1", "-c", "1")
+    busy = tasks.nap.enqueue(1.5)
+    until(lambda: rig.effects("nap"), "the job runs")
+    [one] = tasks.app.workers.list()
+    tasks.app.workers.drain(one.id)
+    until(lambda: "stopping: waiting up to" in rig.text(), "it has heard of it")
+    assert rig.stop(worker) == 0
+    assert (busy.refresh().state, busy.attempt, len(rig.effects("napped"))) == (State.SUCCEEDED, 1, 1)
+
+
 @pytest.mark.every_store
 def test_one_rollout_after_another_loses_and_charges_nothing(rig: Rig, tasks: ModuleType) -> None:
     jobs: list[Any] = []

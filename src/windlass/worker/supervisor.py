@@ -93,6 +93,7 @@ class Supervisor:
         self._pulse: Pulse | None = None
         self._fires: Fires | None = None
         self._stopping = asyncio.Event()
+        self._signalled = False
         self._hurry = asyncio.Event()
         self._enlisted = asyncio.Event()
         self._edited = asyncio.Event()
@@ -141,9 +142,10 @@ class Supervisor:
         return self.exit_code
 
     def stop(self) -> None:
-        """Begin to stop; the second time, stop waiting."""
-        if self._stopping.is_set():
+        """A signal: begin to stop; the second time, stop waiting. Somebody's drain before it does not count."""
+        if self._signalled:
             self._hurry.set()
+        self._signalled = True
         self._stopping.set()
 
     def _vitals(self) -> Vitals:
@@ -360,7 +362,7 @@ class Supervisor:
             seat.send(Paused(view=view))
         if self._pulse and self._pulse.id in view.workers and not self._stopping.is_set():
             self._say("somebody has asked this worker to end")
-            self.stop()
+            self._stopping.set()
 
     def _wake_all(self) -> None:
         for seat in self._seats:
