@@ -14,6 +14,7 @@ from windlass.model import Doc
 from windlass.store.contract import PAUSE, REPORT
 from windlass.worker import reports
 from windlass.worker.duties import Duties
+from windlass.worker.runner import Runner
 from windlass.workers import told_in
 
 
@@ -95,6 +96,42 @@ def test_a_worker_inside_of_this_process_is_drained_and_leaves(app: App, caplog:
             await app.queues.apause("mail")
             await Duties(store, {}).forget()
             assert [doc.name for kind in (REPORT, PAUSE) for doc in (await store.load(kind)).docs] == ["queue:mail"]
+        await app.aclose()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("app", ["memory", "sqlite"], indirect=True)
+def test_a_worker_inside_of_this_process_is_drained_under_the_id_that_it_took_after_an_eviction(app: App) -> None:
+    async def main() -> None:
+        async with asyncio.timeout(PATIENCE), app.worker(concurrency=1):
+            [first] = await app.workers.alist()
+            await (await app.connect()).retire(first.id)
+            while not (there := await app.workers.alist()):
+                await asyncio.sleep(0.02)
+            await app.workers.adrain(there[0].id)
+            while await app.workers.alist():
+                await asyncio.sleep(0.02)
+        await app.aclose()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("app", ["sqlite"], indirect=True)
+def test_a_worker_inside_of_this_process_leaves_also_when_its_runner_broke(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(_: Runner) -> None:
+        raise RuntimeError("a bug of ours")
+
+    monkeypatch.setattr(Runner, "run", broken)
+
+    async def main() -> None:
+        with pytest.raises(RuntimeError, match="a bug of ours"):
+            async with asyncio.timeout(PATIENCE), app.worker(concurrency=1):
+                await app.workers.adrain((await app.workers.alist())[0].id)
+                while await app.workers.alist():
+                    await asyncio.sleep(0.02)
         await app.aclose()
 
     asyncio.run(main())

@@ -22,7 +22,7 @@ from windlass.worker.board import Board
 from windlass.worker.duties import Duties
 from windlass.worker.fires import Fires
 from windlass.worker.logs import set_up
-from windlass.worker.messages import Bye, Cancel, FromRunner, Holding, Paused, Wake, Welcome
+from windlass.worker.messages import Bye, Cancel, Drained, FromRunner, Holding, Paused, Wake, Welcome
 from windlass.worker.pauses import Pauses
 from windlass.worker.pulse import Pulse
 from windlass.worker.reports import OWN, Reports
@@ -81,8 +81,9 @@ class Beater:
 
     def _hold(self, view: View) -> None:
         self._channel.send(Paused(view=view))
-        if self._pulse.id in view.workers:
+        if self._pulse.id in view.workers and not self._stopping.is_set():
             self._stopping.set()
+            self._channel.send(Drained())
 
     def _follow(self, orders: Orders) -> None:
         if os.getppid() != self._parent:  # a copy that the host forked keeps the channel open, but nobody works there

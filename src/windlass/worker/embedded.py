@@ -31,7 +31,7 @@ from windlass.worker.declare import Declared, declare
 from windlass.worker.duties import Duties
 from windlass.worker.fires import Fires
 from windlass.worker.limits import Limits
-from windlass.worker.messages import Bye, Cancel, FromSupervisor, Holding, Paused, Wake, Welcome
+from windlass.worker.messages import Bye, Cancel, Drained, FromSupervisor, Holding, Paused, Wake, Welcome
 from windlass.worker.pauses import Pauses
 from windlass.worker.pulse import Pulse
 from windlass.worker.queues import Queues
@@ -124,9 +124,11 @@ async def working(
 
     async def end() -> None:
         await asked.wait()
-        await finish(runner, work, grace)
-        await children.close(grace=0)  # before the worker leaves: what it holds then goes to others
-        await registered.aclose()
+        async with contextlib.aclosing(registered):
+            try:
+                await finish(runner, work, grace)
+            finally:
+                await children.close(grace=0)  # before the worker leaves: what it holds then goes to others
 
     ending = asyncio.create_task(end())
     try:
@@ -176,10 +178,9 @@ async def watch_lease(runner: Runner, board: Board, lease: float) -> None:
             runner.interrupt()
 
 
-def hold(runner: Runner, view: View, worker: str, asked: asyncio.Event) -> None:
-    """Tell a runner what is paused, and those who wait for it that somebody drains this worker."""
-    runner.hold(view)
-    if worker in view.workers and not asked.is_set():
+def drained(asked: asyncio.Event) -> None:
+    """Tell those who wait for it that somebody drains this worker."""
+    if not asked.is_set():
         logger.warning("somebody has asked the worker in this process to end: it runs no more jobs; start it anew")
         asked.set()
 
@@ -202,7 +203,9 @@ async def beat_here(
         runner.interrupt()
 
     def hear(view: View) -> None:
-        hold(runner, view, pulse.id, asked)
+        runner.hold(view)
+        if pulse.id in view.workers:
+            drained(asked)
 
     fires = Fires(store, Vault(config.keys))
     pulse = Pulse(
@@ -265,7 +268,9 @@ async def beat_beside(
             elif isinstance(message, Wake):
                 runner.wake()
             elif isinstance(message, Paused):
-                hold(runner, message.view, first.worker, asked)
+                runner.hold(message.view)
+            elif isinstance(message, Drained):
+                drained(asked)
         logger.critical("the helper that renews the lease is gone: nothing new is started here; start the worker anew")
 
     async def tell() -> None:

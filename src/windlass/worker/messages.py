@@ -79,6 +79,10 @@ class Stop(Struct, frozen=True, tag=True):
     grace: float
 
 
+class Drained(Struct, frozen=True, tag=True):
+    """The helper of a worker inside another process: somebody has asked this worker to end."""
+
+
 class Child(Struct, frozen=True, tag=True):
     """Runner: a process child was started, or is gone."""
 
@@ -120,4 +124,4 @@ class Bye(Struct, frozen=True, tag=True):
 
 
 FromRunner = Hello | Broken | Child | Spent | Left | Chosen | Holding | Counted | Bye
-FromSupervisor = Welcome | Slots | Cancel | Wake | Pause | Paused | Stop
+FromSupervisor = Welcome | Slots | Cancel | Wake | Pause | Paused | Drained | Stop
