@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.worker.rig import PATIENCE, empty_store
-from windlass import App, WorkerNotFound
-from windlass.model import Doc
+from windlass import App, WorkerNotFound, WorkerTooOld, workers
+from windlass.model import Doc, WorkerInfo
 from windlass.store.contract import PAUSE, REPORT
 from windlass.worker import reports
 from windlass.worker.duties import Duties
@@ -101,6 +101,23 @@ def test_a_worker_inside_of_this_process_is_drained_and_leaves(app: App, caplog:
     asyncio.run(main())
 
 
+def test_a_worker_that_would_not_hear_of_its_drain_is_refused(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        store = await app.connect()
+        for id in ("old-1111", "new-2222"):
+            await store.enlist(WorkerInfo(id=id, host="web-1", pid=41, version="0", lease=60))
+        await app.workers.adrain("old-1111")
+        assert [one.draining for one in await app.workers.alist()] == [True, False], "it may not have spoken yet"
+        monkeypatch.setattr(workers, "SPEAKS_WITHIN", -1.0)
+        with pytest.raises(WorkerTooOld, match=r"older version\. Send SIGTERM to its process, 41 on web-1"):
+            await app.workers.adrain("old-1111")
+        await store.save([Doc(kind=REPORT, name="new-2222", version=0, body=b"{}")])
+        await app.workers.adrain("new-2222")
+        await app.aclose()
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize("app", ["memory", "sqlite"], indirect=True)
 def test_a_worker_inside_of_this_process_is_drained_under_the_id_that_it_took_after_an_eviction(app: App) -> None:
     async def main() -> None:
@@ -126,12 +143,15 @@ def test_a_worker_inside_of_this_process_leaves_also_when_its_runner_broke(
 
     monkeypatch.setattr(Runner, "run", broken)
 
+    async def drain() -> None:
+        async with asyncio.timeout(PATIENCE), app.worker(concurrency=1):
+            await app.workers.adrain((await app.workers.alist())[0].id)
+            while await app.workers.alist():
+                await asyncio.sleep(0.02)
+
     async def main() -> None:
         with pytest.raises(RuntimeError, match="a bug of ours"):
-            async with asyncio.timeout(PATIENCE), app.worker(concurrency=1):
-                await app.workers.adrain((await app.workers.alist())[0].id)
-                while await app.workers.alist():
-                    await asyncio.sleep(0.02)
+            await drain()
         await app.aclose()
 
     asyncio.run(main())

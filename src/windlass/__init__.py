@@ -25,6 +25,7 @@ from windlass.errors import (
     StoreUnavailable,
     WindlassError,
     WorkerNotFound,
+    WorkerTooOld,
 )
 from windlass.hook import Hook
 from windlass.jobs import Job
@@ -71,6 +72,7 @@ __all__ = [
     "Unique",
     "WindlassError",
     "WorkerNotFound",
+    "WorkerTooOld",
     "at",
     "cron",
     "current",

@@ -43,6 +43,10 @@ class WorkerNotFound(WindlassError, LookupError):
     """There is no such worker: it never was, or it has ended."""
 
 
+class WorkerTooOld(WindlassError):
+    """A worker does not hear what is asked of it: its version knows of no such thing. Nothing was changed."""
+
+
 class StoreError(WindlassError):
     """The store could not do what was asked."""
 

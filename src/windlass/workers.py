@@ -9,15 +9,19 @@ from msgspec.structs import replace
 from windlass import pause, usage
 from windlass.access import Access
 from windlass.blocking import twin
-from windlass.errors import WorkerNotFound
+from windlass.errors import WorkerNotFound, WorkerTooOld
 from windlass.model import Doc, WorkerInfo
 from windlass.pause import WORKER, Pause
 from windlass.store.contract import PAUSE, REPORT, Store
-from windlass.store.documents import Load, Save, Work, all_docs
+from windlass.store.documents import Load, Save, Work, all_docs, now_of
 from windlass.usage import Report, Usage
+from windlass.values import visible
 
 ASKED_FOR = 86_400.0
 """Seconds after which an ask that no worker has taken along is dropped."""
+
+SPEAKS_WITHIN = 30.0
+"""Seconds from its start within which a worker that can be drained has told what it takes; it does so at once."""
 
 Found = list[WorkerInfo]
 
@@ -43,11 +47,15 @@ class Workers:
         """Ask a worker to end, as SIGTERM does: it takes no more jobs within a second or two, what it runs may end
         within its grace, and then its process ends.
 
-        Nothing here starts another one. Raises `WorkerNotFound`.
+        Nothing here starts another one. Raises `WorkerNotFound`, `WorkerTooOld`.
         """
         store = await self._access.connect()
-        if id not in {one.id for one in await store.workers()}:
+        told = await told_in(store)  # before who is there: a worker that ends takes its report along
+        found = [one for one in await store.workers() if one.id == id]
+        if not found:
             raise missing(id)
+        if found[0].alive and id not in told.reports and await now_of(store) - found[0].started_at > SPEAKS_WITHIN:
+            raise too_old(found[0])
         await self._access.ado(partial(ask, id))
 
     drain = twin(adrain)
@@ -57,6 +65,14 @@ class Workers:
 def missing(id: str) -> WorkerNotFound:
     """The error for an id that no worker has."""
     return WorkerNotFound(f"there is no worker {id}: it has ended, or it never was. windlass workers lists them")
+
+
+def too_old(worker: WorkerInfo) -> WorkerTooOld:
+    """The error for a worker that never told what it takes, so that it does not look whether it shall end either."""
+    return WorkerTooOld(
+        f"worker {worker.id[:8]} does not hear this: it is of an older version. "
+        f"Send SIGTERM to its process, {worker.pid} on {visible(worker.host)}"
+    )
 
 
 def ask(id: str) -> Work[None]:

@@ -1,5 +1,6 @@
 """`queues`, `workers`, `migrate`, `doctor`, `completion`, and mistakes in naming a store."""
 
+import asyncio
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 
 from tests.cli.conftest import Shell, job_id
 from windlass import App, limit, rate
+from windlass.cli import workers
 from windlass.cli.doctor import fact
 from windlass.gate import write_settings
 from windlass.model import Doc
@@ -151,6 +153,32 @@ def test_workers(filled: Shell) -> None:
     assert "takes no more jobs" in filled("workers", "drain", "work", "--no-wait").stdout
     assert filled.json("workers")[0]["draining"]
     assert "ago: draining" in filled("workers").stdout
+
+
+def test_a_drain_that_lasts_says_what_it_waits_for(
+    filled: Shell, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(workers, "LONG", -1.0)
+    monkeypatch.setattr(workers, "LOOK_EVERY", 0.01)
+
+    async def word(store: Store) -> tuple[str, asyncio.Task[None]]:
+        waiting = asyncio.create_task(workers.ended(store, {"worker-1"}))
+        while not (said := capsys.readouterr().err):
+            await asyncio.sleep(0.01)
+        return said, waiting
+
+    async def waits(store: Store) -> None:
+        said, waiting = await word(store)
+        assert "worker-1 has not said that it ends" in said
+        assert "Send SIGTERM to its process, 11 on here" in said
+        waiting.cancel()
+        await store.save([Doc(kind=REPORT, name="worker-1", version=0, body=write(Report(stopping=True)))])
+        said, waiting = await word(store)
+        assert "worker-1 still runs 1 job, and waits for its grace to be over" in said
+        await store.retire("worker-1")
+        await waiting
+
+    filled.store(waits)
 
 
 def test_no_workers(shell: Shell) -> None:

@@ -10,11 +10,12 @@ from textual.pilot import Pilot
 from textual.widgets import Input
 
 from tests.cli.conftest import Shell, job_id, trail
-from windlass import App
+from windlass import App, usage
 from windlass.cli import cli
 from windlass.cli.screen import Ask, Page, Top
 from windlass.cli.tabs import TABS
-from windlass.model import State
+from windlass.model import Doc, State
+from windlass.store.contract import REPORT
 from windlass.values import visible
 
 
@@ -90,6 +91,8 @@ def test_every_tab_and_every_act(filled: Shell) -> None:
             await go(pilot, top, "overview")
             assert any("queue mail is draining" in line for line in cells(top))
             await go(pilot, top, "workers")
+            report = Doc(kind=REPORT, name="worker-1", version=0, body=usage.write(usage.Report()))
+            await (await top.core.connect()).save([report])
             await pilot.press("D")
             await until(pilot, lambda: isinstance(top.screen, Ask))
             await pilot.press("y")

@@ -1,6 +1,7 @@
 """`windlass workers`: who works, and what that takes; drain one."""
 
 import asyncio
+import time
 from collections.abc import Collection, Sequence
 from contextlib import closing
 
@@ -16,14 +17,17 @@ from windlass.cli.trail import audited
 from windlass.errors import WorkerNotFound
 from windlass.model import Line, WorkerInfo
 from windlass.store.contract import Store
-from windlass.usage import Usage
+from windlass.usage import Report, Usage
 from windlass.view import duration, memory_of, share_of, worker_data
-from windlass.workers import missing, workers_in
+from windlass.workers import missing, told_in, workers_in
 
 HEAD = ("WORKER", "PID", "RUNNING", "SLOTS", "MEMORY", "CPU", "QUEUES", "LAST BEAT", "TASKS", "HOST")
 
 LOOK_EVERY = 0.5
 """Seconds between two looks at workers that are drained."""
+
+LONG = 60.0
+"""Seconds after which a drain says what it waits for."""
 
 
 async def lines_and_workers(store: Store) -> tuple[list[Line], list[WorkerInfo]]:
@@ -115,11 +119,29 @@ def one_worker(there: Sequence[WorkerInfo], piece: str) -> WorkerInfo:
 
 
 async def ended(store: Store, ids: Collection[str]) -> None:
-    """Wait until these workers are gone. Raises `Problem` for one that is lost."""
+    """Wait until these workers are gone, and say once what is to be done if that takes long. Raises `Problem` for one
+    that is lost."""
+    began, said = time.monotonic(), False
     with bar("drain") as move:
         while left := [one for one in await store.workers() if one.id in ids]:
             if lost := [one for one in left if not one.alive]:
                 raise Problem(f"worker {lost[0].id[:8]} is lost: another one hands its jobs back within seconds")
             running = sum(runner.running for one in left for runner in one.runners)
             move(len(ids) - len(left), len(ids), f"{counted(running)} left")
+            if not said and time.monotonic() - began > LONG:
+                said, told = True, await told_in(store)
+                for one in left:
+                    click.echo(why_it_lasts(one, told.reports.get(one.id, Report())), err=True)
             await asyncio.sleep(LOOK_EVERY)
+
+
+def why_it_lasts(worker: WorkerInfo, report: Report) -> str:
+    """What a worker that was asked to end does, and what to do now."""
+    id, process = cell(worker.id[:8]), f"its process, {worker.pid} on {clean(worker.host)}"
+    if not report.stopping:
+        return f"{id} has not said that it ends: it may be of an older version. Send SIGTERM to {process}"
+    running = counted(sum(runner.running for runner in worker.runners))
+    return (
+        f"{id} still runs {running}, and waits for its grace to be over. "
+        f"To end that wait, send SIGTERM twice, a second apart, to {process}"
+    )

@@ -177,7 +177,7 @@ class Desk(Struct, frozen=True):
         return bool(note.done)
 
     async def drain_worker(self, user: User, id: str) -> None:
-        """Ask a worker to end. Raises `WorkerNotFound`."""
+        """Ask a worker to end. Raises `WorkerNotFound`, `WorkerTooOld`."""
         async with self.audited(user, "drain", of_held("worker", id)) as note:
             await self.app.workers.adrain(id)
             note.done = 1

@@ -28,6 +28,7 @@ from windlass.errors import (
     StoreError,
     WindlassError,
     WorkerNotFound,
+    WorkerTooOld,
 )
 from windlass.model import Verb
 from windlass.overview import Overview
@@ -45,6 +46,7 @@ STATUSES: tuple[tuple[type[WindlassError], int], ...] = (
     (JobNotFound, 404),
     (ScheduleNotFound, 404),
     (WorkerNotFound, 404),
+    (WorkerTooOld, 409),
     (ConfigError, 400),
     (CallError, 400),
     (DecodeError, 400),

@@ -96,7 +96,7 @@ def described() -> tuple[dict[str, Any], dict[str, Any]]:
             one = operation(f"{act}_{kind}", f"{act.capitalize()} a {kind}. Takes the role operator", 404)
             more = {"requestBody": body(why, required=False)} if act != "resume" else {}
             paths[f"/{path}/{{name}}/{act}"] = {"post": {**one, "parameters": [in_path("name"), own()], **more}}
-    one = operation("drain_worker", "Ask a worker to end, as SIGTERM does. Takes the role operator", 404)
+    one = operation("drain_worker", "Ask a worker to end, as SIGTERM does. Takes the role operator", 404, 409)
     paths["/workers/{id}/drain"] = {"post": {**one, "parameters": [in_path("id"), own()]}}
     one = operation("set_limit", "Change what a limit or a rate admits. Takes the role admin")
     paths["/limits"]["post"] = {**one, "parameters": [own()], "requestBody": body(change)}
