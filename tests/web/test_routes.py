@@ -26,8 +26,10 @@ from tests.worker.rig import PATIENCE, until
 from windlass import App, ConfigError
 from windlass.cli import cli
 from windlass.clock import FakeClock
+from windlass.jobs import Jobs
+from windlass.model import WorkerInfo
 from windlass.store import census
-from windlass.web import Dashboard, Role, User, search
+from windlass.web import Dashboard, Role, User, live, search
 from windlass.web.dashboard import spots
 
 READ = {
@@ -290,6 +292,22 @@ def test_workers_are_drained(local: TestClient) -> None:
     assert "there is no worker nope" in local.post("/api/workers/nope/drain").json()["error"]
     told = [(one["act"], one["target"], one["done"]) for one in local.get("/api/audit").json()["entries"]]
     assert told == [("drain", "worker nope", 0), *[("drain", f"worker {first['id']}", 1)] * 2]
+
+
+def test_a_worker_that_starts_while_its_page_is_made_is_not_lost(
+    app: App, local: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = Jobs.afind
+
+    async def meanwhile(jobs: Jobs, **which: Any) -> Any:
+        await (await app.connect()).enlist(WorkerInfo(id="late-1", host="web-3", pid=7, version="0", lease=60))
+        return await find(jobs, **which)
+
+    monkeypatch.setattr(Jobs, "afind", meanwhile)
+    monkeypatch.setattr(live, "EVERY", 0.0)
+    monkeypatch.setattr(live, "REST", 0)
+    assert ">lost<" not in local.get("/workers").text
+    assert [one["host"] for one in local.get("/api/workers").json()["workers"]][2:] == ["web-3"]
 
 
 def test_what_is_rare_is_looked_for_a_little_at_a_time(local: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:

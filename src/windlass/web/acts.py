@@ -20,7 +20,7 @@ from windlass.schedules import Schedules
 from windlass.values import visible
 from windlass.view import narrowed, why_not
 from windlass.web import search
-from windlass.web.live import Watch
+from windlass.web.live import Snapshot, Watch
 from windlass.web.render import Pages
 from windlass.web.users import Role, User
 from windlass.web.which import Targets
@@ -182,14 +182,14 @@ class Desk(Struct, frozen=True):
             await self.app.workers.adrain(id)
             note.done = 1
 
-    async def workers(self) -> list[WorkerInfo]:
-        """The workers with what is told of them."""
+    async def workers_of(self, snapshot: Snapshot) -> list[WorkerInfo]:
+        """The workers of a look at the store with what is told of them."""
 
         async def read() -> Told:
             return await told_in(await self.app.connect())
 
         told = await self.watch.look("told", read, live=True)
-        return with_told((await self.watch.snapshot()).workers, told)
+        return with_told(snapshot.workers, told)
 
     async def set_gate(self, user: User, change: Change) -> None:
         """Change what a gate admits. Raises `ConfigError`."""

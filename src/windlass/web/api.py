@@ -44,7 +44,9 @@ async def limits(request: Request) -> Response:
 
 async def workers(request: Request) -> Response:
     """The workers and their runners."""
-    return answer({"workers": [worker_data(worker) for worker in await desk_of(request).workers()]})
+    desk = desk_of(request)
+    found = await desk.workers_of(await desk.watch.snapshot())
+    return answer({"workers": [worker_data(worker) for worker in found]})
 
 
 async def jobs(request: Request) -> Response:

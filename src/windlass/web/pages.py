@@ -17,7 +17,7 @@ from windlass.errors import StoreError
 from windlass.jobs import Job
 from windlass.model import Filter, State, Verb
 from windlass.schedules import Schedule
-from windlass.view import is_late, living, rule_text, rule_zone
+from windlass.view import is_late, rule_text, rule_zone
 from windlass.web import chart, search
 from windlass.web.acts import Desk
 from windlass.web.guard import user_of
@@ -160,7 +160,6 @@ async def overview(request: Request) -> Response:
         failed=failed,
         more_failed=failed.after is not None,
         workers=snapshot.workers,
-        alive={worker.id for worker in living(snapshot.workers)},
         following=following[:6],
         **await charts_of(request),
     )
@@ -271,9 +270,8 @@ async def workers(request: Request) -> Response:
     return desk.pages.page(
         request,
         "workers",
-        workers=await desk.workers(),
+        workers=await desk.workers_of(snapshot),
         read_at=snapshot.read_at,
-        alive={worker.id for worker in living(snapshot.workers)},
         held=held,
         cut=running.after is not None,
     )
