@@ -18,7 +18,6 @@ from windlass import blocking
 from windlass.cli import UNHEALTHY, Problem
 from windlass.cli.output import cell, counted, print_json
 from windlass.cli.reach import file_of, find_url, json_option, on_store, shown, url_option
-from windlass.cli.workers import lines_and_workers
 from windlass.errors import StoreUnavailable, WindlassError
 from windlass.gates import paused_keys
 from windlass.model import Line, State, WorkerInfo
@@ -109,7 +108,7 @@ async def examine(store: Store, began: float) -> list[Check]:
     """The checks that need an open store. `began`: when opening it began."""
     took = time.perf_counter() - began
     slow = "the disk or the network is slow, or another process holds the store" if took > SLOW_OPEN else ""
-    lines, workers = await lines_and_workers(store)
+    lines, workers = await store.stats(), await store.workers()
     return [
         Check("warning" if slow else "ok", "opened in", duration(took), slow),
         await latency(store),

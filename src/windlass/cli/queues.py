@@ -15,7 +15,6 @@ from windlass.cli.gates import print_gates
 from windlass.cli.output import ago, cell, clean, coloured, counted, print_json, table
 from windlass.cli.reach import app_at, json_option, on_store, url_option
 from windlass.cli.trail import audited
-from windlass.cli.workers import lines_and_workers
 from windlass.gates import GateInfo, gates_in
 from windlass.model import Line, State, WorkerInfo
 from windlass.pause import DRAIN
@@ -43,7 +42,7 @@ class Look(Struct, frozen=True):
 
 async def look(store: Store) -> Look:
     """Look at the store."""
-    lines, workers = await lines_and_workers(store)
+    lines, workers = await store.stats(), await store.workers()
     held = await held_in(store)
     return Look(lines, workers, await queues_in(store), pauses_of(held), drains_of(held), await gates_in(store))
 

@@ -15,7 +15,7 @@ from windlass.cli.output import cell, clean, counted, print_json, table
 from windlass.cli.reach import app_at, json_option, on_store, url_option
 from windlass.cli.trail import audited
 from windlass.errors import WorkerNotFound
-from windlass.model import Line, WorkerInfo
+from windlass.model import WorkerInfo
 from windlass.store.contract import Store
 from windlass.usage import Report, Usage
 from windlass.view import duration, memory_of, share_of, worker_data
@@ -28,11 +28,6 @@ LOOK_EVERY = 0.5
 
 LONG = 60.0
 """Seconds after which a drain says what it waits for."""
-
-
-async def lines_and_workers(store: Store) -> tuple[list[Line], list[WorkerInfo]]:
-    """What `queues` and `doctor` look at."""
-    return await store.stats(), await store.workers()
 
 
 @click.group(cls=Group, invoke_without_command=True)
