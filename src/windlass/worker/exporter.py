@@ -1,11 +1,10 @@
 """`/metrics` of a worker: what its runners told, what its supervisor knows, and what its store holds."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
 
 from windlass import metrics
 from windlass.clock import Clock
-from windlass.metrics import MOST, Found, Series, Spread
+from windlass.metrics import MOST, Found, Spread
 from windlass.model import Tally
 from windlass.overview import Overview, opened
 from windlass.store.contract import Store
@@ -14,26 +13,14 @@ from windlass.worker.http import Answer
 from windlass.worker.tallies import Tallies
 from windlass.worker.timed import Called
 
-Readings = dict[Series, float]
-"""Gauges and counters without labels."""
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """What a process takes: bytes of memory, and seconds of processor time if its sum never falls."""
-
-    memory: int
-    cpu: float | None = None
-
 
 class Exporter:
-    """Keeps totals since the start of the worker, and shows them."""
+    """Keeps totals since the start of the worker, and shows them with what `readings` are now."""
 
-    def __init__(self, readings: Callable[[], Readings], usage: Callable[[], Mapping[str, Usage]]) -> None:
+    def __init__(self, readings: Callable[[], Found]) -> None:
         self._overview: Overview | None = None
         self._tallies: Tallies | None = None
         self._readings = readings
-        self._usage = usage
         self._jobs: dict[Key, Tally] = {}
         self._calls: dict[str, Called] = {}
 
@@ -70,11 +57,7 @@ class Exporter:
 
     def found(self) -> Found:
         """What is known here, without asking anybody."""
-        found: dict[Series, metrics.Samples] = {one: {(): value} for one, value in self._readings().items()}
-        used = self._usage()
-        found[metrics.MEMORY] = {(name,): float(one.memory) for name, one in used.items()}
-        found[metrics.CPU] = {(name,): one.cpu for name, one in used.items() if one.cpu is not None}
-        return {**metrics.build(), **jobs(self._jobs), **called(self._calls), **found}
+        return {**metrics.build(), **jobs(self._jobs), **called(self._calls), **self._readings()}
 
 
 def jobs(rows: Mapping[Key, Tally]) -> Found:

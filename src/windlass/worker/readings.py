@@ -1,20 +1,20 @@
 """What a supervisor knows of its worker, as it is shown in `/metrics`."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from windlass import metrics
 from windlass.machine import cpu_time, resident
-from windlass.worker.exporter import Readings, Usage
+from windlass.metrics import Found, Series
 from windlass.worker.health import Vitals
 from windlass.worker.pulse import Pulse
 from windlass.worker.reports import OWN, Pids
 from windlass.worker.seat import Seat
 
 
-def readings(vitals: Vitals, seats: Iterable[Seat], pulse: Pulse | None, deaths: int) -> Readings:
-    """The series without labels."""
-    found: Readings = {
+def readings(vitals: Vitals, seats: Collection[Seat], pulse: Pulse | None, deaths: int) -> Found:
+    """How it is, and what its processes take."""
+    found: dict[Series, float] = {
         metrics.RUNNING: float(sum(seat.running for seat in seats)),
         metrics.SLOTS: float(vitals.slots),
         metrics.RUNNERS: float(vitals.ready),
@@ -22,18 +22,18 @@ def readings(vitals: Vitals, seats: Iterable[Seat], pulse: Pulse | None, deaths:
     }
     if pulse and vitals.beat is not None:
         found |= {metrics.REAPED: float(pulse.reaped), metrics.LEASE: vitals.lease, metrics.LEASE_AGE: vitals.beat}
-    return found
+    return {**{one: {(): value} for one, value in found.items()}, **taken(seats)}
 
 
-def usage(seats: Iterable[Seat]) -> dict[str, Usage]:
-    """What this process takes, and the youngest runner of each line with its process children."""
-    found = {"supervisor": Usage(resident(os.getpid()), cpu_time(os.getpid()))}
-    for seat in seats:
-        if seat is seat.line[-1]:
-            found[f"runner-{seat.number}"] = Usage(resident(seat.pid), cpu_time(seat.pid))
-            if seat.children:
-                found[f"children-{seat.number}"] = Usage(sum(map(resident, seat.children)))
-    return found
+def taken(seats: Iterable[Seat]) -> Found:
+    """The memory and the processor time of this process and of the youngest runner of each line, and the memory of its
+    process children: their time is no sum that only grows."""
+    young = [seat for seat in seats if seat is seat.line[-1]]
+    pids = {"supervisor": os.getpid(), **{f"runner-{seat.number}": seat.pid for seat in young}}
+    memory: dict[tuple[str, ...], float] = {(name,): float(resident(pid)) for name, pid in pids.items()}
+    memory |= {(f"children-{one.number}",): float(sum(map(resident, one.children))) for one in young if one.children}
+    spent = {(name,): cpu_time(pid) for name, pid in pids.items()}
+    return {metrics.MEMORY: memory, metrics.CPU: {name: time for name, time in spent.items() if time is not None}}
 
 
 def processes(seats: Iterable[Seat]) -> Pids:

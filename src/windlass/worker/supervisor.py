@@ -15,6 +15,7 @@ from typing import Any
 from windlass.clock import SystemClock
 from windlass.errors import ConfigError, StoreError
 from windlass.machine import megabytes, oom_kills, resident
+from windlass.metrics import Found
 from windlass.model import Ending, Held, Orders, State
 from windlass.pause import View
 from windlass.store.contract import Store
@@ -22,7 +23,7 @@ from windlass.store.dispatch import make_store
 from windlass.vault import Vault
 from windlass.worker.board import Deadline
 from windlass.worker.duties import Duties
-from windlass.worker.exporter import Exporter, Readings
+from windlass.worker.exporter import Exporter
 from windlass.worker.fires import Fires
 from windlass.worker.health import Health, Vitals
 from windlass.worker.hosting import adopt_orphans, reap_strays
@@ -45,7 +46,7 @@ from windlass.worker.messages import (
 )
 from windlass.worker.pauses import Pauses
 from windlass.worker.pulse import Pulse
-from windlass.worker.readings import processes, readings, usage
+from windlass.worker.readings import processes, readings
 from windlass.worker.reports import Reports
 from windlass.worker.seat import Seat, Spec
 from windlass.worker.timed import Calls, timed
@@ -101,7 +102,7 @@ class Supervisor:
         self._health = Health(self._vitals)
         self._calls = Calls()
         self._deaths = 0
-        self._exporter = Exporter(self._readings, lambda: usage(self._seats))
+        self._exporter = Exporter(self._readings)
         self._health.routes["/metrics"] = self._metrics
 
     async def run(self) -> int:
@@ -163,7 +164,7 @@ class Supervisor:
             manned=now - self._manned,
         )
 
-    def _readings(self) -> Readings:
+    def _readings(self) -> Found:
         return readings(self._vitals(), self._seats, self._pulse, self._deaths)
 
     async def _metrics(self) -> Answer:
