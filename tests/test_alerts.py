@@ -35,6 +35,7 @@ from windlass.alert import (
     webhook,
 )
 from windlass.cli import cli
+from windlass.errors import StoreError
 from windlass.model import Doc, Filter, NewJob, Past, Tally, WorkerInfo
 from windlass.notice import mail
 from windlass.pause import Pause
@@ -255,6 +256,27 @@ def test_where_no_worker_is_left_the_dashboards_tell_once(
         asyncio.run(until([], 3))
     assert len({headers["webhook-id"] for _, headers, _ in inbox.got}) == 1
     assert inbox.answers.count(200) == 1
+
+
+def test_what_is_told_while_the_store_fails_is_waited_for(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = App(
+        "sqlite:///:memory:", alerts=[Alert("nobody", no_worker(), [webhook(f"{inbox.url}/{at}") for at in "ab"])]
+    )
+
+    async def fail(*_: object) -> None:
+        raise StoreError("the disk is full")
+
+    async def main() -> None:
+        async with store_of(app) as store:
+            monkeypatch.setattr(store, "act", fail)
+            await standby.bring(store, app, "shop:app")
+            assert [one.kind for one in await Alarms(store).look_now()] == ["alarm"]
+            tried = await standby.hand_over(store, app)
+            assert {one.error for one in tried} == {"told, but its job could not be dropped: the disk is full"}
+            assert sorted(path for path, _, _ in inbox.got) == ["/a", "/b"]
+            assert len(tried) == len((await store.find(Filter(queue=QUEUE))).jobs) == 2
+
+    asyncio.run(main())
 
 
 class Post(socketserver.StreamRequestHandler):

@@ -44,7 +44,7 @@ NOBODYS = ""
 
 
 class Tried(Struct, frozen=True):
-    """One message that was tried to be told to `who`, and why it did not arrive; empty: it did."""
+    """One message that was tried to be told to `who`, and why that is not done with; empty: it is."""
 
     job: str
     who: str
@@ -84,7 +84,7 @@ class Standby:
 
         for one in await hand_over(store, self._host, fits):
             if one.error:
-                logger.warning("%s was not told yet: %s", one.who, one.error)
+                logger.warning("alert %s: %s", one.who, one.error)
                 pause = min(LONGEST, 2 * self._again.get(one.job, (0.0, LOOK_EVERY))[1])
                 self._again[one.job] = boot_time() + pause, pause
             else:
@@ -154,7 +154,10 @@ async def tell(store: Store, host: App, job: JobRecord) -> Tried:
     message = Message(kind=args.kind, name=alert.name, text=args.text, since=args.since)
     error = await tried(host, target, message, job.id)
     if not error:
-        await store.act([job.id], Verb.DELETE)
+        try:
+            await store.act([job.id], Verb.DELETE)
+        except StoreError as failed:
+            error = f"told, but its job could not be dropped: {failed}"
     return Tried(job.id, f"{alert.name}: {target!r}", error)
 
 
