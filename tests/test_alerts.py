@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 from standardwebhooks import Webhook
@@ -37,7 +38,7 @@ from windlass.alert import (
 from windlass.cli import cli
 from windlass.errors import StoreError
 from windlass.model import Doc, Filter, NewJob, Past, Tally, WorkerInfo
-from windlass.notice import mail
+from windlass.notice import STALE, mail
 from windlass.pause import Pause
 from windlass.pause import write as write_pause
 from windlass.store.contract import ALERT, PAUSE, SCHEDULE, Store
@@ -272,9 +273,37 @@ def test_what_is_told_while_the_store_fails_is_waited_for(inbox: Inbox, monkeypa
             await standby.bring(store, app, "shop:app")
             assert [one.kind for one in await Alarms(store).look_now()] == ["alarm"]
             tried = await standby.hand_over(store, app)
-            assert {one.error for one in tried} == {"told, but its job could not be dropped: the disk is full"}
+            assert {one.error for one in tried if one.left} == {
+                "told, but its job could not be dropped: the disk is full"
+            }
             assert sorted(path for path, _, _ in inbox.got) == ["/a", "/b"]
             assert len(tried) == len((await store.find(Filter(queue=QUEUE))).jobs) == 2
+
+    asyncio.run(main())
+
+
+def test_one_who_does_not_answer_hides_no_other(inbox: Inbox) -> None:
+    alert = Alert("nobody", no_worker(), [webhook("http://127.0.0.1:9/gone"), webhook(inbox.url)])
+    app = App("sqlite:///:memory:", alerts=[alert])
+    long_ago = datetime.now(UTC).timestamp() - STALE - 60
+
+    def message(id: str, at: int, past: Past | None = None) -> NewJob:
+        args = json.dumps({"kind": "alarm", "text": id, "since": 0, "at": at}).encode()
+        when = past.enqueued_at if past else None
+        return NewJob(id=id, task="windlass.alert.nobody", queue=QUEUE, args=args, past=past, run_at=when)
+
+    async def main() -> None:
+        dead = [f"dead{at:03}" for at in range(standby.MOST + 100)]
+        jobs = [message("old", 0, Past(enqueued_at=long_ago)), *[message(id, 0) for id in dead]]
+        jobs += [message("none", 7), msgspec.structs.replace(message("odd", 0), args=b"{}"), message("fine", 1)]
+        async with store_of(app) as store:
+            await store.put(jobs)
+            tried = await standby.hand_over(store, app, lambda job: not "dead000" <= job.id < "dead101")
+            assert {one.job for one in tried if not one.left} == {"old", "none", "odd", "fine"}
+            assert [one.job for one in tried if not one.error] == ["fine"]
+            assert inbox.texts() == ["alert.alarm: fine"]
+            assert len(tried) == standby.MOST
+            assert await app.jobs.acount() == len(dead)
 
     asyncio.run(main())
 

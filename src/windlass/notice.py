@@ -23,6 +23,9 @@ from windlass.policy import Retry
 RETRY = Retry(attempts=12)
 """For about half a day: after that, nobody wants to hear of it."""
 
+STALE = 43_200.0
+"""Seconds, that half a day: for who tries without counting."""
+
 TIMEOUT = 45.0
 """Seconds of one try."""
 

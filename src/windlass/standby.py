@@ -4,7 +4,9 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable
+from operator import itemgetter
 
 from msgspec import MsgspecError, Struct, json
 from msgspec.structs import replace
@@ -12,9 +14,9 @@ from msgspec.structs import replace
 from windlass.alert import QUEUE, TASK, Message, Target, Waiting
 from windlass.app import App
 from windlass.clock import boot_time
-from windlass.errors import Conflict, StoreError
+from windlass.errors import Conflict, Fail, StoreError
 from windlass.model import Doc, Filter, JobRecord, State, Verb
-from windlass.notice import send
+from windlass.notice import STALE, send
 from windlass.store.contract import ALERT, STANDBY, Store
 from windlass.store.documents import named, now_of
 from windlass.view import living, nobody
@@ -44,11 +46,13 @@ NOBODYS = ""
 
 
 class Tried(Struct, frozen=True):
-    """One message that was tried to be told to `who`, and why that is not done with; empty: it is."""
+    """One message that was tried to be told to `who`, and what went wrong (empty: nothing). `left`: its job is there
+    still, to be tried again."""
 
     job: str
     who: str
     error: str
+    left: bool
 
 
 class Standby:
@@ -85,6 +89,7 @@ class Standby:
         for one in await hand_over(store, self._host, fits):
             if one.error:
                 logger.warning("alert %s: %s", one.who, one.error)
+            if one.left:
                 pause = min(LONGEST, 2 * self._again.get(one.job, (0.0, LOOK_EVERY))[1])
                 self._again[one.job] = boot_time() + pause, pause
             else:
@@ -100,28 +105,61 @@ async def bring(store: Store, host: App, origin: str) -> None:
             await store.save(declared(new, {}, origin, await now_of(store)))
 
 
-async def stranded(store: Store, host: App) -> list[JobRecord]:
-    """The messages of an app's alerts that wait and that no running worker would send."""
+async def stranded(store: Store, host: App, fits: Callable[[JobRecord], bool]) -> list[JobRecord]:
+    """Messages of an app's alerts that wait, fit, and that no running worker would send: MOST at most, of each who is
+    told in turn, so that one who does not answer hides no other."""
     lines = [line for line in await store.stats() if line.queue == QUEUE and line.state in WAITING]
     workers = await store.workers() if lines else []
-    return [
-        job
-        for line in lines
-        if line.task.removeprefix(TASK) in host.alerts and nobody(line, workers)
-        for job in (await store.find(Filter(queue=QUEUE, task=line.task, state=line.state), MOST)).jobs
-    ]
+    found: dict[str, JobRecord] = {}
+    for line in lines:
+        if line.task.removeprefix(TASK) in host.alerts and nobody(line, workers):
+            which = Filter(queue=QUEUE, task=line.task, state=line.state)
+            found |= {job.id: job async for job in all_jobs(store, which) if fits(job)}
+    return in_turn(found.values())[:MOST]
+
+
+def in_turn(jobs: Iterable[JobRecord]) -> list[JobRecord]:
+    """First the first of each who is told, then the second of each, and so on."""
+    before: Counter[tuple[str, int | None]] = Counter()
+    places: list[tuple[int, JobRecord]] = []
+    for job in jobs:
+        args = waiting(job)
+        who = job.task, args.at if args else None
+        places.append((before[who], job))
+        before[who] += 1
+    return [job for _, job in sorted(places, key=itemgetter(0))]
+
+
+async def all_jobs(store: Store, which: Filter) -> AsyncIterator[JobRecord]:
+    """The jobs that match, read in pieces."""
+    page = await store.find(which)
+    for job in page.jobs:
+        yield job
+    while page.after is not None:
+        page = await store.find(which, after=page.after)
+        for job in page.jobs:
+            yield job
+
+
+def waiting(job: JobRecord) -> Waiting | None:
+    """What a job tells; None for one that cannot be read."""
+    try:
+        return json.decode(job.args, type=Waiting)
+    except MsgspecError:
+        return None
 
 
 async def hand_over(store: Store, host: App, fits: Callable[[JobRecord], bool] = bool) -> list[Tried]:
     """Send stranded messages that fit from here, and drop their jobs. Nothing while another process does so."""
-    if not any(map(fits, await stranded(store, host))):
+    if not await stranded(store, host, fits):
         return []
     turn = await take_turn(store)
     if turn is None:
         return []
     try:
-        jobs = [job for job in await stranded(store, host) if fits(job)]  # another may have told of some
-        return await asyncio.gather(*[tell(store, host, job) for job in jobs[:MOST]])
+        jobs = await stranded(store, host, fits)  # another may have told of some
+        old = await now_of(store) - STALE
+        return await asyncio.gather(*[tell(store, host, job, last=job.enqueued_at < old) for job in jobs])
     finally:
         with contextlib.suppress(StoreError):
             await store.save([replace(turn, gone=True)])
@@ -141,30 +179,34 @@ async def take_turn(store: Store) -> Doc | None:
     return next(iter((await store.load(STANDBY, names=[QUEUE])).docs), None)
 
 
-async def tell(store: Store, host: App, job: JobRecord) -> Tried:
-    """Send a message from here, and drop its job."""
+async def tell(store: Store, host: App, job: JobRecord, *, last: bool) -> Tried:
+    """Send a message from here, and drop its job: if it was told, if it never can be, or if this was the last try."""
     alert = host.alerts[job.task.removeprefix(TASK)]
+    who, over = alert.name, True
+    args = waiting(job)
+    if args is None:
+        error = "its job cannot be read"
+    elif not 0 <= args.at < len(alert.targets):
+        error = f"it tells {len(alert.targets)} by now, and this was for number {args.at + 1}"
+    else:
+        target = alert.targets[args.at]
+        who = f"{alert.name}: {target!r}"
+        message = Message(kind=args.kind, name=alert.name, text=args.text, since=args.since)
+        error, final = await tried(host, target, message, job.id)
+        over = not error or final or last
+    if not over:
+        return Tried(job.id, who, error, left=True)
     try:
-        args = json.decode(job.args, type=Waiting)
-    except MsgspecError:
-        return Tried(job.id, alert.name, "its job cannot be read")
-    if not 0 <= args.at < len(alert.targets):
-        return Tried(job.id, alert.name, f"it tells {len(alert.targets)} by now, and this was for number {args.at + 1}")
-    target = alert.targets[args.at]
-    message = Message(kind=args.kind, name=alert.name, text=args.text, since=args.since)
-    error = await tried(host, target, message, job.id)
-    if not error:
-        try:
-            await store.act([job.id], Verb.DELETE)
-        except StoreError as failed:
-            error = f"told, but its job could not be dropped: {failed}"
-    return Tried(job.id, f"{alert.name}: {target!r}", error)
+        await store.act([job.id], Verb.DELETE)
+    except StoreError as failed:
+        return Tried(job.id, who, f"{error or 'told'}, but its job could not be dropped: {failed}", left=True)
+    return Tried(job.id, who, error and f"{error}; this message is not tried again", left=False)
 
 
-async def tried(host: App, target: Target, message: Message, id: str) -> str:
-    """Tell it once; why it did not arrive, or an empty text."""
+async def tried(host: App, target: Target, message: Message, id: str) -> tuple[str, bool]:
+    """Tell it once; why it did not arrive, or an empty text, and whether it never will."""
     try:
         await asyncio.wait_for(send(target, message, host, id), ENOUGH)
     except Exception as error:
-        return str(error) or type(error).__name__
-    return ""
+        return str(error) or type(error).__name__, isinstance(error, Fail)
+    return "", False

@@ -84,7 +84,7 @@ def try_alerts(app: str | None, names: tuple[str, ...]) -> None:
         rule = host.alerts[name].rule
         message = Message(kind="test", name=name, text=f"a test; the rule is: {rule}")
         for target in host.alerts[name].targets:
-            error = blocking.run(standby.tried(host, target, message, str(uuid4())))
+            error, _ = blocking.run(standby.tried(host, target, message, str(uuid4())))
             click.echo(f"{cell(name)}: {cell(repr(target))}: {cell(error) or 'sent'}")
             failed = failed or bool(error)
     if failed:
