@@ -268,7 +268,8 @@ class Waiting(Struct, frozen=True, kw_only=True):
 
 
 class Watched(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """An alert as it is stored, without those who are told: they are the secrets of its app.
+    """An alert as it is stored, without those who are told: they are the secrets of its app. `origin`: that app.
+    `brought`: not by a worker, so that any worker that declares one of this name takes it over.
 
     Moments are seconds since the epoch, by the store's clock. `since`: the alarm began (0: all is well); `told`: it was
     told; `told_at`: when one was told last.
@@ -283,6 +284,7 @@ class Watched(Struct, frozen=True, kw_only=True, omit_defaults=True):
     told: bool = False
     told_at: float = 0.0
     looked_at: float = 0.0
+    brought: bool = False
 
 
 _encode = msgspec.json.Encoder().encode
@@ -302,14 +304,18 @@ def read(body: bytes) -> Watched | None:
         return None
 
 
-def watched(alert: Alert, origin: str, before: Watched | None) -> Watched:
+def watched(alert: Alert, origin: str, before: Watched | None, *, brought: bool) -> Watched:
     """An alert as its app declares it now; an alarm goes on as long as its rule is the same."""
     fresh = Watched(
-        rule=alert.rule, quiet=options.seconds("quiet", alert.quiet), targets=len(alert.targets), origin=origin
+        rule=alert.rule,
+        quiet=options.seconds("quiet", alert.quiet),
+        targets=len(alert.targets),
+        origin=origin,
+        brought=brought,
     )
     if before is None or before.rule != fresh.rule:
         return fresh
-    return replace(before, quiet=fresh.quiet, targets=fresh.targets, origin=origin)
+    return replace(before, quiet=fresh.quiet, targets=fresh.targets, origin=origin, brought=brought)
 
 
 def advance(name: str, now: float, before: Watched, problem: str) -> tuple[Watched, Message | None]:

@@ -11,16 +11,16 @@ from operator import itemgetter
 from msgspec import MsgspecError, Struct, json
 from msgspec.structs import replace
 
-from windlass.alert import QUEUE, TASK, Message, Target, Waiting
+from windlass.alert import QUEUE, TASK, Message, Target, Waiting, read
 from windlass.app import App
 from windlass.clock import boot_time
 from windlass.errors import Conflict, Fail, StoreError
 from windlass.model import Doc, Filter, JobRecord, State, Verb
 from windlass.notice import STALE, send
 from windlass.store.contract import ALERT, STANDBY, Store
-from windlass.store.documents import named, now_of
+from windlass.store.documents import all_docs, now_of
 from windlass.view import living, nobody
-from windlass.worker.alarms import LOOK_EVERY, Alarms, declared
+from windlass.worker.alarms import LOOK_EVERY, Alarms, declared, given_up
 
 logger = logging.getLogger("windlass.standby")
 
@@ -41,9 +41,6 @@ LONGEST = 600.0
 
 WAITING = (State.READY, State.SCHEDULED)
 
-NOBODYS = ""
-"""The origin of alerts that no worker has brought into the store yet."""
-
 
 class Tried(Struct, frozen=True):
     """One message that was tried to be told to `who`, and what went wrong (empty: nothing). `left`: its job is there
@@ -58,9 +55,11 @@ class Tried(Struct, frozen=True):
 class Standby:
     """Does for the alerts of an app what workers do, as long as there is none; and sends what none would send."""
 
-    def __init__(self, host: App) -> None:
+    def __init__(self, host: App, origin: str) -> None:
         self._host = host
+        self._origin = origin
         self._alone = 0.0
+        self._brought = False
         self._again: dict[str, tuple[float, float]] = {}
 
     async def run(self) -> None:
@@ -79,7 +78,9 @@ class Standby:
         self._alone = 0.0 if living(await store.workers()) else self._alone + pause
         alone = self._alone >= GRACE
         if alone:
-            await bring(store, self._host, NOBODYS)
+            self._brought = self._brought or await bring(
+                store, self._host, self._origin
+            )  # once: who began last decides
             await Alarms(store).look((await store.load(ALERT, due=0)).docs)
         old = await now_of(store) - GRACE
 
@@ -96,13 +97,25 @@ class Standby:
                 self._again.pop(one.job, None)
 
 
-async def bring(store: Store, host: App, origin: str) -> None:
-    """Bring those alerts of an app into the store that are not there; a worker that comes later decides."""
-    there = await named(store, ALERT, host.alerts)
-    new = {name: alert for name, alert in host.alerts.items() if name not in there}
-    with contextlib.suppress(Conflict):  # a worker starts just now
-        if new:
-            await store.save(declared(new, {}, origin, await now_of(store)))
+async def bring(store: Store, host: App, origin: str) -> bool:
+    """Bring an app's alerts into the store as its code says them now, but for those that workers have declared, or
+    another app: they decide. Whether that is done; else somebody else does the same just now."""
+    stored = {doc.name: doc async for doc in all_docs(store, ALERT)}
+    ours = {name: doc for name, doc in stored.items() if is_brought(doc, origin)}
+    said = {name: alert for name, alert in host.alerts.items() if name in ours or name not in stored}
+    docs = declared(said, ours, origin, await now_of(store), brought=True) + given_up(said, ours, origin)
+    try:
+        if docs:
+            await store.save(docs)
+    except Conflict:
+        return False
+    return True
+
+
+def is_brought(doc: Doc, origin: str) -> bool:
+    """Whether an alert is this app's, and no worker has declared it."""
+    found = read(doc.body)
+    return found is not None and found.brought and found.origin == origin
 
 
 async def stranded(store: Store, host: App, fits: Callable[[JobRecord], bool]) -> list[JobRecord]:

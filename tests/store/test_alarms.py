@@ -15,9 +15,12 @@ from windlass.alert import (
     schedule_missed,
     slack,
 )
+from windlass.app import App
 from windlass.model import Filter, WorkerInfo
+from windlass.standby import bring
 from windlass.store.contract import ALERT
 from windlass.worker.alarms import EVERY, Alarms, declared
+from windlass.worker.declare import declare
 
 
 async def look(world: World, times: int) -> list[str]:
@@ -49,3 +52,26 @@ async def test_an_alarm_is_told_once(world: World) -> None:
     await world.store.enlist(WorkerInfo(id="w", host="h", pid=1, version="1", lease=1000))
     await world.advance(EVERY + 1)
     assert await look(world, 4) == ["over nobody"]
+
+
+async def test_what_was_brought_without_a_worker_follows_the_code_until_a_worker_decides(world: World) -> None:
+    def app(**rules: Rule) -> App:
+        return App(
+            "sqlite:///:memory:", alerts=[Alert(name, rule, slack("https://x/1")) for name, rule in rules.items()]
+        )
+
+    async def there() -> dict[str, Rule]:
+        return {doc.name: one.rule for doc in (await world.store.load(ALERT)).docs if (one := read(doc.body))}
+
+    assert await bring(world.store, app(renamed=no_worker(), changed=no_worker()), "shop:app")
+    assert await bring(world.store, app(changed=failed_jobs(), new=no_worker()), "shop:app")
+    assert await bring(world.store, app(changed=queue_age(5), other=queue_age(5)), "mail:app")
+    assert await there() == {"changed": failed_jobs(), "new": no_worker(), "other": queue_age(5)}
+    await world.store.enlist(WorkerInfo(id="w", host="h", pid=1, version="1", lease=1000))
+    worker = app(changed=failed_jobs(2), other=failed_jobs(2))
+    await declare(world.store, worker.vault, "shop:app", "w", worker)
+    decided = {"changed": failed_jobs(2), "other": failed_jobs(2)}
+    assert await there() == decided
+    for origin in ("shop:app", "mail:app"):
+        assert await bring(world.store, app(changed=queue_age(5), other=queue_age(5)), origin)
+    assert await there() == decided

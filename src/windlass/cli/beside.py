@@ -89,7 +89,7 @@ def main() -> None:
         app = load(sys.argv[1])
     except ConfigError:
         raise SystemExit(1) from None
-    serve(app, users_given(), HOST, int(sys.argv[2]), ())
+    serve(app, sys.argv[1], users_given(), HOST, int(sys.argv[2]), ())
 
 
 if __name__ == "__main__":

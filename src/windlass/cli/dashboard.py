@@ -10,7 +10,8 @@ import click
 from windlass.app import App
 from windlass.cli.reach import find_url, log_option, refuse_missing, shown, url_option
 from windlass.errors import ConfigError
-from windlass.loader import load
+from windlass.loader import load, spec_or_default
+from windlass.worker.declare import UNNAMED
 from windlass.worker.logs import is_json, set_up
 
 USERS = "WINDLASS_DASHBOARD_USERS"
@@ -45,12 +46,13 @@ def dashboard(
     set_up(form=log_format)
     if url:
         refuse_missing(find_url(url))
-    served = App(url) if url else load(app)
+    spec = UNNAMED if url else spec_or_default(app)
+    served = App(url) if url else load(spec)
     name = f"[{host}]" if ":" in host else host
     click.echo(f"dashboard of {shown(served.config.url)}\n  http://{name}:{port}/", err=True)
     if not is_loopback(host):
         click.echo("  passwords travel as they are: put TLS in front of it", err=True)
-    serve(served, users, host, port, hosts)
+    serve(served, spec, users, host, port, hosts)
 
 
 def users_given() -> list[str]:
@@ -66,7 +68,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def serve(app: App, users: list[str], host: str, port: int, hosts: tuple[str, ...]) -> None:
+def serve(app: App, spec: str, users: list[str], host: str, port: int, hosts: tuple[str, ...]) -> None:
     """Serve until told to stop. Raises `ConfigError` where what it needs is not installed."""
     try:
         import uvicorn
@@ -76,7 +78,7 @@ def serve(app: App, users: list[str], host: str, port: int, hosts: tuple[str, ..
         raise ConfigError(
             f"the dashboard needs {error.name}, which is not installed: pip install 'windlass[dashboard]'"
         ) from error
-    served = Dashboard(app, auth=users or None, hosts=hosts or None)
+    served = Dashboard(app, auth=users or None, hosts=hosts or None, spec=spec)
     config = uvicorn.Config(
         served,
         host=host,

@@ -39,6 +39,7 @@ from windlass.web.guard import Auth, Guard, check_role, path_of
 from windlass.web.live import Watch
 from windlass.web.render import Pages
 from windlass.web.users import Role
+from windlass.worker.declare import UNNAMED
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -178,7 +179,8 @@ class Dashboard:
 
     Without `auth` it answers only who sits at this machine, with all rights. `auth` is a list of texts such as
     'anna:operator:SECRET', whose secret is that user's password and bearer token; or the host app's own function of a
-    request that gives a `User`, or None. `hosts` are the names that it may be asked for under. Raises `ConfigError`.
+    request that gives a `User`, or None. `hosts` are the names that it may be asked for under. `spec` is the MODULE:APP
+    that workers run. Raises `ConfigError`.
     """
 
     def __init__(
@@ -187,10 +189,12 @@ class Dashboard:
         *,
         auth: Auth | Sequence[str] | None = None,
         hosts: Collection[str] | None = None,
+        spec: str = UNNAMED,
         clock: Clock | None = None,
     ) -> None:
         clock = clock or SystemClock()
         self._app = app
+        self._spec = spec
         self._watch = Watch(app.connect, clock)
         inner = Starlette(
             routes=[route(spot) for spot in spots()],
@@ -214,7 +218,7 @@ class Dashboard:
     @contextlib.asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
         """Served alone: stand by for its alerts, and let go of the store in the end."""
-        watching = asyncio.create_task(Standby(self._app).run()) if self._app.alerts else None
+        watching = asyncio.create_task(Standby(self._app, self._spec).run()) if self._app.alerts else None
         try:
             yield
         finally:

@@ -4,7 +4,7 @@ what is told is put in the same commit, so one alarm is told once."""
 import asyncio
 import logging
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from uuid import UUID, uuid5
 
 from msgspec import json
@@ -195,26 +195,29 @@ async def missed(rule: ScheduleMissed, facts: Facts) -> str:
     return f"the run of schedule {worst} is late by {late[worst]:,.0f} s" if worst is not None else ""
 
 
-def declared(alerts: Mapping[str, Alert], there: Mapping[str, Doc], origin: str, now: float) -> list[Doc]:
+def declared(
+    alerts: Mapping[str, Alert], there: Mapping[str, Doc], origin: str, now: float, *, brought: bool = False
+) -> list[Doc]:
     """The documents of the alerts that an app declares anew, or in another way than is stored; each is looked at soon.
-    One that another app declares stays."""
+    One that another app declares stays. `brought`: no worker declares them."""
     docs = []
     for name, alert in alerts.items():
         old = there.get(name)
         before = read(old.body) if old else None
-        if before is not None and before.origin not in ("", origin):  # "": no worker has declared it yet
+        if before is not None and before.origin != origin and not before.brought:
             owner = before.origin
             logger.error(
                 "alert %s is one that app %s declares: it stays, and that of %s is not used", name, owner, origin
             )
             continue
-        fresh = watched(alert, origin, before)
+        fresh = watched(alert, origin, before, brought=brought)
         if fresh != before or (old and old.due is None):
             version = old.version if old else 0
             docs.append(Doc(kind=ALERT, name=name, version=version, body=write(fresh), due=now))
     return docs
 
 
-def given_up(there: Iterable[Doc], origin: str) -> list[tuple[str, str]]:
-    """Those of these alerts that are this app's."""
-    return [(ALERT, doc.name) for doc in there if (found := read(doc.body)) and found.origin == origin]
+def given_up(alerts: Mapping[str, Alert], there: Mapping[str, Doc], origin: str) -> list[Doc]:
+    """The documents of an app's alerts that it does not declare any more, to be dropped."""
+    others = [doc for name, doc in there.items() if name not in alerts]
+    return [replace(doc, gone=True) for doc in others if (found := read(doc.body)) and found.origin == origin]

@@ -22,11 +22,14 @@ from windlass.gate import Settings, write_settings
 from windlass.model import Doc
 from windlass.schedule import Course, Plan
 from windlass.store.contract import ALERT, GATE, MANIFEST, SCHEDULE, SUBSCRIPTIONS, Store
-from windlass.store.documents import named
+from windlass.store.documents import all_docs, named
 from windlass.vault import Vault
 from windlass.worker.alarms import declared, given_up
 
 logger = logging.getLogger("windlass.schedule")
+
+UNNAMED = "app"
+"""The origin of what an app declares that nobody named as MODULE:APP."""
 
 
 class Manifest(Struct, frozen=True, kw_only=True):
@@ -103,7 +106,8 @@ async def _declare(store: Store, vault: Vault, origin: str, started_at: float, s
         if (doc := brought(name, plan, there.get(name), origin, manifest.digests[name], vault, shelf.now))
     ]
     docs += await settled(store, said.limits, before.gates)
-    docs += declared(said.alerts, await named(store, ALERT, said.alerts), origin, shelf.now)
+    watched = {doc.name: doc async for doc in all_docs(store, ALERT)}
+    docs += declared(said.alerts, watched, origin, shelf.now) + given_up(said.alerts, watched, origin)
     docs += await subscribed(store, vault, origin, wanted, changed=before.subscribed != manifest.subscribed)
     gone = before.digests.keys() - plans.keys()
     drop = [
@@ -111,7 +115,6 @@ async def _declare(store: Store, vault: Vault, origin: str, started_at: float, s
         for name, doc in (await named(store, SCHEDULE, gone)).items()
         if (course := stored_course(doc)) and course.origin == origin
     ]
-    drop += given_up((await named(store, ALERT, set(before.alerts) - said.alerts.keys())).values(), origin)
     if docs or drop or before != manifest:
         version = shelf.docs[0].version if shelf.docs else 0
         docs.append(Doc(kind=MANIFEST, name=origin, version=version, body=values.to_bytes(manifest)))

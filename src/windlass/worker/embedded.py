@@ -27,7 +27,7 @@ from windlass.worker.adaptive import Adaptive
 from windlass.worker.board import Board
 from windlass.worker.children import PATIENCE, Children
 from windlass.worker.completion import Transactions
-from windlass.worker.declare import Declared, declare
+from windlass.worker.declare import UNNAMED, Declared, declare
 from windlass.worker.duties import Duties
 from windlass.worker.fires import Fires
 from windlass.worker.limits import Limits
@@ -99,7 +99,7 @@ async def embedded(
             beat = beating(store, config, runner, board, slots, queues, asked)
             worker = await registered.enter_async_context(beat)
             await store.join(RunnerInfo(id=id, worker=worker, pid=os.getpid(), tasks=tuple(tasks)))
-            declaring = asyncio.create_task(declare(store, vault, spec or "app", worker, declared))
+            declaring = asyncio.create_task(declare(store, vault, spec or UNNAMED, worker, declared))
             await asyncio.wait({declaring}, timeout=FIRST_WORD)
             beside = [declaring, asyncio.create_task(watch_lease(runner, board, config.lease))]
             beside += [asyncio.create_task(adaptive.run(runner.resize))] if adaptive else []
