@@ -227,6 +227,16 @@ def test_where_no_worker_is_left_a_command_tells(inbox: Inbox, tmp_path: Path, m
     assert "nobody: webhook at 127.0.0.1: sent" in run("test", "watched_app:app")
     inbox.status = 500
     assert "the answer was 500" in run("check", "watched_app:app", code=1)
+
+    async def turn() -> None:
+        async with store_of(App()) as store:
+            mine = await standby.take_turn(store)
+            assert mine
+            said = await asyncio.to_thread(run, "check", "watched_app:app")
+            assert "another process is telling just now" in said
+            await store.save([msgspec.structs.replace(mine, gone=True)])
+
+    asyncio.run(turn())
     inbox.status = 200
     assert "Alarm" not in run("check", "watched_app:app")
     assert run("check", "watched_app:app") == ""
@@ -273,6 +283,7 @@ def test_what_is_told_while_the_store_fails_is_waited_for(inbox: Inbox, monkeypa
             await standby.bring(store, app, "shop:app")
             assert [one.kind for one in await Alarms(store).look_now()] == ["alarm"]
             tried = await standby.hand_over(store, app)
+            assert tried
             assert {one.error for one in tried if one.left} == {
                 "told, but its job could not be dropped: the disk is full"
             }
@@ -299,6 +310,7 @@ def test_one_who_does_not_answer_hides_no_other(inbox: Inbox) -> None:
         async with store_of(app) as store:
             await store.put(jobs)
             tried = await standby.hand_over(store, app, lambda job: not "dead000" <= job.id < "dead101")
+            assert tried
             assert {one.job for one in tried if not one.left} == {"old", "none", "odd", "fine"}
             assert [one.job for one in tried if not one.error] == ["fine"]
             assert inbox.texts() == ["alert.alarm: fine"]

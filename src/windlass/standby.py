@@ -87,7 +87,7 @@ class Standby:
         def fits(job: JobRecord) -> bool:
             return (alone or job.enqueued_at < old) and boot_time() >= self._again.get(job.id, (0.0, 0.0))[0]
 
-        for one in await hand_over(store, self._host, fits):
+        for one in await hand_over(store, self._host, fits) or ():
             if one.error:
                 logger.warning("alert %s: %s", one.who, one.error)
             if one.left:
@@ -162,13 +162,13 @@ def waiting(job: JobRecord) -> Waiting | None:
         return None
 
 
-async def hand_over(store: Store, host: App, fits: Callable[[JobRecord], bool] = bool) -> list[Tried]:
-    """Send stranded messages that fit from here, and drop their jobs. Nothing while another process does so."""
+async def hand_over(store: Store, host: App, fits: Callable[[JobRecord], bool] = bool) -> list[Tried] | None:
+    """Send stranded messages that fit from here, and drop their jobs. None: another process does so just now."""
     if not await stranded(store, host, fits):
         return []
     turn = await take_turn(store)
     if turn is None:
-        return []
+        return None
     try:
         jobs = await stranded(store, host, fits)  # another may have told of some
         old = await now_of(store) - STALE

@@ -97,6 +97,7 @@ def check(app: str | None) -> None:
     """Look at all alerts of MODULE:APP now, without a worker; for cron, once a minute.
 
     What is to be told while no worker can tell it, is told from here. The exit code is 1 if that did not succeed.
+    While another process is telling, it says so, and leaves it to that one.
     """
     spec = spec_or_default(app)
     host = load(spec)
@@ -109,7 +110,10 @@ async def look(store: Store, host: App, spec: str) -> bool:
     await standby.bring(store, host, spec)
     for message in await Alarms(store).look_now():
         click.echo(clean(message.line))
-    failed = [one for one in await standby.hand_over(store, host) if one.error]
+    tried = await standby.hand_over(store, host)
+    if tried is None:
+        click.echo("Messages wait, and another process is telling just now: they are left to it.", err=True)
+    failed = [one for one in tried or () if one.error]
     for one in failed:
         click.echo(f"{cell(one.who)}: {cell(one.error)}", err=True)
     return not failed
