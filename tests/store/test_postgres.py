@@ -391,3 +391,16 @@ async def test_a_schedule_in_an_open_transaction_holds_up_no_other(world: Postgr
         theirs.commit()
     await Fires(world.store, Vault()).fire_due()
     assert await world.store.count(Filter(task="sweep")) == 3
+
+
+async def test_a_count_that_is_given_up_ends_on_the_server(world: PostgresWorld) -> None:
+    """It would count on for nobody; who else waits is not concerned."""
+    with psycopg.connect(servers.postgres_url()) as theirs:
+        theirs.execute(f"LOCK TABLE {world.schema}.history")
+        counts = [asyncio.create_task(world.store.count(Filter(state=State.FAILED))) for _ in range(2)]
+        async with asyncio.timeout(30):
+            for waiting in (2, 1):
+                while len(world.direct.execute(WAITING_FOR, (theirs.info.backend_pid,)).fetchall()) != waiting:
+                    await asyncio.sleep(0.01)
+                counts[0].cancel()
+    assert await counts[1] == 0

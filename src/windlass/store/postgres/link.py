@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg import AsyncConnection, Connection, waiting
 from psycopg.abc import PQGen
+from psycopg.pq.abc import PGcancel
 
 from windlass.errors import Conflict, Evicted, StoreError, StoreUnavailable
 from windlass.store.postgres.statements import Call
@@ -173,6 +174,23 @@ def threshold(info: psycopg.ConnectionInfo, seen: tuple[Any, ...] | None) -> int
     return 3 if seen == (info.backend_pid,) else None
 
 
+@contextlib.contextmanager
+def ended_on_cancel(connection: AsyncConnection[Any]) -> Iterator[None]:
+    """Have the server end what it does for a block that is cancelled; nobody waits for that: it may be dead."""
+    running = connection.pgconn.get_cancel()
+    try:
+        yield
+    except asyncio.CancelledError:
+        threading.Thread(target=end_quietly, args=(running,), name="windlass-cancel", daemon=True).start()
+        raise
+
+
+def end_quietly(running: PGcancel) -> None:
+    """Have the server end a statement, if it can be reached."""
+    with contextlib.suppress(psycopg.Error):
+        running.cancel()
+
+
 class AsyncLink:
     """Connections of one event loop."""
 
@@ -189,8 +207,10 @@ class AsyncLink:
         *,
         patience: float = PATIENCE,
         repeatable: bool = True,
+        only_reads: bool = False,
     ) -> Rows:
-        """The rows of a call, repeated (as `then` says, if given) while the reason why it failed may pass.
+        """The rows of a call, repeated (as `then` says, if given) while the reason why it failed may pass. One that
+        `only_reads` ends on the server too when whoever asked does not wait any longer.
 
         Raises `StoreUnavailable` when nothing was written, `Unanswered` when that cannot be told.
         """
@@ -200,8 +220,9 @@ class AsyncLink:
             try:
                 async with self._connection(tries.until) as connection:
                     sent = True
-                    cursor = await connection.execute(call.sql, call.params)
-                    return await cursor.fetchall()
+                    with ended_on_cancel(connection) if only_reads else contextlib.nullcontext():
+                        cursor = await connection.execute(call.sql, call.params)
+                        return await cursor.fetchall()
             except psycopg.Error as error:
                 pause = tries.failed(error, sent=sent)
                 call = then() if then else first
@@ -220,12 +241,14 @@ class AsyncLink:
             connection.until = until
             try:
                 yield connection
-            finally:
+            except psycopg.Error:
                 if connection.closed:
                     self._drop_idle()
-                elif self._closed:
+                raise
+            finally:
+                if self._closed:
                     await connection.close()
-                else:
+                elif not connection.closed:
                     self._idle.append(connection)
         finally:
             self._free.release()

@@ -129,11 +129,13 @@ class PostgresStore:
     async def _rows(self, sql: str, *params: Any, patience: float = PATIENCE, repeatable: bool = True) -> Rows:
         return await self._call(Call(filled(sql, self.schema), params), patience=patience, repeatable=repeatable)
 
-    async def _call(self, call: Call, *, patience: float = PATIENCE, repeatable: bool = True) -> Rows:
+    async def _call(
+        self, call: Call, *, patience: float = PATIENCE, repeatable: bool = True, only_reads: bool = False
+    ) -> Rows:
         if not self._link:
             raise StoreUnavailable("the store is not open")
         try:
-            return await self._link.rows(call, patience=patience, repeatable=repeatable)
+            return await self._link.rows(call, patience=patience, repeatable=repeatable, only_reads=only_reads)
         except Unanswered as error:
             raise StoreUnavailable(f"PostgreSQL at {self.target.place} did not answer in time: {error}") from error
 
@@ -378,17 +380,17 @@ class PostgresStore:
         rows: list[Sequence[Any]] = []
         ends: list[Any] = []
         for call in reads.edges(self.schema, filter, after, far):
-            ends += [row[0] for row in await self._call(call, patience=KEEPING_HOUSE)]
+            ends += [row[0] for row in await self._call(call, patience=KEEPING_HOUSE, only_reads=True)]
         edge = reads.first_of(filter, ends)
         for call in reads.listed(self.schema, filter, limit, after, edge):
-            rows += await self._call(call, patience=KEEPING_HOUSE)
+            rows += await self._call(call, patience=KEEPING_HOUSE, only_reads=True)
         return reads.read_page(filter, limit, rows, edge)
 
     async def count(self, filter: Filter, most: int | None = None) -> int:
         found = 0
         for call in reads.counted(self.schema, filter, most):
             if most is None or found <= most:
-                found += (await self._call(call, patience=KEEPING_HOUSE))[0][0]
+                found += (await self._call(call, patience=KEEPING_HOUSE, only_reads=True))[0][0]
         return found if most is None else min(found, most + 1)
 
     async def stats(self) -> list[Line]:
