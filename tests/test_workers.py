@@ -142,16 +142,19 @@ def test_a_worker_inside_of_this_process_leaves_also_when_its_runner_broke(
         raise RuntimeError("a bug of ours")
 
     monkeypatch.setattr(Runner, "run", broken)
+    left = asyncio.Event()
 
     async def drain() -> None:
         async with asyncio.timeout(PATIENCE), app.worker(concurrency=1):
             await app.workers.adrain((await app.workers.alist())[0].id)
             while await app.workers.alist():
                 await asyncio.sleep(0.02)
+            left.set()
 
     async def main() -> None:
         with pytest.raises(RuntimeError, match="a bug of ours"):
             await drain()
+        assert left.is_set(), "before its time was over"
         await app.aclose()
 
     asyncio.run(main())
