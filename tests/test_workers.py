@@ -90,7 +90,8 @@ def test_a_worker_inside_of_this_process_is_drained_and_leaves(app: App, caplog:
             await later.arefresh()
             assert later.state == "ready", "it claims nothing more"
             store = await app.connect()
-            assert [*(await store.load(REPORT)).docs, *(await store.load(PAUSE)).docs] == []
+            while [*(await store.load(REPORT)).docs, *(await store.load(PAUSE)).docs]:
+                await asyncio.sleep(0.02)  # it leaves first, and then drops these
             old = [Doc(kind=kind, name="worker:gone", version=0, body=b"{}", due=1.0) for kind in (REPORT, PAUSE)]
             await store.save(old)
             await app.queues.apause("mail")
