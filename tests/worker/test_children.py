@@ -190,8 +190,11 @@ def test_the_third_loss_fails_the_job_with_its_peak_memory() -> None:
             )  # no less can be told
             outcome = await c.run("kill_self", taken, lost=2)
             assert outcome.ending is Ending.FAILED
-            peak = float(message(outcome).partition("peak memory ")[2].partition(" MB")[0])
-            assert taken <= peak < taken + 200
+            peak, unit = message(outcome).partition("peak memory ")[2].split()[:2]
+            if unit == "GB":  # where a test before this one took as much; shown to a tenth of it
+                assert taken - 52 <= float(peak) * 1024 < taken + 252
+            else:
+                assert taken <= float(peak) < taken + 200
 
     go(work())
 
