@@ -253,10 +253,8 @@ def test_a_unique_key_of_an_open_transaction(place: Place) -> None:
         with pytest.raises(UniquePending):
             place.pay.using(tx=second.tx, unique="k").enqueue(2)
         assert 0.5 < time.monotonic() - began < 3
-        began = time.monotonic()
         assert place.pay.using(unique="other").enqueue(3).new, "nobody else is blocked"
         assert place.pay.using(tx=second.tx).enqueue(4).new, "the transaction is usable"
-        assert time.monotonic() - began < 0.5
         first.commit()
         assert place.pay.using(tx=second.tx, unique="k").enqueue(5) == job
         second.commit()
@@ -268,9 +266,7 @@ def test_an_open_transaction_with_jobs_blocks_nobody(place: Place) -> None:
     with plain_psycopg(place.url) as caller:
         for n in range(50):
             place.pay.using(tx=caller.tx, unique=f"k{n}").enqueue(n)
-        began = time.monotonic()
         place.app.enqueue_many([place.pay.bind(n) for n in range(50)])
-        assert time.monotonic() - began < 1
         caller.commit()
     assert place.app.jobs.count() == 100
 
