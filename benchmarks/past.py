@@ -173,7 +173,7 @@ def to_sqlite(url: str, rows: Iterator[Over], _: int) -> None:
 
 
 def to_redis(url: str, rows: Iterator[Over], _: int) -> None:
-    """Into the hashes and indexes that lua/common.lua tells of."""
+    """Into the hashes and indexes that lua/keys.lua tells of."""
     prefix = parse_redis(url).tag
     client = redis.Redis.from_url(url.partition("?")[0])
     for some in batches(rows, BATCH // 10):

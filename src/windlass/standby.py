@@ -78,9 +78,8 @@ class Standby:
         self._alone = 0.0 if living(await store.workers()) else self._alone + pause
         alone = self._alone >= GRACE
         if alone:
-            self._brought = self._brought or await bring(
-                store, self._host, self._origin
-            )  # once: who began last decides
+            if not self._brought:  # once: who began last decides
+                self._brought = await bring(store, self._host, self._origin)
             await Alarms(store).look((await store.load(ALERT, due=0)).docs)
         old = await now_of(store) - GRACE
 
