@@ -223,3 +223,19 @@ async def test_turns_and_aging_of_jobs_that_are_put_elsewhere(world: World) -> N
     await world.store.amend([change(plain[2], ahead=5.0)])
     assert (await world.job(plain[2].id)).ahead == 5.0
     assert await ids(crew, 3) == names([plain[2], plain[0], plain[1]])
+
+
+async def test_a_job_that_is_put_elsewhere_leaves_a_turn_that_it_has_kept(world: World) -> None:
+    """One that is tried again keeps its turn: who stands behind it goes on as soon as it asks for no turn any more."""
+    await declare(world, "turn", limit=1)
+    turn = (Need("turn", keep=True),)
+    for delay in (0.0, 60.0):
+        first, second = new(gates=turn), new(gates=turn)
+        await world.put(first, second)
+        crew = await world.crew()
+        (claim,) = await crew.claim(5)
+        await crew.exchange(ends(claim, Ending.RETRY, delay=delay), demand=Demand(slots=0))
+        await world.store.amend([change(first, queue="b", gates=())])
+        left = await crew.claim(5)
+        assert sorted(one.id for one in left) == sorted(names([second] if delay else [first, second])), delay
+        await crew.exchange(*(ends(one, Ending.SUCCEEDED) for one in left), demand=Demand(slots=0))

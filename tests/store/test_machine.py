@@ -104,6 +104,7 @@ class Machine(RuleBasedStateMachine):
         self._ids: list[str] = []
         self._gated = False
         self._add_worker(0)
+        self.claim(0, 1)  # has the gates looked at whose settings were just written
 
     def teardown(self) -> None:
         self._run(self._world.close())

@@ -11,6 +11,7 @@ from windlass.place import Change, Place
 from windlass.store.contract import BATCH
 from windlass.store.queries import load_queries
 from windlass.store.rows import micros
+from windlass.store.sqlite.gates import SQL as GATES
 from windlass.store.sqlite.moves import SQL as MOVES
 from windlass.store.sqlite.rows import exact, fetch, one, text
 
@@ -53,12 +54,22 @@ def amend(db: Connection, change: Change) -> bool:
     }
     if state == "scheduled" or (gates is None and not now.gates):
         db.execute(SQL.amend, named)
-        return True
-    db.execute(SQL.put_off, named)
-    db.execute(SQL.amend, named)
-    db.execute(SQL.bring_back, named)
-    db.execute(SQL.give_rank, named)
+    else:
+        db.execute(SQL.put_off, named)
+        db.execute(SQL.amend, named)
+        db.execute(SQL.bring_back, named)
+        db.execute(SQL.give_rank, named)
+    if gates is not None:
+        give_up(db, change.id, {need.gate for need in now.gates if need.keep})
     return True
+
+
+def give_up(db: Connection, id: str, keeps: set[str]) -> None:
+    """Free the gates that a job which does not run has kept, but for those that it keeps on."""
+    for (gate,) in exact(db, GATES.kept_by, (id,)):
+        if gate not in keeps:
+            db.execute(GATES.give_up, (gate, id))
+            db.execute(GATES.call, (gate, 0, 0))
 
 
 def columns(place: Place) -> list[Any]:

@@ -45,6 +45,12 @@ DELETE FROM holds WHERE gate = ? AND job = '~' || ?;
 -- name: hold
 INSERT OR REPLACE INTO holds (gate, job, weight, keep) VALUES (?, ?, ?, ?);
 
+-- name: kept_by
+SELECT gate FROM holds WHERE job = ?;
+
+-- name: give_up
+DELETE FROM holds WHERE gate = ? AND job = ?;
+
 -- name: standing
 -- The jobs of one line behind the same gates, ready or not, best first.
 SELECT id, state, priority, rank FROM jobs INDEXED BY gated

@@ -81,6 +81,20 @@ local function set_ahead(job, ahead)
   end
 end
 
+-- Free what a job has kept of gates that it asks for no more.
+local function give_up(job, gated)
+  local keeps = {}
+  for _, need in ipairs((gates_of(job.id, job.line, gated or ''))) do
+    keeps[need.gate] = need.keep
+  end
+  for _, need in ipairs((gates_of(job.id, job.stood))) do
+    if need.keep and not keeps[need.gate] then
+      later('HDEL', P .. 'holds:' .. need.gate, job.id)
+      free_gate(need.gate)
+    end
+  end
+end
+
 local function set_gates(job, gated)
   job.flags = job.flags - (has(job.flags, 64) and 64 or 0) + (gated and 64 or 0)
   job.gated = gated or nil
@@ -103,6 +117,9 @@ local function amend(job, was, now)
   local scheduled = step_away(job)
   if not scheduled and has(job.flags, 64) then
     left(job.id, job.stood, false)
+  end
+  if has(job.flags, 64) then
+    give_up(job, gated)
   end
   job.line, job.priority, job.rank = line, priority, job.rank + was[3] - ahead
   job.stood = job.lost > 0 and line .. '!' or line
