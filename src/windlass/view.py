@@ -14,7 +14,7 @@ from windlass.model import FINAL, Attempt, Ending, Filter, JobRecord, Line, Stat
 from windlass.queues import Paused
 from windlass.schedules import Schedule
 from windlass.secret import HIDDEN, RESULT, hide
-from windlass.store.contract import COUNTED
+from windlass.store.census import FRONT
 from windlass.timing import At, Cron, Every, Rule, to_data
 from windlass.usage import Usage
 from windlass.vault import ENCRYPTED, is_sealed
@@ -56,7 +56,7 @@ def duration(seconds: float) -> str:
 
 def about(number: int, exact: bool) -> str:
     """A number of jobs; one that was counted some time ago, or not to the end, is told as such."""
-    return f"{number:,}" if exact or number <= COUNTED else f"~{number:,}"
+    return f"{number:,}" if exact or number <= FRONT else f"~{number:,}"
 
 
 def iso(moment: float | None) -> str | None:

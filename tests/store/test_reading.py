@@ -228,8 +228,14 @@ async def test_the_oldest_counts_from_when_it_came_to_be_due(world: World) -> No
     assert oldest == pytest.approx({**expected, ("d", State.READY): 7, ("e", State.SCHEDULED): 2})
 
 
-async def test_long_lines_are_counted_rarely_and_say_so(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(census, "COUNTED", 3)
+@pytest.mark.parametrize("counted", [3, 100])
+async def test_long_lines_are_counted_rarely_and_say_so(
+    world: World, monkeypatch: pytest.MonkeyPatch, counted: int
+) -> None:
+    """If counting them takes long, were it only up to COUNTED."""
+    monkeypatch.setattr(census, "FRONT", 3)
+    monkeypatch.setattr(census, "COUNTED", counted)
+    monkeypatch.setattr(census, "QUICK", 0)
     monkeypatch.setattr(census, "SHARE", 1e9)
     monkeypatch.setattr(census, "PATIENCE", 60)
     jobs = [new("a"), new("b", delay=60)]
@@ -244,6 +250,7 @@ async def test_long_lines_are_counted_rarely_and_say_so(world: World, monkeypatc
 
 async def test_nobody_waits_long_for_a_long_count(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was counted so far is told; the whole comes when it is there."""
+    monkeypatch.setattr(census, "FRONT", 3)
     monkeypatch.setattr(census, "COUNTED", 3)
     monkeypatch.setattr(census, "PATIENCE", 0)
     await world.put(*(new() for _ in range(9)))

@@ -1,4 +1,4 @@
-"""Live jobs by line: short lines are counted whenever somebody asks, long ones rarely."""
+"""Live jobs by line: short lines are counted whenever somebody asks, long ones less often if that is slow."""
 
 import asyncio
 import time
@@ -13,13 +13,17 @@ from windlass.store.contract import COUNTED
 from windlass.store.rows import MICRO, read_state
 
 FRONT = 100
-"""The jobs in front of a line, of each priority, of which the oldest is looked for."""
+"""The jobs in front of a line, of each priority, of which the oldest is looked for. A line of no more is
+counted always."""
 
 ALL = 2**62
 """A bound that no count reaches."""
 
+QUICK = 0.1
+"""Seconds that counting may take to be done whenever somebody asks."""
+
 SHARE = 20
-"""Counting everything is not repeated before so many times as long as it took."""
+"""Counting that takes longer is not repeated before so many times as long as it took."""
 
 PATIENCE = 0.25
 """Seconds that whoever asks waits for it."""
@@ -30,6 +34,8 @@ AGAIN = 3_600.0
 Key = tuple[str, str, State]
 Rows = Sequence[Sequence[Any]]
 """(state, line, count, when the first became due), in microseconds."""
+
+Read = Callable[[int], Awaitable[tuple[int, Rows]]]
 
 
 @dataclass
@@ -44,47 +50,68 @@ class Found:
 class Census:
     """Counts the jobs of a store. `read`, with a bound, gives the time and the rows."""
 
-    def __init__(self, read: Callable[[int], Awaitable[tuple[int, Rows]]]) -> None:
+    def __init__(self, read: Read) -> None:
+        self._some, self._all = Count(read), Count(read)
         self._read = read
-        self._known: dict[Key, int] = {}
-        self._next = 0.0
-        self._counting: asyncio.Task[None] | None = None
 
     async def take(self) -> list[Line]:
         """`Store.stats`. While long lines are counted for the first time, they have at least so many jobs."""
-        lines = told(*await self._read(COUNTED + 1), COUNTED)
-        if all(line.exact for line in lines):
-            return lines
-        now = await self._count_soon()
-        return [line if line.exact else self._latest(line, exact=now) for line in lines]
-
-    async def _count_soon(self) -> bool:
-        """Count everything if it is time to; whether that is done already."""
-        if time.monotonic() < self._next:
-            return False
-        self._next = time.monotonic() + AGAIN
-        work = self._counting = asyncio.create_task(self._count())
-        work.add_done_callback(lambda over: over.cancelled() or over.exception())  # it is tried again
-        await asyncio.wait({work}, timeout=PATIENCE)
-        return work.done() and not work.cancelled() and work.exception() is None
-
-    async def _count(self) -> None:
-        began = time.monotonic()
-        try:
-            self._known = {key_of(line): line.count for line in told(*await self._read(ALL), ALL)}
-        finally:
-            self._next = time.monotonic() + SHARE * (time.monotonic() - began)
-
-    def _latest(self, line: Line, *, exact: bool) -> Line:
-        known = self._known.get(key_of(line))
-        if known is None or known < line.count:
-            return line
-        return replace(line, count=known, exact=exact)
+        lines = told(*await self._read(FRONT + 1), FRONT)
+        if any(not line.exact for line in lines):
+            now = await self._some.renew(COUNTED)
+            lines = [self._some.of(line, now) for line in lines]
+        if any(line.count > COUNTED for line in lines):
+            now = await self._all.renew(ALL)
+            lines = [self._all.of(line, now) if line.count > COUNTED else line for line in lines]
+        return lines
 
     def stop(self) -> None:
         """Count no further."""
-        if self._counting is not None and self._counting.get_loop() is asyncio.get_running_loop():
-            self._counting.cancel()
+        self._some.stop()
+        self._all.stop()
+
+
+class Count:
+    """What was counted the last time."""
+
+    def __init__(self, read: Read) -> None:
+        self._read = read
+        self._known: dict[Key, Line] = {}
+        self._took = self._next = 0.0
+        self._work: asyncio.Task[None] | None = None
+
+    async def renew(self, most: int) -> bool:
+        """Count up to so many jobs of each line, if it is time to; whether what is known now is of now."""
+        began = time.monotonic() >= self._next
+        if began:
+            self._next = time.monotonic() + AGAIN
+            self._work = asyncio.create_task(self._count(most))
+            self._work.add_done_callback(lambda over: over.cancelled() or over.exception())  # it is tried again
+        work = self._work
+        if work is None or work.get_loop() is not asyncio.get_running_loop():
+            return False
+        await asyncio.wait({work}, timeout=PATIENCE if self._took <= QUICK else 0)
+        return began and work.done() and not work.cancelled() and work.exception() is None
+
+    async def _count(self, most: int) -> None:
+        began = time.monotonic()
+        try:
+            self._known = {key_of(line): line for line in told(*await self._read(min(most + 1, ALL)), most)}
+        finally:
+            self._took = time.monotonic() - began
+            self._next = time.monotonic() + (SHARE * self._took if self._took > QUICK else 0)
+
+    def of(self, line: Line, now: bool) -> Line:
+        """A line with what was counted, if that is more; `now`: a moment ago."""
+        known = self._known.get(key_of(line))
+        if line.exact or known is None or known.count < line.count:
+            return line
+        return replace(line, count=known.count, exact=known.exact and now)
+
+    def stop(self) -> None:
+        """Count no further."""
+        if self._work is not None and self._work.get_loop() is asyncio.get_running_loop():
+            self._work.cancel()
 
 
 def key_of(line: Line) -> Key:

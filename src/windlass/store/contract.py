@@ -124,7 +124,7 @@ NAMED = 160
 """The most characters of a class of errors that is looked up."""
 
 COUNTED = 10_000
-"""The jobs of one line and priority that are counted whenever somebody asks."""
+"""The jobs of one line and priority that are counted often: see `windlass.store.census`."""
 
 OTHER = "(other)"
 """The queue, and the task, of what was done in more of them than a store keeps apart."""
@@ -296,8 +296,8 @@ class Store(Protocol):
         """How many jobs match; with `most`, `most + 1` stands for all that are more."""
 
     async def stats(self) -> list[Line]:
-        """Live jobs by queue, task and state. Up to COUNTED of each are counted now; what is more may be what was
-        counted some time ago, if counting takes long, and says so (`Line.exact`)."""
+        """Live jobs by queue, task and state, with how long the oldest has been due now. How many there are may be what
+        was counted some time ago, if counting takes long, and says so (`Line.exact`)."""
 
     async def tally(self, rows: Sequence[Tally], depths: Sequence[Depth] = ()) -> None:
         """Add what happened to what is known of those minutes, and note how deep queues were.
