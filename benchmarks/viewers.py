@@ -62,16 +62,28 @@ async def served(app: App) -> AsyncIterator[httpx2.AsyncClient]:
 
 
 async def follow(client: httpx2.AsyncClient, path: str, show: Callable[[str], None]) -> None:
-    """Look at a page again whenever there is news, as app.js does."""
-    headers = {"x-live": "1"}
-    async with client.stream("GET", "/live") as news:
-        async for line in news.aiter_lines():
-            if not line.startswith("data:"):
-                continue
+    """Look at a page again when there is news, once for all that came meanwhile, as app.js does."""
+    headers, news = {"x-live": "1"}, asyncio.Event()
+    hearing = asyncio.create_task(hear(client, news))
+    try:
+        while await news.wait():
+            news.clear()
             answer = await client.get(path, headers=headers)
             if answer.status_code == 200:
                 headers["if-none-match"] = answer.headers["etag"]
                 show(answer.text)
+            if news.is_set():
+                await asyncio.sleep(0.25)
+    finally:
+        await end(hearing)
+
+
+async def hear(client: httpx2.AsyncClient, news: asyncio.Event) -> None:
+    """Tell of what the dashboard tells of."""
+    async with client.stream("GET", "/live") as stream:
+        async for line in stream.aiter_lines():
+            if line.startswith("data:"):
+                news.set()
 
 
 @contextlib.asynccontextmanager

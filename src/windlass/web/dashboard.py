@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from functools import partial
 from http import HTTPStatus
 
@@ -37,11 +37,10 @@ from windlass.web import api, figures, job, openapi, pages, queues, timetable
 from windlass.web.acts import HOLDS, KEY_ROLES, KINDS, ROLES, SCHEDULE_ROLES, Desk
 from windlass.web.guard import Auth, Guard, check_role, path_of
 from windlass.web.live import Watch
-from windlass.web.render import Pages
+from windlass.web.render import Pages, is_live
+from windlass.web.shared import Handler, Shared
 from windlass.web.users import Role
 from windlass.worker.declare import UNNAMED
-
-Handler = Callable[[Request], Awaitable[Response]]
 
 STATUSES: tuple[tuple[type[WindlassError], int], ...] = (
     (JobNotFound, 404),
@@ -164,11 +163,13 @@ def actions() -> list[Spot]:
     return found
 
 
-def route(spot: Spot) -> Route:
+def route(spot: Spot, shared: Shared) -> Route:
     """A route that asks for its role first."""
 
     async def handle(request: Request) -> Response:
         check_role(request, spot.role)
+        if is_live(request) and spot.method == "GET" and spot.handler is not pages.live:
+            return await shared.page(request, spot.handler)
         return await spot.handler(request)
 
     return Route(spot.path, handle, methods=[spot.method])
@@ -196,8 +197,9 @@ class Dashboard:
         self._app = app
         self._spec = spec
         self._watch = Watch(app.connect, clock)
+        shared = Shared(self._watch, clock)
         inner = Starlette(
-            routes=[route(spot) for spot in spots()],
+            routes=[route(spot, shared) for spot in spots()],
             exception_handlers={HTTPException: failed, **{kind: failed for kind, _ in STATUSES}},
             lifespan=self._lifespan,
         )

@@ -22,14 +22,14 @@ T = TypeVar("T")
 EVERY = 0.8
 """Seconds between two looks at the store, and the youngest age at which a look is not good enough for an open page."""
 
-RATE = 5
+RATE = 10
 """Looks of open pages' own a second, in all of them: with more to look at, each is looked at less often."""
 
 IN_USE = 15.0
 """Seconds for which what a page looked at counts as still looked at."""
 
 REST = 10
-"""A look that takes long is not repeated before so many times as long, at most MOST seconds."""
+"""A look that took long twice is not repeated before so many times as long, at most MOST seconds."""
 
 MOST = 30.0
 
@@ -69,11 +69,12 @@ class Snapshot(Struct, frozen=True):
 
 
 class Look(Struct):
-    """Something read from the store, and when."""
+    """Something read from the store, when, and the seconds that this took, and the look before it."""
 
     work: "asyncio.Task[Any]"
     began: float
     used: float
+    before: float = 0.0
     took: float = 0.0
 
 
@@ -108,7 +109,7 @@ class Watch:
             work = asyncio.ensure_future(read())
             work.add_done_callback(lambda over: over.cancelled() or over.exception())  # told to those who still wait
             self._looks.pop(key, None)
-            known = self._looks[key] = Look(work, now, now)
+            known = self._looks[key] = Look(work, now, now, known.took if known else 0.0)
             work.add_done_callback(partial(self._time, known))
             while len(self._looks) > KEPT:
                 self._looks.pop(next(iter(self._looks)))
@@ -124,7 +125,7 @@ class Watch:
     def _patience(self, key: object, known: Look, now: float) -> float:
         """Seconds for which what was read is good enough."""
         wanted = 0 if key == SNAPSHOT else sum(now - look.used < IN_USE for look in self._looks.values())
-        return max(EVERY * 0.9, wanted / RATE, min(MOST, REST * known.took))
+        return max(EVERY * 0.9, wanted / RATE, min(MOST, REST * min(known.took, known.before)))
 
     def _time(self, look: Look, _: object) -> None:
         look.took = self._clock.boot() - look.began
