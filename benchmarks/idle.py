@@ -1,7 +1,6 @@
 """What a worker with nothing to do costs a store: statements, and time of processors."""
 
-import os
-import struct
+import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -62,10 +61,7 @@ def scripts(url: str) -> int:
 
 
 def changes(path: str) -> int:
-    """Transactions that wrote, for as long as anybody has the file open."""
-    file = os.open(f"{path}-shm", os.O_RDONLY)
-    try:
-        (count,) = struct.unpack("=I", os.pread(file, 4, CHANGES))
-    finally:
-        os.close(file)
-    return int(count)
+    """Transactions that wrote, for as long as anybody has the file open. Read by another process: one that opens such a
+    file, and closes it, loses the locks that its SQLite has on it."""
+    number = ["od", "--address-radix=n", "--format=u4", f"--skip-bytes={CHANGES}", "--read-bytes=4", f"{path}-shm"]
+    return int(subprocess.run(number, capture_output=True, check=True).stdout)
