@@ -56,10 +56,13 @@ class Census:
 
     async def take(self) -> list[Line]:
         """`Store.stats`. While long lines are counted for the first time, they have at least so many jobs."""
-        lines = told(*await self._read(FRONT + 1), FRONT)
-        if any(not line.exact for line in lines):
-            now = await self._some.renew(COUNTED)
-            lines = [self._some.of(line, now) for line in lines]
+        if self._some.took <= QUICK:
+            lines = await self._some.count(COUNTED)
+        else:
+            lines = told(*await self._read(FRONT + 1), FRONT)
+            if any(not line.exact for line in lines):
+                now = await self._some.renew(COUNTED)
+                lines = [self._some.of(line, now) for line in lines]
         if any(line.count > COUNTED for line in lines):
             now = await self._all.renew(ALL)
             lines = [self._all.of(line, now) if line.count > COUNTED else line for line in lines]
@@ -77,29 +80,36 @@ class Count:
     def __init__(self, read: Read) -> None:
         self._read = read
         self._known: dict[Key, Line] = {}
-        self._took = self._next = 0.0
-        self._work: asyncio.Task[None] | None = None
+        self._next = 0.0
+        self.took = 0.0
+        """Seconds that it took the last time."""
+
+        self._work: asyncio.Task[list[Line]] | None = None
 
     async def renew(self, most: int) -> bool:
         """Count up to so many jobs of each line, if it is time to; whether what is known now is of now."""
         began = time.monotonic() >= self._next
         if began:
             self._next = time.monotonic() + AGAIN
-            self._work = asyncio.create_task(self._count(most))
+            self._work = asyncio.create_task(self.count(most))
             self._work.add_done_callback(lambda over: over.cancelled() or over.exception())  # it is tried again
         work = self._work
         if work is None or work.get_loop() is not asyncio.get_running_loop():
             return False
-        await asyncio.wait({work}, timeout=PATIENCE if self._took <= QUICK else 0)
+        await asyncio.wait({work}, timeout=PATIENCE if self.took <= QUICK else 0)
         return began and work.done() and not work.cancelled() and work.exception() is None
 
-    async def _count(self, most: int) -> None:
+    async def count(self, most: int) -> list[Line]:
+        """Count."""
         began = time.monotonic()
         try:
-            self._known = {key_of(line): line for line in told(*await self._read(min(most + 1, ALL)), most)}
+            lines = told(*await self._read(min(most + 1, ALL)), most)
+            self._known = {key_of(line): line for line in lines}
+            self.took = time.monotonic() - began
         finally:
-            self._took = time.monotonic() - began
-            self._next = time.monotonic() + (SHARE * self._took if self._took > QUICK else 0)
+            took = time.monotonic() - began
+            self._next = time.monotonic() + (SHARE * took if took > QUICK else 0)
+        return lines
 
     def of(self, line: Line, now: bool) -> Line:
         """A line with what was counted, if that is more; `now`: a moment ago."""
