@@ -63,9 +63,9 @@ class Census:
             if any(not line.exact for line in lines):
                 now = await self._some.renew(COUNTED)
                 lines = [self._some.of(line, now) for line in lines]
-        if any(line.count > COUNTED for line in lines):
+        if any(is_long(line) for line in lines):
             now = await self._all.renew(ALL)
-            lines = [self._all.of(line, now) if line.count > COUNTED else line for line in lines]
+            lines = [self._all.of(line, now) if is_long(line) else line for line in lines]
         return lines
 
     def stop(self) -> None:
@@ -88,16 +88,15 @@ class Count:
 
     async def renew(self, most: int) -> bool:
         """Count up to so many jobs of each line, if it is time to; whether what is known now is of now."""
-        began = time.monotonic() >= self._next
-        if began:
+        if time.monotonic() >= self._next:
             self._next = time.monotonic() + AGAIN
             self._work = asyncio.create_task(self.count(most))
             self._work.add_done_callback(lambda over: over.cancelled() or over.exception())  # it is tried again
         work = self._work
-        if work is None or work.get_loop() is not asyncio.get_running_loop():
+        if work is None or work.done() or work.get_loop() is not asyncio.get_running_loop():
             return False
         await asyncio.wait({work}, timeout=PATIENCE if self.took <= QUICK else 0)
-        return began and work.done() and not work.cancelled() and work.exception() is None
+        return work.done() and not work.cancelled() and work.exception() is None
 
     async def count(self, most: int) -> list[Line]:
         """Count."""
@@ -122,6 +121,11 @@ class Count:
         """Count no further."""
         if self._work is not None and self._work.get_loop() is asyncio.get_running_loop():
             self._work.cancel()
+
+
+def is_long(line: Line) -> bool:
+    """Whether it was not counted to its end."""
+    return line.count > COUNTED and not line.exact
 
 
 def key_of(line: Line) -> Key:

@@ -12,8 +12,8 @@ from windlass.clock import Clock
 from windlass.web.guard import user_of
 from windlass.web.live import EVERY, Watch
 
-KEPT = 200
-"""Pages that are kept."""
+GOOD_FOR = 0.9 * EVERY
+"""Seconds for which a page is good enough, if there is no news."""
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -38,17 +38,25 @@ class Shared:
         """What `handler` makes of the request; 304 for whoever has seen that already."""
         user, scope = user_of(request), request.scope
         key = (scope.get("root_path", ""), scope["path"], scope["query_string"], user.role)
-        now, made = self._clock.boot(), self._made.get(key)
-        if made is None or made.news != self._watch.news or now - made.began >= EVERY * 0.9:
+        made = self._made.get(key)
+        if made is None or not self._is_good(made):
+            self._made = {key: one for key, one in self._made.items() if self._is_good(one)}
             nobody = replace(user, name="", place="")  # an open page does not take the header over
             alone = Request({**scope, "state": {**scope["state"], "user": nobody}}, request.receive)
             work = asyncio.ensure_future(handler(alone))
             work.add_done_callback(lambda over: over.cancelled() or over.exception())  # told to those who still wait
-            self._made.pop(key, None)
-            made = self._made[key] = Made(work, now, self._watch.news)
-            while len(self._made) > KEPT:
-                del self._made[next(iter(self._made))]
-        found = await asyncio.shield(made.work)
+            made = self._made[key] = Made(work, self._clock.boot(), self._watch.news)
+        try:
+            found = await asyncio.shield(made.work)
+        except BaseException:
+            if made.work.done() and self._made.get(key) is made:
+                del self._made[key]
+            raise
         if (tag := found.headers.get("etag")) is not None and request.headers.get("if-none-match") == tag:
             return Response(None, 304, {"etag": tag})
         return Response(found.body, found.status_code, found.headers)
+
+    def _is_good(self, made: Made) -> bool:
+        """Whether a page may be shown to whoever looks now."""
+        here = made.work.done() or made.work.get_loop() is asyncio.get_running_loop()
+        return here and made.news == self._watch.news and self._clock.boot() - made.began < GOOD_FOR
