@@ -204,13 +204,13 @@ class App:
         """Say what all jobs of a queue have in common: `app.queue("mail", gates=limit(10))`. Raises `ConfigError`.
 
         It counts for jobs that this app enqueues, whatever their task. With `aging`, waiting makes up for priority: a
-        job of the lowest priority passes new ones of the highest after so many seconds, and one of a priority in
-        between after its part of them. Jobs that take turns (`fair_key=`) keep their priority. With `expires_in`, jobs
-        that were not started so many seconds after they were due are cancelled, unless their call says otherwise.
-        While `max_length` jobs or more are ready, waiting or scheduled in the queue, enqueueing waits for room, up to
-        `max_wait` seconds (None: for ever), and then raises `QueueFull`. With `when_full="reject"`, and with tx=, it
-        raises at once; with "drop_oldest", the jobs that were due first are cancelled, and with "shed_lowest" those of
-        the lowest priority, if that is lower than the new one's (docs/queues.md).
+        job of the lowest has the highest after so many seconds, one of a priority in between after its part of them,
+        and what comes later stands behind it (docs/limits.md). With `expires_in`, jobs that were not started so many
+        seconds after they were due are cancelled, unless their call says otherwise. While `max_length` jobs or more
+        are ready, waiting or scheduled in the queue, enqueueing waits for room, up to `max_wait` seconds (None: for
+        ever), and then raises `QueueFull`. With `when_full="reject"`, and with tx=, it raises at once; with
+        "drop_oldest", the jobs that were due first are cancelled, and with "shed_lowest" those of the lowest priority,
+        if that is lower than the new one's (docs/queues.md).
         """
         title = options.name("a queue", name)
         found = Described(

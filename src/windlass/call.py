@@ -18,6 +18,7 @@ class Call(Struct, frozen=True, kw_only=True, omit_defaults=True):
     args: bytes
     queue: str = "default"
     priority: int = 0
+    ahead: float = 0
     expires_in: float | None = None
     tags: tuple[str, ...] = ()
     options: bytes | None = None
@@ -38,6 +39,7 @@ def call_of(job: NewJob, vault: Vault, instead: str) -> Call:
         args=vault.open(job.args, job.id, job.task, "args"),
         queue=job.queue,
         priority=job.priority,
+        ahead=job.ahead,
         expires_in=job.expires_in,
         tags=job.tags,
         options=None if own is None else vault.open(own, job.id, job.task, "options"),
@@ -55,6 +57,7 @@ def job_of(call: Call, id: str, vault: Vault, *, fresh: bool = False) -> NewJob:
         args=made.args,
         queue=made.queue,
         priority=made.priority,
+        ahead=made.ahead,
         expires_in=made.expires_in,
         tags=made.tags,
         options=made.options,

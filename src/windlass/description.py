@@ -1,5 +1,6 @@
 """What all jobs of a queue have in common, as `app.queue(…)` says it: pure values."""
 
+from collections.abc import Iterable
 from typing import Literal, NamedTuple, get_args
 
 from msgspec import Struct
@@ -7,8 +8,9 @@ from msgspec import Struct
 from windlass import options
 from windlass.errors import ConfigError
 from windlass.limits import Gate
-from windlass.model import PRIORITIES
+from windlass.model import PRIORITIES, Need
 from windlass.options import Seconds
+from windlass.place import LIFTED
 
 WhenFull = Literal["block", "reject", "drop_oldest", "shed_lowest"]
 DROPS = frozenset({"drop_oldest", "shed_lowest"})
@@ -35,9 +37,15 @@ class Described(NamedTuple):
     expires_in: float | None = None
     most: Most | None = None
 
-    def ahead(self, priority: int) -> float:
-        """The seconds by which a job of a queue with aging stands ahead for its priority."""
-        return round((self.aging or 0.0) * priority / (PRIORITIES[-1] - PRIORITIES[0]), 6)
+    def ages(self, gates: Iterable[Gate | Need], *, fair: bool) -> bool:
+        """Whether a job with these gates ages here: not one that takes turns, nor one in strict order."""
+        return bool(self.aging) and not fair and not any(one.keep for one in gates)
+
+    def stands(self, priority: int) -> tuple[int, float]:
+        """Where a job that ages stands when it is due: the priority at which the store has it, and how far ahead. It
+        stands behind, by what it has to wait until it is lifted; one of the highest priority is where others get."""
+        wait = round((self.aging or 0.0) * (PRIORITIES[-1] - priority) / (PRIORITIES[-1] - PRIORITIES[0]), 6)
+        return (PRIORITIES[0], -wait) if wait else (LIFTED, 0.0)
 
 
 PLAIN = Described()

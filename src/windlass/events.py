@@ -179,7 +179,8 @@ class Events:
         """A job that debounces after the commit: a document that others write too would hold them up until then."""
         given = {"name": one.name, "topic": happened.topic, "payload": Raw(happened.payload), "id": happened.id}
         id = event.job_id(happened.id, f"{DEBOUNCE}\n{one.name}")
-        call = Call(task=DEBOUNCE, args=values.plain_bytes(given), queue=one.call.queue, priority=one.call.priority)
+        queue, priority, ahead = one.call.queue, one.call.priority, one.call.ahead
+        call = Call(task=DEBOUNCE, args=values.plain_bytes(given), queue=queue, priority=priority, ahead=ahead)
         return job_of(call, id, self._vault, fresh=not happened.known)
 
     async def debounce(self, name: str, topic: str, payload: Any, id: str) -> None:

@@ -1,7 +1,7 @@
 """What follows a job: the jobs that its end makes, as data kept with it.
 
 The text is a JSON array, read by every store at the end of the job: objects with `on` (letters of the states that make
-it: s, f, c), `task`, `queue`, `args` and, where there is something to say, `priority`, `delay` and `expires`
+it: s, f, c), `task`, `queue`, `args` and, where there is something to say, `priority`, `ahead`, `delay` and `expires`
 (microseconds), `options`, `tags`, `gates` (needs as a text) and `follow` (such a text itself). The job's id is that of
 the one that ended, the fence and the letter of its end, and the place in the array: `ID.1s.0`.
 """
@@ -40,6 +40,7 @@ class Follower(Struct, frozen=True, kw_only=True, omit_defaults=True):
     queue: str
     args: str
     priority: int = 0
+    ahead: int = 0
     delay: int = 0
     expires: int | None = None
     options: str | None = None
@@ -70,6 +71,7 @@ def follower(on: str, job: NewJob, vault: Vault) -> Follower:
         queue=job.queue,
         args=vault.open(job.args, job.id, job.task, "args").decode(),
         priority=job.priority,
+        ahead=round(job.ahead * MICRO),
         delay=round(job.delay * MICRO),
         expires=None if job.expires_in is None else round(job.expires_in * MICRO),
         options=None if own is None else own.decode(),

@@ -303,13 +303,14 @@ class Order(Struct, frozen=True, kw_only=True):
 
 class Orders(Struct, frozen=True, kw_only=True):
     """The answer to a beat. `due` as `Exchanged.next_due`; `fire`: seconds until a schedule is due (None: none is);
-    `dead`: another worker's lease is over, so reap."""
+    `dead`: another worker's lease is over, so reap; `lift`: there are jobs to lift."""
 
     evicted: bool = False
     cancel: tuple[Order, ...] = ()
     due: float | None = None
     fire: float | None = None
     dead: bool = False
+    lift: bool = False
 
 
 class Attempt(Struct, frozen=True, kw_only=True):

@@ -5,6 +5,13 @@ from msgspec import UNSET, UnsetType
 from windlass.discreet import Discreet
 from windlass.model import Need
 
+LIFTED = 0
+"""The priority at which jobs stand that are lifted: with the highest of a queue that ages, and with those of other
+queues that were given none."""
+
+EARLY = 1.5
+"""Seconds by which jobs may be lifted early: who lifts them looks once a second, and none shall be late."""
+
 
 class Place(Discreet, frozen=True, kw_only=True):
     """Where a job that does not run stands, all in one; its options too, if they are set here."""

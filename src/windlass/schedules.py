@@ -340,16 +340,17 @@ class Schedules:
         plan = course.plan
         try:
             call = open_call(name, plan.call, self._vault)
-            shown = hide(show(call.args), options.read_options(call.options).secret)
+            own = options.read_options(call.options)
+            shown = hide(show(call.args), own.secret)
         except DecodeError:
-            shown = {ENCRYPTED: ENCRYPTED}
+            own, shown = options.NONE, {ENCRYPTED: ENCRYPTED}
         return Schedule(
             name=name,
             rule=plan.rule,
             task=plan.call.task,
             args=shown,
             queue=plan.call.queue,
-            priority=plan.call.priority,
+            priority=plan.call.priority if own.priority is None else own.priority,
             tags=plan.call.tags,
             catch_up=plan.catch_up,
             most=plan.most,

@@ -84,12 +84,13 @@ class Standing:
         asked = job.priority if options.priority is None else options.priority
         if self._priority is not None and not any(need.keep for need in job.gates):  # those stand in strict order
             asked = self._priority
-        ages = bool(new.aging) and job.fair is None
-        kept = asked if ages and asked else None
+        ages = new.ages(job.gates, fair=job.fair is not None)
+        kept = asked if ages else None
+        priority, ahead = new.stands(asked) if ages else (asked, 0.0)
         return Place(
             queue=self._queue or job.queue,
-            priority=0 if ages else asked,
-            ahead=new.ahead(asked) if ages else 0.0,
+            priority=priority,
+            ahead=ahead,
             gates=each_once([*self._own(job), *(gate.need(None, self._vault.key) for gate in new.gates)]),
             options=UNSET if kept == options.priority else self._stored(job, options, kept),
         )

@@ -312,8 +312,8 @@ class Task(Generic[P, R_co]):
                 more["fair"] = Fair(vault.key(self.name, key), weight)
         except DecodeError:
             pass  # the job will fail, alone
-        if self.turns is None and described.aging:
-            more |= {"priority": 0, "ahead": described.ahead(call.priority)}
+        if described.ages(gates, fair=self.turns is not None):
+            more["priority"], more["ahead"] = described.stands(call.priority)
         return more
 
     def _held(self, rule: Uniqueness, stored: bytes, gates: tuple[Need, ...]) -> dict[str, Any]:
@@ -337,7 +337,8 @@ class Task(Generic[P, R_co]):
     def _stored_options(self) -> bytes | None:
         """The options of a job of this call, with the names of the task's secret arguments."""
         call, secrets = self._call, self.shape.secrets
-        asked = call.priority if self.turns is None and call.priority and self.app.described(call.queue).aging else None
+        ages = self.app.described(call.queue).ages(self.gates, fair=self.turns is not None)
+        asked = call.priority if ages else None
         if not secrets and asked is None:
             return call.stored_options
         return options.store_options(replace(call.options, secret=secrets, priority=asked), self.app.max_payload)

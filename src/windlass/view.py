@@ -112,6 +112,12 @@ def options_of(job: JobRecord) -> Mapping[str, Any]:
     return found if isinstance(found, dict) else {"options": found} if found else {}
 
 
+def priority_of(job: JobRecord) -> int:
+    """The priority that was asked for: where its queue ages, the store has another."""
+    asked = options_of(job).get("priority")
+    return asked if isinstance(asked, int) else job.priority
+
+
 def followers_of(job: JobRecord) -> list[tuple[str, str]]:
     """The tasks that its end makes jobs of, each with on_success, on_failure or on_final."""
     return [(one.task, follow.named(one.on)) for one in follow.read(job.follow)]
@@ -124,7 +130,7 @@ def job_data(job: JobRecord) -> dict[str, Any]:
         "task": job.task,
         "state": str(job.state),
         "queue": job.queue,
-        "priority": job.priority,
+        "priority": priority_of(job),
         "attempt": job.attempt,
         "lost": job.lost,
         "fence": job.fence,

@@ -54,12 +54,16 @@ NEEDS = [
     (Need("turn/k", keep=True), Need("two/l")),
     (Need("closed"),),
 ]
+AHEAD = st.sampled_from([0, 0, 0, 0, 3.37, -2.37, -6.11])
+"""Seconds: below zero, those after which a job is lifted."""
+
 jobs = st.fixed_dictionaries(
     {
         "gates": st.sampled_from(NEEDS),
         "task": st.sampled_from(TASKS),
         "queue": st.sampled_from(QUEUES),
         "priority": st.integers(-1, 1),
+        "ahead": AHEAD,
         "delay": st.sampled_from([0, 0, 0, 1.2, 4.2]),
         "expires_in": st.sampled_from([None, None, None, 3.3]),
         "unique": st.sampled_from(KEYS),
@@ -70,7 +74,12 @@ jobs = st.fixed_dictionaries(
 SAID = {name if name == "two/l" else name.partition("/")[0]: gate for name, gate in GATES.items() if name != "closed"}
 
 places = st.fixed_dictionaries(
-    {"queue": st.sampled_from(QUEUES), "priority": st.integers(-1, 1), "gates": st.sampled_from(NEEDS)}
+    {
+        "queue": st.sampled_from(QUEUES),
+        "priority": st.integers(-1, 1),
+        "ahead": AHEAD,
+        "gates": st.sampled_from(NEEDS),
+    }
 )
 """Where a job may be put."""
 

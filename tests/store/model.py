@@ -20,7 +20,7 @@ from windlass.model import (
     Tally,
     Verb,
 )
-from windlass.place import Change, Place
+from windlass.place import EARLY, LIFTED, Change, Place
 
 LIVE = frozenset({State.WAITING, State.SCHEDULED, State.READY, State.RUNNING})
 Attempt = tuple[int, int, Ending]
@@ -95,7 +95,7 @@ class Job:
         return {
             "state": self.state,
             "gates": self.new.gates,
-            "priority": self.new.priority,
+            "priority": (self.new.priority, self.new.ahead),
             "queue": self.new.queue,
             "args": self.new.args,
             "unique": self.new.unique,
@@ -116,7 +116,7 @@ def seen(job: JobRecord) -> dict[str, object]:
     return {
         "state": State.WAITING if job.gates and job.state is State.READY else job.state,
         "gates": job.gates,
-        "priority": job.priority,
+        "priority": (job.priority, job.ahead),
         "queue": job.queue,
         "args": job.args,
         "unique": job.unique,
@@ -252,7 +252,7 @@ class Model:
             new=new,
             state=State.SCHEDULED if due > self.now else State.WAITING if new.gates else State.READY,
             run_at=due,
-            rank=max(due, self.now),
+            rank=max(due, self.now) - new.ahead,
             enqueued_at=self.now,
             expires_at=None if new.expires_in is None else self.now + new.expires_in,
         )
@@ -318,7 +318,7 @@ class Model:
         state = outcome.ending.state
         if state is State.SCHEDULED:
             job.run_at = self.now + outcome.delay
-            job.rank = job.rank if any(need.keep for need in job.new.gates) else job.run_at
+            job.rank = job.rank if any(need.keep for need in job.new.gates) else job.run_at - job.new.ahead
         if state in LIVE and not job.cancelling:
             job.state = job.idle if state is State.READY else state
         else:
@@ -425,11 +425,11 @@ class Model:
 
     def retry(self, job: Job) -> bool:
         if job.state is State.SCHEDULED:
-            job.state, job.run_at, job.rank = job.idle, self.now, self.now
+            job.state, job.run_at, job.rank = job.idle, self.now, self.now - job.new.ahead
             return True
         if job.state in LIVE or self.holder(job.new.unique):
             return False
-        job.state, job.run_at, job.rank, job.finished_at = job.idle, self.now, self.now, None
+        job.state, job.run_at, job.rank, job.finished_at = job.idle, self.now, self.now - job.new.ahead, None
         job.attempt = job.lost = 0
         job.expires_at, job.expired, job.result, job.moved_on = None, False, None, True
         return True
@@ -460,11 +460,25 @@ class Model:
         if job is None or job.state not in LIVE - {State.RUNNING} or place_of(job.new) != change.was:
             return False
         now = change.now
-        job.new = structs.replace(job.new, queue=now.queue, priority=now.priority, gates=now.gates)
+        job.rank += job.new.ahead - now.ahead
+        job.new = structs.replace(job.new, queue=now.queue, priority=now.priority, ahead=now.ahead, gates=now.gates)
         job.keeps &= frozenset(need.gate for need in now.gates if need.keep)
         if job.state is not State.SCHEDULED:
             job.state = job.idle
         return True
+
+    def behind(self) -> list[Job]:
+        """The jobs that are to be lifted now."""
+        there = (job for job in self.jobs.values() if job.state in (State.READY, State.WAITING))
+        return [job for job in there if job.new.ahead < 0 and job.rank <= self.now + EARLY]
+
+    def lift(self) -> int:
+        """How many jobs stand with the highest from now on."""
+        lifted = self.behind()
+        for job in lifted:
+            job.rank += job.new.ahead
+            job.new = structs.replace(job.new, priority=LIFTED, ahead=0)
+        return len(lifted)
 
 
 def rested(job: Job, rest: Rest) -> list[Need]:

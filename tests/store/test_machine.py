@@ -212,11 +212,12 @@ class Machine(RuleBasedStateMachine):
         )
         orders = self._run(self._store.beat(worker, held))
         expected = self._orders(worker)
-        due = self._due()
+        due, lift = self._due(), bool(self._model.behind())
         assert orders.evicted == (not self._model.beat(worker, held))
         if not orders.evicted:
             assert {(order.runner, order.id, order.fence) for order in orders.cancel} == expected
             assert orders.dead == bool(self._model.overdue())
+            assert orders.lift == lift
             assert self._gated or orders.due == pytest.approx(due, abs=0.001)
 
     def _word(self, runner: Runner, word: str) -> Held:
@@ -416,6 +417,11 @@ class Machine(RuleBasedStateMachine):
         done = self._run(self._store.amend(changes))
         self._gated |= any(change.now.gates for change in changes)
         assert list(done) == [change.id for change in changes if self._model.amend(change)]
+
+    @rule()
+    @precondition(lambda self: any(job.new.ahead < 0 for job in self._model.jobs.values()))
+    def lift(self) -> None:
+        assert self._run(self._store.lift()) == self._model.lift()
 
     @rule(picks=st.lists(PICK, min_size=1, max_size=3), verb=st.sampled_from(list(Verb)))
     @precondition(lambda self: self._ids)

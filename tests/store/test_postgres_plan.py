@@ -122,6 +122,10 @@ async def one_life(world: PostgresWorld, crew: Crew, meter: Meter) -> dict[str, 
     found["reconcile"] = meter.take()
     await world.store.reap()
     found["reap"] = meter.take()
+    await world.put(new(priority=-100, ahead=-1))
+    meter.take()
+    await world.store.lift()
+    found["lift"] = meter.take()
     return found
 
 

@@ -24,6 +24,7 @@ CLAIMING = (
     "settle and claim",
     "retry, promote and claim",
     "release",
+    "lift",
 )
 """Calls on a job's way: their plans are looked at one by one. Of the others it is enough that they are short."""
 
@@ -138,6 +139,10 @@ async def life(world: SQLiteWorld, meter: Meter) -> dict[str, tuple[int, list[st
     note("reconcile")
     await world.store.reap()
     note("reap")
+    await world.put(new(priority=-100, ahead=-1))
+    meter.reset()
+    assert await world.store.lift() == 1
+    note("lift")
     await world.store.prune({State.SUCCEEDED: 1e9, State.FAILED: 1e9, State.CANCELLED: 1e9})
     note("prune")
     await life_of_operators(world, note, crew, jobs[0].id)

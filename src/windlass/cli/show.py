@@ -10,7 +10,17 @@ import click
 from windlass.cli.output import cell, clean, clock_time, coloured, vault
 from windlass.follow import parent_of
 from windlass.model import Attempt, JobRecord, State
-from windlass.view import ENDINGS, arguments_of, duration, followers_of, log_of, options_of, pretty, result_of
+from windlass.view import (
+    ENDINGS,
+    arguments_of,
+    duration,
+    followers_of,
+    log_of,
+    options_of,
+    pretty,
+    priority_of,
+    result_of,
+)
 
 BAR = 30
 
@@ -48,11 +58,12 @@ def facts(job: JobRecord) -> Iterator[tuple[str, str]]:
     yield "id", cell(job.id)
     if parent := parent_of(job.id):
         yield "parent", cell(parent)
-    yield "queue", cell(job.queue) + (f", priority {job.priority}" if job.priority else "")
+    yield "queue", cell(job.queue) + (f", priority {priority}" if (priority := priority_of(job)) else "")
     if job.tags:
         yield "tags", cell(", ".join(job.tags))
     for name, value in options_of(job).items():
-        yield name, clean(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+        if name != "priority":
+            yield name, clean(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
     if then := followers_of(job):
         yield "then", cell(", ".join(f"{task} ({on})" for task, on in then))
     yield from times(job)

@@ -6,10 +6,11 @@ under a new one) and `tally`, which may then count twice. Every moment is read f
 queues, tasks and tags are `[A-Za-z0-9_.-]{1,128}`.
 
 *Ready* jobs are claimed in the order (priority, higher first; rank; id). Rank is the moment a job became due, less its
-`ahead`. That of a `fair` job, whenever it comes to be ready (or to wait for its gates) by being put, due or retried by
-an operator, is the rank of the first fair job of its queue and priority that is ready or waits (its own moment if there
-is none), or TURN / weight after the last one of its own key, whichever is later: start-time fair queueing (Goyal, Vin,
-Cheng 1996), with what stands in line as all memory.
+`ahead`. One that stands behind, its `ahead` below zero, is lifted when its rank comes (`Store.lift`). That of a `fair`
+job, whenever it comes to be ready (or to wait for its gates) by being put, due or retried by an operator, is the rank
+of the first fair job of its queue and priority that is ready or waits (its own moment if there is none), or TURN /
+weight after the last one of its own key, whichever is later: start-time fair queueing (Goyal, Vin, Cheng 1996), with
+what stands in line as all memory.
 
 *Fence.* A claim gives a job a number that only grows, in the name of a registered runner (whose id is random and new
 at each start) and of that runner's exchange `seq`. Writes about an attempt carry (id, fence, seq) and are checked
@@ -59,7 +60,7 @@ from windlass.model import (
 from windlass.place import Change
 
 BATCH = 1_000
-"""The most rows that one step (promote, expire, act, shed, amend, prune, load) touches."""
+"""The most rows that one step (promote, expire, act, shed, amend, lift, prune, load) touches."""
 
 SCHEDULE = "schedule"
 """The documents that are schedules; beats tell when one of these, or one that is PENDING, is due."""
@@ -258,6 +259,11 @@ class Store(Protocol):
         """Have jobs that are ready, waiting or scheduled stand elsewhere, in one commit, at most BATCH of them; the ids
         of those. One that does not stand as it `was` said to is passed over. A job keeps its unique key, its time, and
         its rank but for what it stands ahead more or less."""
+
+    async def lift(self) -> int:
+        """Lift jobs that are ready or wait, stand behind, and whose rank has come, or comes within EARLY: the first
+        BATCH of them; how many. From then on they stand at the priority LIFTED, as of when they were due (`ahead` 0).
+        Beats tell when there are such (`Orders.lift`)."""
 
     async def prune(self, keep: Mapping[State, float]) -> int:
         """Drop finished jobs older than `keep` seconds by their state, marks past their time and PACE documents past

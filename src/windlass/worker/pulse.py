@@ -12,10 +12,13 @@ from importlib.metadata import version
 from windlass.clock import Clock
 from windlass.errors import StoreError
 from windlass.model import Held, Orders, WorkerInfo
-from windlass.store.contract import Store
+from windlass.store.contract import BATCH, Store
 from windlass.worker.reports import forget
 
 logger = logging.getLogger("windlass.worker")
+
+LIFTS = 10
+"""The most times that one beat has jobs lifted, BATCH each."""
 
 
 def beat_every(lease: float) -> float:
@@ -123,8 +126,17 @@ class Pulse:
                 for worker in dead:
                     logger.warning("worker %s stopped beating; its jobs are ready again", worker[:8])
                 await forget(self._store, dead)
+            if orders.lift:
+                await self._lift()
         except Exception as error:
-            logger.warning("dead workers could not be looked after this time: %s", error)
+            logger.warning("dead workers, and jobs that wait for long, could not be looked after this time: %s", error)
+
+    async def _lift(self) -> None:
+        """Lift jobs that have waited for long enough; the next beat goes on with what is left."""
+        for _ in range(LIFTS):
+            if await self._store.lift() < BATCH:
+                return
+            await asyncio.sleep(0.02)  # let others write in between
 
     async def leave(self) -> None:
         """Unregister; what is still held goes back."""

@@ -41,7 +41,7 @@ SELECT {schema}.release(%s::text[], %s::text, %s::json);
 SELECT {schema}.retire(%s::text);
 
 -- name: beat
-SELECT * FROM {schema}.beat(%s::text);
+SELECT b.*, {schema}.lags(%s::bigint) FROM {schema}.beat(%s::text) AS b;
 
 -- name: survey
 SELECT {schema}.survey();
@@ -83,6 +83,9 @@ SELECT ids, rest FROM {schema}.shed(%s::text, %s::bigint, %s::integer, %s::text,
 
 -- name: amend
 SELECT {schema}.amend(%s::json);
+
+-- name: lift
+SELECT {schema}.lift(%s::bigint, %s::smallint, %s::integer);
 
 -- name: prune
 SELECT {schema}.prune(%s::json, %s::integer);

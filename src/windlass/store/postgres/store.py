@@ -40,7 +40,7 @@ from windlass.model import (
     Verb,
     WorkerInfo,
 )
-from windlass.place import Change
+from windlass.place import EARLY, LIFTED, Change
 from windlass.store.census import FRONT, Census
 from windlass.store.census import Rows as CensusRows
 from windlass.store.contract import BATCH, Topic
@@ -225,10 +225,10 @@ class PostgresStore:
         if not self._beats:
             raise StoreUnavailable("the store is not open")
         try:
-            rows = await self._beats.rows(Call(filled(SQL.beat, self.schema), (worker,)))
+            rows = await self._beats.rows(Call(filled(SQL.beat, self.schema), (micros(EARLY), worker)))
         except Unanswered as error:
             raise StoreUnavailable(str(error)) from error
-        evicted, cancel, due, fire, dead, survey = rows[0]
+        evicted, cancel, due, fire, dead, survey, lift = rows[0]
         if evicted:
             return Orders(evicted=True)
         if survey and (self._surveying is None or self._surveying.done()):
@@ -243,6 +243,7 @@ class PostgresStore:
             due=None if due is None else due / MICRO,
             fire=None if fire is None else fire / MICRO,
             dead=dead,
+            lift=lift,
         )
 
     async def _survey(self) -> None:
@@ -344,6 +345,12 @@ class PostgresStore:
             self._ring("work")
         found = {row[0] for row in rows}
         return list(dict.fromkeys(change.id for change in changes if change.id in found))
+
+    async def lift(self) -> int:
+        lifted = int((await self._rows(SQL.lift, micros(EARLY), LIFTED, BATCH))[0][0])
+        if lifted:
+            self._ring("work")
+        return lifted
 
     async def prune(self, keep: Mapping[State, float]) -> int:
         ages = to_json({str(state): micros(age) for state, age in keep.items()})

@@ -32,7 +32,7 @@ from windlass.model import (
     Verb,
     WorkerInfo,
 )
-from windlass.place import Change
+from windlass.place import EARLY, LIFTED, Change
 from windlass.store.contract import BATCH, Topic
 from windlass.store.redis import records, tallies
 from windlass.store.redis.direct import Direct
@@ -185,10 +185,10 @@ class RedisStore:
         await self._run("retire", worker)
 
     async def beat(self, worker: str, held: Mapping[str, Held] | None = None) -> Orders:
-        answer = await self._run("beat", worker, records.held_arguments(held or {}))
+        answer = await self._run("beat", worker, records.held_arguments(held or {}), micros(EARLY))
         if answer == b"evicted":
             return Orders(evicted=True)
-        flat, due, fire, dead = answer
+        flat, due, fire, dead, lift = answer
         orders = [
             Order(runner=flat[at].decode(), id=flat[at + 1].decode(), fence=flat[at + 2])
             for at in range(0, len(flat), 3)
@@ -199,6 +199,7 @@ class RedisStore:
             due=None if due < 0 else due / MICRO,
             fire=None if fire < 0 else fire / MICRO,
             dead=bool(dead),
+            lift=bool(lift),
         )
 
     async def reap(self, spare: str | None = None) -> list[str]:
@@ -242,6 +243,9 @@ class RedisStore:
     async def amend(self, changes: Sequence[Change]) -> list[str]:
         rows = encode([change_row(one) for one in changes[:BATCH]])
         return [text(id) for id in await self._run("amend", rows)] if changes else []
+
+    async def lift(self) -> int:
+        return int(await self._run("lift", micros(EARLY), LIFTED))
 
     async def prune(self, keep: Mapping[State, float]) -> int:
         ages = [(LETTERS[State(state)], micros(age)) for state, age in keep.items() if State(state).final]

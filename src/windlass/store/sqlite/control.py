@@ -1,5 +1,6 @@
 """What operators and full queues do to jobs that do not run: make room, put them elsewhere."""
 
+import json
 import sqlite3
 from typing import Any
 
@@ -7,7 +8,7 @@ from msgspec import UNSET
 
 from windlass.gate import write_needs
 from windlass.model import Shed
-from windlass.place import Change, Place
+from windlass.place import EARLY, LIFTED, Change, Place
 from windlass.store.contract import BATCH
 from windlass.store.queries import load_queries
 from windlass.store.rows import micros
@@ -62,6 +63,24 @@ def amend(db: Connection, change: Change) -> bool:
     if gates is not None:
         give_up(db, change.id, {need.gate for need in now.gates if need.keep})
     return True
+
+
+def lags(db: Connection, now: int) -> bool:
+    """Whether there are jobs to lift."""
+    return bool(one(db, SQL.lags, (now + micros(EARLY),)))
+
+
+def lift(db: Connection, now: int) -> int:
+    """`Store.lift`. One behind gates leaves its place, then comes anew."""
+    rows = exact(db, SQL.behind, (now + micros(EARLY), BATCH))
+    gated = [{"id": id, "rank": due} for id, gates, due in rows if gates is not None]
+    for named in gated:
+        db.execute(SQL.put_off, named)
+    db.execute(SQL.lift, (LIFTED, json.dumps([row[0] for row in rows])))
+    for named in gated:
+        db.execute(SQL.bring_back, named)
+        db.execute(SQL.give_rank, named)
+    return len(rows)
 
 
 def give_up(db: Connection, id: str, keeps: set[str]) -> None:

@@ -31,6 +31,18 @@ SELECT id FROM (
 -- name: standing_of
 SELECT state, rank, queue, priority, gates, ahead, options FROM jobs WHERE id = ? AND state IN ('waiting', 'scheduled', 'ready');
 
+-- name: lags
+-- Whether there is a job to lift.
+SELECT EXISTS (
+    SELECT 1 FROM jobs INDEXED BY behind WHERE ahead < 0 AND state IN ('waiting', 'ready') AND rank <= ?);
+
+-- name: behind
+SELECT id, gates, rank + ahead FROM jobs INDEXED BY behind
+WHERE ahead < 0 AND state IN ('waiting', 'ready') AND rank <= ? ORDER BY rank LIMIT ?;
+
+-- name: lift
+UPDATE jobs SET priority = ?, rank = rank + ahead, ahead = 0 WHERE id IN (SELECT value FROM json_each(?));
+
 -- name: put_off
 -- Whoever stands behind it may move up: see the trigger job_left.
 UPDATE jobs SET state = 'scheduled' WHERE id = :id;

@@ -9,11 +9,26 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from windlass.model import Attempt, Doc, Filter, JobRecord, Page, RunnerInfo, Shelf, State, Verb, WorkerInfo
-from windlass.store.contract import BATCH
+from windlass.model import (
+    Attempt,
+    Doc,
+    Filter,
+    JobRecord,
+    Order,
+    Orders,
+    Page,
+    RunnerInfo,
+    Shelf,
+    State,
+    Verb,
+    WorkerInfo,
+)
+from windlass.store.contract import BATCH, PENDING, SCHEDULE
 from windlass.store.rows import MICRO, is_over, is_sparse, micros, of_lines, read_cursor, seconds, state_of
+from windlass.store.sqlite.control import lags
+from windlass.store.sqlite.gates import next_look
 from windlass.store.sqlite.moves import SQL
-from windlass.store.sqlite.rows import COLUMNS, bound, exact, fetch, one, read_attempt, read_job
+from windlass.store.sqlite.rows import COLUMNS, bound, exact, fetch, one, read_attempt, read_job, sound
 
 Connection = sqlite3.Connection
 
@@ -28,6 +43,24 @@ ORDERS = {
 """How jobs of a state are listed: by an index that has them in that order anyway."""
 
 SORTED = {"-finished_at": "finished_at DESC", "-started_at": "started_at DESC", "-rowid": "rowid DESC"}
+
+
+def orders(db: Connection, now: int, worker: str, *, dead: bool) -> Orders:
+    """What a beat answers to a worker that is registered; `dead`: another's lease is over."""
+    rows = [row for row in fetch(db, SQL.orders, (worker,)) if sound(row[1])]
+    due, plan = 0 if one(db, SQL.any_ready) else next_due(db, now), one(db, SQL.next_doc, (SCHEDULE, PENDING))
+    return Orders(
+        cancel=tuple(Order(runner=runner, id=id, fence=fence) for runner, id, fence in rows),
+        due=None if due is None else max(0.0, (due - now) / MICRO),
+        fire=None if plan is None else max(0.0, (plan - now) / MICRO),
+        dead=dead,
+        lift=lags(db, now),
+    )
+
+
+def next_due(db: Connection, now: int) -> int | None:
+    """When there may be something to claim, where nothing is ready."""
+    return min((at for at in (one(db, SQL.next_run), next_look(db, now)) if at is not None), default=None)
 
 
 def get(db: Connection, ids: Sequence[str]) -> list[JobRecord]:

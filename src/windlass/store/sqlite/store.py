@@ -25,7 +25,6 @@ from windlass.model import (
     Line,
     Mark,
     NewJob,
-    Order,
     Orders,
     Outcome,
     Page,
@@ -43,13 +42,13 @@ from windlass.model import (
 from windlass.place import Change
 from windlass.store import fork
 from windlass.store.census import ALL, FRONT, Census, Rows
-from windlass.store.contract import BATCH, PACE, PENDING, SCHEDULE, Topic
-from windlass.store.rows import MICRO, micros
+from windlass.store.contract import BATCH, PACE, Topic
+from windlass.store.rows import micros
 from windlass.store.sqlite import control, moves, reads, tallies
-from windlass.store.sqlite.gates import next_look, rest
+from windlass.store.sqlite.gates import rest
 from windlass.store.sqlite.mend import mend
 from windlass.store.sqlite.moves import SQL
-from windlass.store.sqlite.rows import Unreadable, exact, fetch, one, sound
+from windlass.store.sqlite.rows import Unreadable, exact, fetch, one
 from windlass.store.sqlite.schema import apply_migrations, parse, probe, refuse_old, use_log
 from windlass.store.sqlite.sidecar import FileSidecar, MemorySidecar, Sidecar
 from windlass.store.sqlite.writer import LOCK_SLICE, Unanswered, Writer, closed, failure
@@ -353,18 +352,8 @@ class SQLiteStore:
             return Orders(evicted=True)
         self._sidecar.beat(worker)
         ages = self._sidecar.ages(leases)
-        cancel = [
-            Order(runner=row[0], id=row[1], fence=row[2]) for row in fetch(db, SQL.orders, (worker,)) if sound(row[1])
-        ]
-        due: float | None = 0.0
-        if not one(db, SQL.any_ready):
-            looks = [at for at in (one(db, SQL.next_run), next_look(db, self._now())) if at is not None]
-            first = min(looks, default=None)
-            due = None if first is None else max(0.0, (first - self._now()) / MICRO)
-        plan = one(db, SQL.next_doc, (SCHEDULE, PENDING))
-        fire = None if plan is None else max(0.0, (plan - self._now()) / MICRO)
         dead = any(ages[id] > lease for id, lease in leases.items())
-        return Orders(cancel=tuple(cancel), due=due, fire=fire, dead=dead)
+        return reads.orders(db, self._now(), worker, dead=dead)
 
     async def _reconcile(self, runner: str, keep: Held) -> None:
         """Hand back claims that nobody holds; looks first, because there is nearly always nothing to do."""
@@ -432,6 +421,12 @@ class SQLiteStore:
         if done:
             self._sidecar.ring("work")
         return done
+
+    async def lift(self) -> int:
+        lifted = await self._write(control.lift)
+        if lifted:
+            self._sidecar.ring("work")
+        return lifted
 
     async def prune(self, keep: Mapping[State, float]) -> int:
         def work(db: sqlite3.Connection, now: int) -> int:

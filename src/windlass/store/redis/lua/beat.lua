@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- Renew a worker's lease. ARGV: worker, what its runners hold (runner, seq, "id fence"…). Answers 'evicted', or the
--- orders (runner, id, fence), microseconds until a job is due (-1: none is) and until a schedule is, and whether a lease is
--- over.
+-- orders (runner, id, fence), microseconds until a job is due (-1: none is) and until a schedule is, whether a lease is
+-- over, and whether there is a job to lift, at the latest in so many microseconds: the third argument.
 local worker = ARGV[1]
 local lease = lease_of(worker)
 if not lease then
@@ -48,4 +48,5 @@ end
 if back > 0 then
   ring('work')
 end
-return {orders, due, fire, dead and 1 or 0}
+local lags = call('ZCOUNT', BEHIND, '-inf', format('%.0f', t + tonumber(ARGV[3]))) > 0
+return {orders, due, fire, dead and 1 or 0, lags and 1 or 0}

@@ -17,7 +17,7 @@ local sub, byte, format, floor, min, max = string.sub, string.byte, string.forma
 local JOBS, NEWS, BIG, ALL, DUE = P .. 'jobs', P .. 'news', P .. 'big', P .. 'all', P .. 'due'
 local EXPIRING, LINES, FOLLOW = P .. 'expiring', P .. 'lines', P .. 'follow'
 local GATES, WAITS, STIRRED, FREED, SINCE = P .. 'gates', P .. 'waits', P .. 'stirred', P .. 'freed', P .. 'since'
-local BLOCKED, BARRED, TURNS = P .. 'blocked', P .. 'barred', P .. 'turns'
+local BLOCKED, BARRED, TURNS, BEHIND = P .. 'blocked', P .. 'barred', P .. 'turns', P .. 'behind'
 local CHUNK = 4000 -- arguments of one command; Lua's stack holds 8000
 local INLINE = 512 -- bytes of args and options up to which they stand in `jobs`: scripts read many of those at once
 

@@ -96,6 +96,12 @@ local function texts_only(list)
   return #list > 0 and list
 end
 
+-- How far a job that follows another stands ahead, as in `turns`.
+local function ahead_of(one)
+  local ahead = tonumber(one.ahead) or 0
+  return ahead ~= 0 and {ahead, false, 0, 0}
+end
+
 local rung = false
 
 -- Make the jobs that follow one that ends in a state, whoever ended it. What nobody of ours wrote there makes none.
@@ -109,7 +115,8 @@ local function follow(id, fence, state, t)
       local options = type(one.options) == 'string' and binary(one.options) or pack(nil)
       insert(name, one.queue .. '/' .. one.task, tonumber(one.priority) or 0,
         {tonumber(one.delay) or 0, false, tonumber(one.expires) or false, false, tags, false,
-          type(one.follow) == 'string' and one.follow, type(one.gates) == 'string' and one.gates}, binary(one.args) .. options, t)
+          type(one.follow) == 'string' and one.follow, type(one.gates) == 'string' and one.gates, ahead_of(one)},
+        binary(one.args) .. options, t)
       if not rung then
         ring('work')
         rung = true

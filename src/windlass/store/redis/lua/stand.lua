@@ -121,9 +121,12 @@ local function take_turn(job)
   return true
 end
 
--- Let a fair job stand among those that others look at.
+-- Let a fair job stand among those that others look at, and one that stands behind among those that are lifted.
 local function queue_up(job)
-  local _, key = turns_of(job)
+  local ahead, key = turns_of(job)
+  if ahead < 0 then
+    call('ZADD', BEHIND, job.rank, job.id)
+  end
   for _, set in ipairs(key and {fair_sets(job.line, job.priority, key)} or {}) do
     call('ZADD', set, job.rank, job.id)
   end
@@ -131,7 +134,10 @@ end
 
 -- The way back.
 local function drop_out(job)
-  local _, key = turns_of(job)
+  local ahead, key = turns_of(job)
+  if ahead < 0 then
+    call('ZREM', BEHIND, job.id)
+  end
   for _, set in ipairs(key and {fair_sets(job.line, job.priority, key)} or {}) do
     call('ZREM', set, job.id)
   end

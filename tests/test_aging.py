@@ -1,0 +1,117 @@
+"""Queues in which waiting makes up for priority, as users see them."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.budget import stores
+from tests.worker.rig import PATIENCE, empty_store
+from windlass import App, every
+from windlass.jobs import Job
+from windlass.view import job_data
+
+BEFORE, AFTER, TOOK = 40, 5, 0.1
+"""Jobs of high priority that come before one of low priority, and after it; seconds that each runs."""
+
+KINDS = pytest.mark.parametrize("kind", ["sqlite", "postgres", "redis"])
+
+
+@pytest.mark.parametrize("kind", stores("test_a_low_one_runs_before_what_came_later_once_it_has_waited"))
+def test_a_low_one_runs_before_what_came_later_once_it_has_waited(kind: str, tmp_path: Path) -> None:
+    """Although high ones stand there all the time: those that came before it still go first, those that came after it
+    do not. Another that has not waited yet stays behind."""
+    app = App(empty_store(kind, tmp_path))
+    app.queue("mail", aging=3)
+    app.queue("slow", aging=3600)
+    began: list[str] = []
+
+    @app.task(name="send")
+    async def send(word: str) -> None:
+        began.append(word)
+        await asyncio.sleep(TOOK)
+
+    async def enqueue(queue: str, word: str, priority: int, count: int = 1) -> list[Job[Any]]:
+        return await app.aenqueue_many(
+            [send.using(queue=queue, priority=priority).bind(f"{word} {queue}") for _ in range(count)]
+        )
+
+    async def main() -> None:
+        jobs = []
+        for queue in ("mail", "slow"):
+            jobs += await enqueue(queue, "before", 100, BEFORE)
+            jobs += await enqueue(queue, "low", -100)
+            jobs += await enqueue(queue, "middle", 0)
+            jobs += await enqueue(queue, "after", 100, AFTER)
+        async with app.worker(concurrency=1, queues="mail"):
+            await asyncio.gather(*(job.aresult(PATIENCE) for job in jobs if job.queue == "mail"))
+        async with app.worker(concurrency=4, queues="slow"):
+            await asyncio.gather(*(job.aresult(PATIENCE) for job in jobs if job.queue == "slow"))
+        await app.aclose()
+
+    asyncio.run(main())
+    high = ["before"] * BEFORE, ["after"] * AFTER
+    seen = [word.split()[0] for word in began]
+    aged, slow = seen[: BEFORE + AFTER + 2], seen[BEFORE + AFTER + 2 :]
+    assert aged == [*high[0], "low", "middle", *high[1]]
+    assert slow == [*high[0], *high[1], "middle", "low"]
+
+
+@KINDS
+def test_a_job_shows_the_priority_that_was_asked_for(kind: str, tmp_path: Path) -> None:
+    """Whatever the store has it at, also of jobs that schedules and the ends of others make."""
+    app = App(empty_store(kind, tmp_path))
+    app.queue("mail", aging=1)
+
+    @app.task(name="send", queue="mail")
+    async def send() -> None: ...
+
+    @app.task(name="turns", queue="mail", fair_key="{n}")
+    async def turns(n: int) -> None: ...
+
+    @app.task(name="first")
+    async def first() -> None: ...
+
+    low = send.using(priority=-100)
+    jobs = [send.using(priority=n).enqueue() for n in (-100, 0, 100)] + [turns.using(priority=7).enqueue(1)]
+    assert [job.refresh().priority for job in jobs] == [-100, 0, 100, 7]
+    assert [(job.record.priority, job.record.ahead) for job in jobs] == [(-100, -1), (-100, -0.5), (0, 0), (7, 0)]
+    app.schedules.create("nightly", every(days=1), low)
+    assert app.schedules.get("nightly").priority == -100
+    followed = first.using(on_success=low).enqueue()
+
+    async def main() -> list[Job[Any]]:
+        store = await app.connect()
+        tick = await app.schedules.atrigger("nightly")
+        assert await store.lift() == 3
+        await asyncio.gather(*[job.arefresh() for job in (*jobs, tick)])
+        async with app.worker(concurrency=1, queues="default"):
+            await followed.aresult(PATIENCE)
+        made = [job for job in await app.jobs.afind(queue="mail", limit=10) if job.id.startswith(followed.id)]
+        assert [(job.priority, job.record.ahead) for job in made] == [(-100, -1)]
+        await app.aclose()
+        return [*jobs, tick]
+
+    found = asyncio.run(main())
+    assert [job.priority for job in found] == [-100, 0, 100, 7, -100]
+    assert [job_data(job.record)["priority"] for job in found] == [-100, 0, 100, 7, -100]
+    assert [(job.record.priority, job.record.ahead) for job in found] == [(0, 0), (0, 0), (0, 0), (7, 0), (0, 0)]
+    app.close()
+
+
+@KINDS
+def test_what_is_in_strict_order_does_not_age(kind: str, tmp_path: Path) -> None:
+    """It stands with the highest, so it neither starves nor changes its order when its queue is described anew."""
+    app = App(empty_store(kind, tmp_path))
+    app.queue("mail", aging=60)
+
+    @app.task(name="book", queue="mail", ordered_by="{account}")
+    async def book(account: str) -> None: ...
+
+    job = book.enqueue("a").refresh()
+    assert (job.priority, job.record.priority, job.record.ahead) == (0, 0, 0)
+    assert app.jobs.move("plain", queue="mail") == 1
+    assert app.jobs.move("mail", queue="plain") == 1
+    assert (job.refresh().record.priority, job.record.ahead, job.record.options) == (0, 0, None)
+    app.close()
