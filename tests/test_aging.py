@@ -115,3 +115,28 @@ def test_what_is_in_strict_order_does_not_age(kind: str, tmp_path: Path) -> None
     assert app.jobs.move("mail", queue="plain") == 1
     assert (job.refresh().record.priority, job.record.ahead, job.record.options) == (0, 0, None)
     app.close()
+
+
+def test_jobs_age_once_they_are_moved_to_where_they_are(tmp_path: Path) -> None:
+    """When a queue is given `aging` that had none. What was lifted has its own priority again where nothing ages."""
+    url = empty_store("sqlite", tmp_path)
+    before, app = App(url), App(url)
+    app.queue("mail", aging=2)
+
+    @before.task(name="send", queue="mail", priority=-5)
+    async def send() -> None: ...
+
+    job = send.enqueue()
+    moved = app.jobs.get(job.id)
+    assert app.jobs.move("mail", queue="mail") == 1
+    assert (moved.refresh().priority, moved.record.priority, moved.record.ahead) == (-5, -100, -1.05)
+
+    async def lift() -> int:
+        return await (await app.connect()).lift()
+
+    assert asyncio.run(lift()) == 1
+    assert (moved.refresh().priority, moved.record.priority, moved.record.ahead) == (-5, 0, 0)
+    assert app.jobs.move("plain", queue="mail") == 1
+    assert (moved.refresh().priority, moved.record.priority, moved.record.options) == (-5, -5, None)
+    before.close()
+    app.close()

@@ -1,6 +1,7 @@
 """Jobs that stand behind until they have waited for long enough: `Store.lift`."""
 
 import asyncio
+from typing import Any
 
 from tests.store.test_gates import declare, ids, names
 from tests.store.world import World, ends, new, wants
@@ -11,9 +12,9 @@ from windlass.store.contract import BATCH
 LOW = -100
 
 
-def late(after: float = 60, **more: object) -> NewJob:
+def late(after: float = 60, **more: Any) -> NewJob:
     """A job that stands behind for so many seconds."""
-    return new(**{"priority": LOW, "ahead": -after, **more})
+    return new(priority=LOW, ahead=-after, **more)
 
 
 async def test_a_job_stands_as_of_when_it_was_due_once_it_has_waited(world: World) -> None:
@@ -122,6 +123,18 @@ async def test_a_lifted_job_that_is_put_behind_again_is_lifted_again(world: Worl
     await world.advance(20)
     assert await world.store.lift() == 1
     assert await world.store.amend([Change(id=job.id, was=back, now=up)]) == []
+
+
+async def test_jobs_of_versions_that_knew_no_lift(world: World) -> None:
+    """Those had priority 0, and less or more than none to stand ahead: they stand with those that were lifted."""
+    low, high, plain = new(ahead=-30), new(ahead=30), new()
+    await world.put(low)
+    await world.put(plain, high)
+    await world.put(other := late(40))
+    await world.advance(50)
+    assert await world.store.lift() == 2
+    assert [(job.priority, job.ahead) for job in await world.store.get(names([low, high]))] == [(0, 0), (0, 30)]
+    assert await ids(await world.crew(), 4) == names([high, low, plain, other])
 
 
 async def test_a_job_that_follows_another_stands_behind_too(world: World) -> None:
