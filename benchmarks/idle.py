@@ -1,8 +1,9 @@
 """What a worker with nothing to do costs a store: statements, and time of processors."""
 
+import contextlib
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,22 @@ class Idle:
 
     calls: float
     cpu: float
+
+
+@contextlib.contextmanager
+def left_alone(url: str) -> Iterator[None]:
+    """Keep PostgreSQL from vacuuming meanwhile, whose commits count with ours."""
+    if not url.startswith("postgresql:"):
+        yield
+        return
+    with psycopg.connect(url.partition("?")[0], autocommit=True) as db:
+        db.execute("ALTER SYSTEM SET autovacuum = off")
+        db.execute("SELECT pg_reload_conf()")
+        try:
+            yield
+        finally:
+            db.execute("ALTER SYSTEM RESET autovacuum")
+            db.execute("SELECT pg_reload_conf()")
 
 
 def idle(url: str, pid: int, seconds: float) -> Idle:

@@ -22,7 +22,7 @@ from typing import Any
 import psutil
 
 from benchmarks.claims import claims
-from benchmarks.idle import Idle, idle
+from benchmarks.idle import Idle, idle, left_alone
 from benchmarks.served import STORES, beside, served
 from windlass import App, limit
 from windlass.jobs import Job
@@ -170,8 +170,9 @@ def blocked(seconds: float) -> Told:
             with worker("-p", "1", "-c", "50", url=url) as process:
                 drain(apps[name], 1_000)
                 rates[name].append(drain(apps[name], OTHERS))
-                time.sleep(SETTLED)
-                costs[name].append(idle(url, process.pid, seconds))
+                with left_alone(url):
+                    time.sleep(SETTLED)
+                    costs[name].append(idle(url, process.pid, seconds))
     for app in apps.values():
         app.close()
     plain, behind = (max(rates[name]) for name in urls)
