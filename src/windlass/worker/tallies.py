@@ -13,14 +13,20 @@ from windlass.worker.counts import added
 
 logger = logging.getLogger("windlass.worker")
 
-FLUSH_EVERY = 12.0
-"""Seconds between two writes."""
+OFTEN, SELDOM = 3.0, 12.0
+"""Seconds between two writes of one of few workers, whose dashboard can then follow within seconds; of one of many."""
+
+WRITES = 8
+"""Writes a second of all workers, up to which each writes more often than that."""
+
+UNEVEN = 0.2
+"""The share by which the time between two writes varies, so that workers do not come all at once."""
 
 WITHIN = 3.0
 """Seconds that one may take, so that it does not hold up the end of a worker."""
 
-DEPTHS_EVERY, DEPTHS_ELSE = 3, 30
-"""Writes between two looks at the queues: of the worker that writes down how deep they are, and of all others, to see
+DEPTHS_EVERY, DEPTHS_ELSE = 36.0, 360.0
+"""Seconds between two looks at the queues: of the worker that writes down how deep they are, and of all others, to see
 whether it is theirs to do so."""
 
 MOST = 10_000
@@ -35,7 +41,8 @@ class Tallies:
         self._overview = overview
         self._worker = worker
         self._rows: dict[tuple[int, str, str], Tally] = {}
-        self._rest = 1
+        self._every = OFTEN
+        self._rest = 0.0
 
     def add(self, rows: Iterable[Tally]) -> None:
         """This happened."""
@@ -48,7 +55,9 @@ class Tallies:
     async def run(self) -> None:
         """Write until cancelled."""
         while True:
-            await asyncio.sleep(FLUSH_EVERY * random.uniform(0.8, 1.2))  # noqa: S311 - spreads load
+            pause = self._every * random.uniform(1 - UNEVEN, 1 + UNEVEN)  # noqa: S311 - spreads load
+            await asyncio.sleep(pause)
+            self._rest -= pause
             await self.flush(await self._depths())
 
     async def flush(self, depths: Sequence[Depth] = ()) -> None:
@@ -65,13 +74,19 @@ class Tallies:
 
     async def _depths(self) -> Sequence[Depth]:
         """How deep queues are, if it is this worker's turn to say so: that whose id comes first."""
-        self._rest -= 1
         if self._rest > 0:
             return ()
         seen = await self._overview.look(WITHIN)
+        if seen is not None:
+            self._every = rhythm(len(seen.living))
         mine = seen is not None and self._worker() == min((one.id for one in seen.living), default="")
         self._rest = DEPTHS_EVERY if mine or seen is None else DEPTHS_ELSE
         return depths(seen.lines, int(seen.now // MINUTE)) if seen and mine else ()
+
+
+def rhythm(workers: int) -> float:
+    """Seconds between two writes of each of so many workers."""
+    return min(SELDOM, max(OFTEN, workers / WRITES))
 
 
 def depths(lines: Sequence[Line], minute: int) -> list[Depth]:
