@@ -1,9 +1,12 @@
 """The dashboard in a real browser: each screen and action, live, in both themes, wide and narrow, and hostile text."""
 
 import asyncio
+import contextlib
 import os
 import re
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -43,6 +46,7 @@ Stage = tuple[str, App]
 
 SCREENS = {
     "/": "Overview",
+    "/?range=1min": "Overview",
     "/failures": "Failures",
     "/queues": "Queues",
     "/queues/reports": "reports",
@@ -417,6 +421,53 @@ async def hostile(app: App) -> None:
             outcomes.append(Outcome(**far, ending=Ending.FAILED, attempt=1, reason=text, failure=failure, lines=text))
     await store.note("r", patches)
     await asyncio.gather(*[store.settle("r", outcome) for outcome in outcomes])
+
+
+@contextlib.contextmanager
+def at_work(app: App) -> Iterator[None]:
+    """A worker of an app, and somebody who enqueues jobs, meanwhile."""
+    over = threading.Event()
+
+    async def work() -> None:
+        async with app.worker(concurrency=4):
+            while not over.is_set():
+                await app.tasks["shop.mail.receipt"].aenqueue(1)
+                await asyncio.sleep(0.05)
+        await app.aclose()
+
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(lambda: asyncio.run(work()))
+        try:
+            yield
+        finally:
+            over.set()
+            done.result()
+
+
+def test_the_last_minute_moves(browser: Browser, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/moving.db"
+    with served(make_app(url)) as address, at_work(make_app(url)):
+        context = browser.new_context()
+        watched = Watched(context.new_page(), address)
+        page = watched.go("/")
+        page.get_by_role("link", name="1 min", exact=True).click()
+        expect(page).to_have_url(f"{address}/?range=1min")
+        expect(page.get_by_role("link", name="1 min", exact=True)).to_have_attribute("aria-current", "page")
+        expect(page.get_by_text("This fills while you look.")).to_be_visible()
+        line = page.locator("figure", has_text="Jobs a minute").locator("path.good")
+        expect(page.locator("figure .key.good b")).to_have_text(re.compile("[1-9]"))
+        for _ in range(3):
+            shape = line.get_attribute("d") or ""
+            assert "L" in shape
+            expect(line).not_to_have_attribute("d", shape)
+        page.get_by_text("As a table").click()
+        rows = page.locator("#rows tbody tr")
+        expect(rows.first.locator("td").first).to_have_text(re.compile(r"^[0-9:]+( [AP]M)?$"))
+        newest = rows.first.locator("time").get_attribute("datetime") or ""
+        expect(rows.first.locator("time")).not_to_have_attribute("datetime", newest)
+        expect(page.locator("#rows")).to_have_attribute("open", "")
+        context.close()
+    assert watched.wrong == []
 
 
 def test_the_first_minute(browser: Browser, tmp_path: Path) -> None:

@@ -5,12 +5,16 @@ import base64
 import contextlib
 import itertools
 import logging
+import re
 import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,13 +25,13 @@ from starlette.requests import Request
 from starlette.routing import Mount
 from starlette.testclient import TestClient
 
-from tests.web.conftest import USERS
+from tests.web.conftest import USERS, apart
 from tests.worker.rig import PATIENCE, until
 from windlass import App, ConfigError
 from windlass.cli import cli
 from windlass.clock import FakeClock
 from windlass.jobs import Jobs
-from windlass.model import WorkerInfo
+from windlass.model import EMPTY, Tally, WorkerInfo
 from windlass.store import census
 from windlass.web import Dashboard, Role, User, live, search
 from windlass.web.dashboard import spots
@@ -384,7 +388,9 @@ def test_charts_tell_what_happened(local: TestClient) -> None:
     assert sum(one["failed"] for one in busy) == sum(ago % 4 for ago in range(50) if ago % 11)
     assert max(one["depth"] or 0 for one in told["points"]) == 36
     assert not any(one["succeeded"] for one in local.get("/api/series?queue=none&range=30d").json()["points"])
+    assert len(local.get("/api/series?range=15min").json()["points"]) == 16
     assert local.get("/api/series?range=2h").status_code == 400
+    assert local.get("/api/series?range=1min").status_code == 400, "only pages that are open have a last minute"
     page = local.get("/queues/mail?range=6h").text
     assert 'role="img" aria-label="Jobs a minute: succeeded ' in page
     assert '<a href="/queues/mail?range=6h" aria-current="page">' in page
@@ -493,20 +499,31 @@ def test_what_monitoring_and_autoscalers_read(local: TestClient) -> None:
     assert local.get("/api/scale?quue=legacy").status_code == 400
 
 
-def test_fifty_open_dashboards_look_once(app: App, local: TestClient) -> None:
+def counted(app: App) -> dict[str, int]:
+    """The calls to the store of an app from now on, by name."""
     calls: dict[str, int] = {}
 
     async def count() -> None:
         store = await app.connect()
         inner: Any = store._call  # type: ignore[attr-defined]
 
-        async def counted(call: Any, name: str, *args: Any, **more: Any) -> Any:
+        async def note(work: Any, call: Any, name: str, *args: Any, **more: Any) -> Any:
             calls[name] = calls.get(name, 0) + 1
-            return await inner(call, name, *args, **more)
+            return await work(call, name, *args, **more)
 
-        store._call = counted  # type: ignore[attr-defined]
+        async def plain(call: Any, _: str, *args: Any) -> Any:
+            return await call(*args)
+
+        store._call = partial(note, inner)  # type: ignore[attr-defined]
+        for name in ("series", "depths"):  # which do not pass there
+            setattr(store, name, partial(note, plain, getattr(store, name), name))
 
     asyncio.run(count())
+    return calls
+
+
+def test_fifty_open_dashboards_look_once(app: App, local: TestClient) -> None:
+    calls = counted(app)
     clock = FakeClock()
     board = TestClient(
         Dashboard(app, clock=clock), "http://localhost", client=("127.0.0.1", 5), headers={"X-Live": "1"}
@@ -527,6 +544,74 @@ def test_fifty_open_dashboards_look_once(app: App, local: TestClient) -> None:
             assert board.get("/queues").status_code == 200
         assert calls["stats"] == 4
         assert sum(calls.values()) <= len(ids) + 4 * 8
+
+
+def test_the_last_minute_fills_while_somebody_looks(app: App) -> None:
+    calls, clock = counted(app), FakeClock(now=time.time())
+    board = TestClient(
+        Dashboard(app, clock=clock), "http://localhost", client=("127.0.0.1", 5), headers={"X-Live": "1"}
+    )
+
+    async def work(queue: str) -> None:
+        store, minute = await app.connect(), int(time.time() // 60)
+        await store.tally([Tally(minute=minute, queue=queue, task="t", succeeded=8, waits=(8, *EMPTY[1:]))])
+
+    def rates(path: str) -> list[float]:
+        rows = re.findall(r'<td class="time">[^/]*</time></td><td class="num">([0-9.,]+)<', board.get(path).text)
+        return [float(one.replace(",", "")) for one in rows]
+
+    with board:
+        assert "This fills while you look." in board.get("/?range=1min").text
+        assert calls["series"] == 1
+        for _ in range(40):
+            clock.advance(0.8)
+            apart(lambda: work("busy"))
+            apart(lambda: work("other"))
+            for n in range(50):
+                assert board.get(("/?range=1min", "/queues/busy?range=1min", "/jobs", "/workers")[n % 4]).is_success
+        assert rates("/queues/busy?range=1min")[:5] == pytest.approx([600] * 5, rel=0.01)
+        assert rates("/?range=1min")[:5] == pytest.approx([1_200] * 5, rel=0.01)
+        assert calls["series"] <= 1 + 40 * 0.8 / 1.5
+        assert sum(calls.values()) - calls.get("tally", 0) <= 40 * 0.8 * 20, "no more than 20 a second"
+        clock.advance(40)
+        assert "This fills while you look." not in board.get("/?range=1min").text
+        clock.advance(70)
+        assert "This fills while you look." in board.get("/?range=1min").text, "nobody looked for a minute"
+        read = calls["series"]
+        clock.advance(10)
+        assert "This fills" not in board.get("/").text
+        assert calls["series"] == read + 1, "the hour alone is read when nobody shows the minute"
+
+
+def test_pages_look_more_often_while_one_shows_the_last_minute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        app, clock = App(f"sqlite:///{tmp_path}/idle.db"), FakeClock()
+        watch = live.Watch(app.connect, clock)
+        monkeypatch.setattr(live, "EVERY", 0.001)
+
+        async def news(seconds: float) -> int:
+            """How often pages are told to look, in so many seconds."""
+            before = watch.news
+            for _ in range(round(seconds / 0.5)):
+                clock.advance(0.5)
+                seen = watch._looks.get(live.SNAPSHOT)
+                while watch._looks.get(live.SNAPSHOT) is seen or not watch._looks[live.SNAPSHOT].work.done():
+                    await asyncio.sleep(0.001)
+                await asyncio.sleep(0.01)
+            return watch.news - before
+
+        stream = watch.stream()
+        await anext(stream)
+        await news(1)
+        assert await news(30) <= 4
+        watch.hurry()
+        assert await news(14) >= 6
+        await news(10)
+        assert await news(30) <= 4, "it is over a while after nobody shows it any more"
+        await watch.close()
+        await app.aclose()
+
+    asyncio.run(main())
 
 
 def test_a_page_that_is_the_same_is_not_sent_again(local: TestClient) -> None:

@@ -21,6 +21,7 @@ from windlass.values import visible
 from windlass.view import narrowed, why_not
 from windlass.web import search
 from windlass.web.live import Snapshot, Watch
+from windlass.web.minute import Minute
 from windlass.web.render import Pages
 from windlass.web.users import Role, User
 from windlass.web.which import Targets
@@ -102,6 +103,7 @@ class Desk(Struct, frozen=True):
     pages: Pages
     clock: Clock
     overview: Overview
+    minute: Minute
 
     async def do(self, user: User, id: str, verb: Verb) -> None:
         """One verb to one job. Raises `JobNotFound`, 409 with the reason."""

@@ -1,5 +1,6 @@
 """PURE: charts of what happened, from the sums that a store keeps, as lines to draw and as rows to read."""
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
@@ -8,9 +9,10 @@ from msgspec import Struct
 from windlass.model import BUCKETS, EMPTY, Depth, Tally
 from windlass.view import duration
 
-Range = Literal["1h", "6h", "24h", "7d", "30d"]
+Range = Literal["15min", "1h", "6h", "24h", "7d", "30d"]
 
 RANGES: dict[Range, tuple[int, int]] = {
+    "15min": (900, 60),
     "1h": (3_600, 60),
     "6h": (21_600, 300),
     "24h": (86_400, 900),
@@ -19,17 +21,26 @@ RANGES: dict[Range, tuple[int, int]] = {
 }
 """How far back each range goes, and its step; in seconds."""
 
+NOW: Literal["1min"] = "1min"
+"""The last minute, of which nothing is kept: it is known while somebody looks (minute.py)."""
+
+AnyRange = Literal["1min", Range]
+
+LABELS: dict[AnyRange, str] = {one: re.sub(r"(\d+)", r"\1 ", one) for one in (NOW, *RANGES)}
+"""The ranges as they are shown."""
+
 WIDE, HIGH = 400, 90
 """The size of a drawing, in units of its own."""
 
 
 class Point(Struct, kw_only=True):
-    """One step, which begins `at` so many seconds since the epoch. Rates are jobs a minute, times seconds (None: no job
-    began or ended); `depth` the most jobs that were due and did not run, None where nobody looked."""
+    """One step, which begins `at` so many seconds since the epoch. Rates are jobs a minute (None: not known yet), times
+    seconds (None: no job began or ended); `depth` the most jobs that were due and did not run, None where nobody
+    looked."""
 
     at: int
-    succeeded: float = 0.0
-    failed: float = 0.0
+    succeeded: float | None = 0.0
+    failed: float | None = 0.0
     wait_p50: float | None = None
     wait_p95: float | None = None
     run_p95: float | None = None
@@ -59,6 +70,29 @@ class Chart(Struct, frozen=True):
         return f"{self.title}: " + "; ".join(f"{one.name} {one.last} last, at most {one.most}" for one in self.lines)
 
 
+class Shown(Struct, frozen=True):
+    """What a page shows of a range. `before`: from when until when only the average is known."""
+
+    range: AnyRange
+    points: Sequence[Point]
+    before: tuple[float, float] | None = None
+
+    @property
+    def charts(self) -> "list[Chart]":
+        """The drawings."""
+        return charts(self.points)
+
+    @property
+    def labels(self) -> dict[AnyRange, str]:
+        """What there is to choose from."""
+        return LABELS
+
+    @property
+    def when(self) -> str:
+        """How its moments are told: without the day where that is no question."""
+        return "clock" if self.range in (NOW, "15min") else "local"
+
+
 def points(tallies: Sequence[Tally], depths: Sequence[Depth], begin: float, end: float, step: int) -> list[Point]:
     """All steps from the one that holds `begin` to the one that holds `end`, which is not over yet; oldest first."""
     first = int(begin // step) * step
@@ -69,8 +103,8 @@ def points(tallies: Sequence[Tally], depths: Sequence[Depth], begin: float, end:
         at = one.minute * 60 // step * step
         if (point := found.get(at)) is not None:
             minutes = min(step, max(60, end - at)) / 60
-            point.succeeded += one.succeeded / minutes
-            point.failed += one.failed / minutes
+            point.succeeded = (point.succeeded or 0) + one.succeeded / minutes
+            point.failed = (point.failed or 0) + one.failed / minutes
             waits[at] = [*map(sum, zip(waits[at], one.waits, strict=True))]
             runs[at] = [*map(sum, zip(runs[at], one.runs, strict=True))]
     for depth in depths:
@@ -82,7 +116,7 @@ def points(tallies: Sequence[Tally], depths: Sequence[Depth], begin: float, end:
     return list(found.values())
 
 
-def quantile(counts: Sequence[int], share: float) -> float | None:
+def quantile(counts: Sequence[float], share: float) -> float | None:
     """The time that so large a share took no longer than, by buckets as in `Tally`; None of nothing. What took longer
     than the last bound counts as that."""
     left = share * sum(counts)

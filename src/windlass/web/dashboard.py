@@ -37,6 +37,7 @@ from windlass.web import api, figures, job, openapi, pages, queues, timetable
 from windlass.web.acts import HOLDS, KEY_ROLES, KINDS, ROLES, SCHEDULE_ROLES, Desk
 from windlass.web.guard import Auth, Guard, check_role, path_of
 from windlass.web.live import Watch
+from windlass.web.minute import Minute
 from windlass.web.render import Pages, is_live
 from windlass.web.shared import Handler, Shared
 from windlass.web.users import Role
@@ -203,7 +204,8 @@ class Dashboard:
             exception_handlers={HTTPException: failed, **{kind: failed for kind, _ in STATUSES}},
             lifespan=self._lifespan,
         )
-        inner.state.desk = Desk(app, self._watch, Pages(masked(app.config.url)), clock, Overview(app.connect, clock))
+        pages, overview = Pages(masked(app.config.url)), Overview(app.connect, clock)
+        inner.state.desk = Desk(app, self._watch, pages, clock, overview, Minute())
         self._guard = Guard(inner, auth, hosts, clock)
 
     def __repr__(self) -> str:

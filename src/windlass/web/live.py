@@ -33,8 +33,9 @@ REST = 10
 
 MOST = 30.0
 
-AT_LEAST = 10.0
-"""Seconds after which pages look again, whatever is known to have changed."""
+AT_LEAST, LIVELY = 10.0, 2.0
+"""Seconds after which pages look again, whatever is known to have changed; while one of them shows what no look tells
+to have changed."""
 
 SNAPSHOT = "snapshot"
 """The key of what all pages share, whatever else is looked at."""
@@ -88,6 +89,7 @@ class Watch:
         self._streams: set[asyncio.Event] = set()
         self._task: asyncio.Task[None] | None = None
         self._ended = False
+        self._hurried = -IN_USE
         self.news = 0
 
     async def snapshot(self) -> Snapshot:
@@ -130,6 +132,10 @@ class Watch:
     def _time(self, look: Look, _: object) -> None:
         look.took = self._clock.boot() - look.began
 
+    def hurry(self) -> None:
+        """Pages shall look again every LIVELY seconds, until a while after nobody says so any more."""
+        self._hurried = self._clock.boot()
+
     def forget(self) -> None:
         """Somebody changed something: what was read is old, and pages shall look."""
         self._looks.clear()
@@ -170,7 +176,7 @@ class Watch:
                 logger.exception("the store could not be looked at")
                 mark, busy = repr(error), False
             now = self._clock.boot()
-            if mark != seen or busy or now - told >= AT_LEAST:
+            if mark != seen or busy or now - told >= (LIVELY if now - self._hurried < IN_USE else AT_LEAST):
                 seen, told = mark, now
                 self._tell()
             await asyncio.sleep(EVERY)

@@ -17,8 +17,8 @@ from windlass.errors import StoreError
 from windlass.jobs import Job
 from windlass.model import Filter, State, Verb
 from windlass.schedules import Schedule
-from windlass.view import is_late, rule_text, rule_zone
-from windlass.web import chart, search
+from windlass.view import is_late, living, rule_text, rule_zone
+from windlass.web import chart, minute, search
 from windlass.web.acts import Desk
 from windlass.web.guard import user_of
 from windlass.web.look import failures, problems, queues, totals
@@ -120,6 +120,12 @@ class ChartQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     queue: Name | None = None
 
 
+class RangeQuery(Struct, frozen=True):
+    """How far back a page shows charts."""
+
+    range: chart.AnyRange = "1h"
+
+
 async def points_of(desk: Desk, query: ChartQuery, live: bool) -> list[chart.Point]:
     """What happened, step by step; at most FRESH seconds old."""
     long, step = chart.RANGES[query.range]
@@ -133,11 +139,28 @@ async def points_of(desk: Desk, query: ChartQuery, live: bool) -> list[chart.Poi
     return await desk.watch.look(query, read, live, FRESH)
 
 
-async def charts_of(request: Request, queue: str | None = None) -> dict[str, Any]:
-    """The charts of a page: as templates take them."""
-    query = read(ChartQuery, {"range": request.query_params.get("range", ""), "queue": queue or ""})
-    points = await points_of(desk_of(request), query, is_live(request))
-    return {"charts": chart.charts(points), "points": points, "range": query.range, "ranges": list(chart.RANGES)}
+async def charts_of(request: Request, queue: str | None = None) -> chart.Shown:
+    """The charts of a page."""
+    desk, range = desk_of(request), read(RangeQuery, {"range": request.query_params.get("range", "")}).range
+    if range == chart.NOW:
+        return await minute_of(desk, queue)
+    query = ChartQuery(range=range, queue=queue)
+    return chart.Shown(range, await points_of(desk, query, is_live(request)))
+
+
+async def minute_of(desk: Desk, queue: str | None) -> chart.Shown:
+    """The last minute, as far as somebody looked; whoever asks looks on, for all."""
+    snapshot, seen = await desk.watch.snapshot(), desk.minute
+
+    async def read() -> None:
+        store, now = await desk.app.connect(), desk.clock.now()
+        rows = await store.series(now - minute.BACK, now + minute.AHEAD, 60)
+        seen.add(now, rows, snapshot.lines, len(living(snapshot.workers)))
+
+    await desk.watch.look(chart.NOW, read, live=True, fresh=minute.EVERY)
+    desk.watch.hurry()
+    now = desk.clock.now()
+    return chart.Shown(chart.NOW, seen.points(now, queue), seen.before(now))
 
 
 async def overview(request: Request) -> Response:
@@ -161,7 +184,7 @@ async def overview(request: Request) -> Response:
         more_failed=failed.after is not None,
         workers=snapshot.workers,
         following=following[:6],
-        **await charts_of(request),
+        shown=await charts_of(request),
     )
 
 

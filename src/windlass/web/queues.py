@@ -55,7 +55,7 @@ async def queue_page(request: Request) -> Response:
         one=one,
         gates=gates,
         bound=desk.app.pressure.bounds.get(name),
-        **await charts_of(request, name),
+        shown=await charts_of(request, name),
     )
 
 

@@ -13,6 +13,7 @@ from starlette.responses import HTMLResponse, Response
 from windlass.model import State
 from windlass.values import visible
 from windlass.view import ENDINGS, about, admits, duration, iso, memory_of, pretty, share_of, words
+from windlass.web.chart import rate
 from windlass.web.guard import user_of
 from windlass.web.users import Role
 
@@ -43,7 +44,8 @@ def finalize(value: Any) -> Any:
 
 
 def when(moment: float | datetime | None, form: str = "ago") -> Markup:
-    """A moment as UTC, which the page turns into the reader's zone (`local`) or into time since then (`ago`)."""
+    """A moment as UTC, which the page turns into the reader's zone (`local`, or `clock` without the day) or into time
+    since then (`ago`)."""
     if moment is None:
         return Markup("")
     seconds = moment.timestamp() if isinstance(moment, datetime) else moment
@@ -94,6 +96,7 @@ class Pages:
             "words": words,
             "n": lambda number: f"{number:,}",
             "about": about,
+            "rate": rate,
             "memory": memory_of,
             "share": share_of,
         }

@@ -4,6 +4,7 @@
 const base = document.documentElement.dataset.base;
 const status = document.getElementById("status");
 const zone = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
+const clock = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
 const full = new Intl.DateTimeFormat(undefined, { dateStyle: "full", timeStyle: "long" });
 
 // Times
@@ -23,6 +24,7 @@ function span(seconds) {
 
 function shown(moment, form) {
   if (form === "local") return zone.format(moment);
+  if (form === "clock") return clock.format(moment);
   const age = (Date.now() - moment) / 1000;
   if (form === "since") return span(Math.max(0, age));
   return age >= 0 ? `${span(age)} ago` : `in ${span(-age)}`;
