@@ -22,13 +22,13 @@ T = TypeVar("T")
 EVERY = 0.8
 """Seconds between two looks at the store, and the youngest age at which a look is not good enough for an open page."""
 
-RATE = 10
+RATE = 4
 """Looks of open pages' own a second, in all of them: with more to look at, each is looked at less often."""
 
 IN_USE = 15.0
 """Seconds for which what a page looked at counts as still looked at."""
 
-REST = 10
+REST = 5
 """A look that took long twice is not repeated before so many times as long, at most MOST seconds."""
 
 MOST = 30.0
