@@ -1,6 +1,5 @@
 """What operators and full queues do to jobs that do not run: make room, put them elsewhere."""
 
-import json
 import sqlite3
 from typing import Any
 
@@ -71,16 +70,10 @@ def lags(db: Connection, now: int) -> bool:
 
 
 def lift(db: Connection, now: int) -> int:
-    """`Store.lift`. One behind gates leaves its place, then comes anew."""
-    rows = exact(db, SQL.behind, (now + micros(EARLY), BATCH))
-    gated = [{"id": id, "rank": due} for id, gates, due in rows if gates is not None]
-    for named in gated:
-        db.execute(SQL.put_off, named)
-    db.execute(SQL.lift, (LIFTED, json.dumps([row[0] for row in rows])))
-    for named in gated:
-        db.execute(SQL.bring_back, named)
-        db.execute(SQL.give_rank, named)
-    return len(rows)
+    """`Store.lift`."""
+    named = {"upto": now + micros(EARLY), "most": BATCH, "priority": LIFTED}
+    db.execute(SQL.stir_behind, named)
+    return db.execute(SQL.lift, named).rowcount
 
 
 def give_up(db: Connection, id: str, keeps: set[str]) -> None:

@@ -36,12 +36,18 @@ SELECT state, rank, queue, priority, gates, ahead, options FROM jobs WHERE id = 
 SELECT EXISTS (
     SELECT 1 FROM jobs INDEXED BY behind WHERE ahead < 0 AND state IN ('waiting', 'ready') AND rank <= ?);
 
--- name: behind
-SELECT id, gates, rank + ahead FROM jobs INDEXED BY behind
-WHERE ahead < 0 AND state IN ('waiting', 'ready') AND rank <= ? ORDER BY rank LIMIT ?;
+-- name: stir_behind
+-- Before they are lifted: the next claim looks at those behind gates anew.
+INSERT OR IGNORE INTO stirred (line, gates) SELECT line, gates FROM jobs WHERE gates IS NOT NULL AND rowid IN (
+    SELECT rowid FROM jobs INDEXED BY behind
+    WHERE ahead < 0 AND state IN ('waiting', 'ready') AND rank <= :upto ORDER BY rank, rowid LIMIT :most
+);
 
 -- name: lift
-UPDATE jobs SET priority = ?, rank = rank + ahead, ahead = 0 WHERE id IN (SELECT value FROM json_each(?));
+UPDATE jobs SET priority = :priority, rank = rank + ahead, ahead = 0 WHERE rowid IN (
+    SELECT rowid FROM jobs INDEXED BY behind
+    WHERE ahead < 0 AND state IN ('waiting', 'ready') AND rank <= :upto ORDER BY rank, rowid LIMIT :most
+);
 
 -- name: put_off
 -- Whoever stands behind it may move up: see the trigger job_left.

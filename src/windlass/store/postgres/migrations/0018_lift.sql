@@ -4,41 +4,31 @@ CREATE INDEX behind ON live (rank) WHERE ahead < 0 AND state IN ('waiting', 'rea
 -- Whether there is a job to lift, at the latest in so many microseconds.
 CREATE FUNCTION lags(early bigint) RETURNS boolean LANGUAGE plpgsql
 SET search_path = {schema}, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
+DECLARE
+    upto bigint := now_micros() + early;
 BEGIN
-    RETURN coalesce((SELECT l.rank FROM live l WHERE l.ahead < 0 AND l.state IN ('waiting', 'ready')
-        ORDER BY l.rank LIMIT 1) <= now_micros() + early, false);
+    RETURN EXISTS (SELECT 1 FROM live l WHERE l.ahead < 0 AND l.state IN ('waiting', 'ready') AND l.rank <= upto);
 END $$;
 
--- Lift jobs; how many. One behind gates leaves its place, then comes anew. What somebody has locked is being started, or
--- the next call's.
+-- Lift jobs; how many. The next claim looks at those behind gates anew. What somebody has locked is being started, or the
+-- next call's.
 CREATE FUNCTION lift(early bigint, priority_ smallint, batch integer) RETURNS integer LANGUAGE plpgsql
 SET search_path = {schema}, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off
 SET lock_timeout = '5s' SET jit = off AS $$
 DECLARE
     moment bigint := now_micros();
+    upto bigint := moment + early;
     ids text[];
-    gated text[];
-    dues bigint[];
 BEGIN
-    SELECT array_agg(b.id), array_agg(b.id) FILTER (WHERE b.gates IS NOT NULL),
-        array_agg(b.rank + b.ahead) FILTER (WHERE b.gates IS NOT NULL)
-    INTO ids, gated, dues FROM (
-        SELECT l.id, l.gates, l.rank, l.ahead FROM live l
-        WHERE l.ahead < 0 AND l.state IN ('waiting', 'ready') AND l.rank <= moment + early
+    SELECT array_agg(b.id) INTO ids FROM (
+        SELECT l.id FROM live l WHERE l.ahead < 0 AND l.state IN ('waiting', 'ready') AND l.rank <= upto
         ORDER BY l.rank LIMIT batch FOR UPDATE SKIP LOCKED) b;
     IF ids IS NULL THEN
         RETURN 0;
     END IF;
-    IF gated IS NOT NULL THEN
-        UPDATE live SET state = 'scheduled' WHERE id = ANY (gated);
-        INSERT INTO stirred SELECT DISTINCT moment, l.line, l.gates, moment FROM live l WHERE l.id = ANY (gated);
-    END IF;
-    UPDATE live SET priority = priority_, rank = rank + ahead, ahead = 0,
-        state = CASE WHEN gates IS NULL THEN 'ready' ELSE 'waiting' END
-    WHERE id = ANY (ids);
-    IF gated IS NOT NULL THEN       -- it has taken no turn anew
-        UPDATE live SET rank = g.due FROM unnest(gated, dues) AS g (id, due) WHERE live.id = ANY (ARRAY[g.id]) AND rank <> g.due;
-    END IF;
+    UPDATE live SET priority = priority_, rank = rank + ahead, ahead = 0 WHERE id = ANY (ids);
+    INSERT INTO stirred SELECT DISTINCT moment, l.line, l.gates, moment FROM live l
+    WHERE l.id = ANY (ids) AND l.gates IS NOT NULL;
     PERFORM note_lines(array_agg(l.line), array_agg(priority_), array_agg(l.rank))
     FROM (SELECT line, min(rank) AS rank FROM live WHERE id = ANY (ids) AND state = 'ready' GROUP BY line) l;
     RETURN cardinality(ids);
