@@ -103,7 +103,7 @@ def read_needs(text: str | bytes | None) -> tuple[Need, ...]:
     """The needs of a job as stored; none, where nobody of ours wrote them."""
     try:
         needs = () if text is None else _needs(text)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeError):
         return ()
     return needs if all(need.weight > 0 for need in needs) else ()
 

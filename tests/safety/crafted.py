@@ -129,6 +129,7 @@ def unnamed() -> list[dict[str, Any]]:
     made += [row(b"utf-nul-\0\xff"), row(b"utf-nul-\0"), row(b"utf-id-\xe9", state="running", runner="somebody")]
     made += [row("utf-line-1", line=line + b"\xff"), row("utf-line-2", line=b"\xff" + line)]
     made += [row("utf-task", task=b"x\xff", line=line), row("utf-both", task=b"x\xff", line=b"default/x\xff")]
+    made += [row(f"utf-gates-{state}", state=state, gates=b'[["g\xff"]]') for state in ("ready", "waiting")]
     made += [
         row("queue-utf", queue=b"x\xff", line=line),
         row("utf-queue", queue=b"x\xff", line=b"x\xff/" + TASK.encode()),

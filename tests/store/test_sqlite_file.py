@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.store.world import new
+from tests.store.test_gates import behind, declare, names
+from tests.store.test_lift import late
+from tests.store.world import SQLiteWorld, new
 from windlass.clock import SystemClock
 from windlass.errors import ConfigError
+from windlass.model import Need, State
 from windlass.store.sqlite.store import SQLiteStore
 
 
@@ -41,3 +44,26 @@ async def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
         newer.execute("INSERT INTO windlass_schema (version) VALUES (99)")
     with pytest.raises(ConfigError, match=r"schema 99.*update Windlass"):
         await put_one(path)
+
+
+async def test_damaged_gates_and_ids_stop_neither_a_lift_nor_a_claim(tmp_path: Path) -> None:
+    """The jobs that have them fail, with a reason."""
+    world = SQLiteWorld(tmp_path)
+    await world.open()
+    try:
+        await declare(world, limit=5)
+        bad, waits, nul, good = (late(5, gates=(Need("g"),)), behind("g"), late(5), late(5, gates=(Need("g"),)))
+        await world.put(bad, waits, nul, good)
+        with closing(sqlite3.connect(tmp_path / "jobs.db", isolation_level=None)) as other:
+            for id in (bad.id, waits.id):
+                other.execute("UPDATE jobs SET gates = CAST(X'5B5B2267FF225D5D' AS TEXT) WHERE id = ?", (id,))
+            other.execute("UPDATE jobs SET id = 'nul' || char(0) WHERE id = ?", (nul.id,))
+        await world.advance(10)
+        assert [await world.store.lift() for _ in range(2)] == [3, 0]
+        crew = await world.crew()
+        assert not (await crew.beat()).lift
+        assert [claim.id for claim in await crew.claim(9)] == [good.id]
+        for job in await world.store.get([*names([bad, waits]), "nul\\x00"]):
+            assert (job.state, "is no text" in str(job.attempts[-1].failure)) == (State.FAILED, True)
+    finally:
+        await world.close()

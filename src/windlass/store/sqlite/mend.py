@@ -19,13 +19,33 @@ logger = logging.getLogger("windlass.store")
 Connection = sqlite3.Connection
 
 
+NAMES = (
+    ("marks", "job"),
+    ("workers", "id"),
+    ("runners", "id"),
+    ("runners", "worker"),
+    ("holds", "gate"),
+    ("holds", "job"),
+    ("blocked", "line"),
+    ("blocked", "gates"),
+    ("blocked", "gate"),
+    ("blocked", "id"),
+    ("stirred", "line"),
+    ("stirred", "gates"),
+    ("freed", "gate"),
+)
+"""Where a row goes whose name is no text."""
+
+
 def mend(db: Connection, now: int) -> None:
     """Leave no row that raises `Unreadable` in a write."""
     failed = [fail(db, now, id, "id") for id in broken(db, "jobs", "id")]
     for line in (row[0] for row in fetch(db, SQL.lines) if not sound(row[0])):
         failed += [fail(db, now, row[0], "queue or task") for row in fetch(db, SQL.ready_in, (bound(line),))]
+    for gates in broken(db, "jobs", "gates"):
+        failed += [fail(db, now, row[0], "gates") for row in fetch(db, SQL.behind_gates, (bound(gates),))]
     dropped = 0
-    for table, column in (("marks", "job"), ("workers", "id"), ("runners", "id"), ("runners", "worker")):
+    for table, column in NAMES:
         for name in broken(db, table, column):
             dropped += db.execute(named(SQL.drop_broken, table, column), (bound(name),)).rowcount
     for row in fetch(db, SQL.orphans):

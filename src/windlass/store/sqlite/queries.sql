@@ -334,6 +334,9 @@ WHERE {column} GLOB '*[^ -~]*' OR length({column}) <> length(CAST({column} AS BL
 -- name: ready_in
 SELECT id FROM jobs INDEXED BY ready WHERE state = 'ready' AND line = CAST(? AS TEXT);
 
+-- name: behind_gates
+SELECT id FROM jobs WHERE gates = CAST(? AS TEXT) AND finished_at IS NULL;
+
 -- name: fail_broken
 -- The fence is new, so that the reason finds room among the attempts.
 UPDATE jobs SET state = 'failed', ending = 'failed', error = 'windlass.errors.DecodeError', finished_at = ?,
