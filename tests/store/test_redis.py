@@ -8,11 +8,12 @@ import pytest
 
 from tests.servers import Redis
 from tests.store.redis_world import RedisWorld, opened, try_open
+from tests.store.test_lift import late
 from tests.store.world import doc, ends, new, wants
 from windlass.clock import SystemClock
 from windlass.errors import ConfigError
 from windlass.model import Clash, Demand, Doc, Ending, Fair, Filter, Need, State, Verb
-from windlass.store.contract import GATE
+from windlass.store.contract import BATCH, GATE
 from windlass.store.dispatch import make_store
 from windlass.store.redis import wire
 from windlass.store.redis.health import Health, refuse
@@ -287,6 +288,36 @@ async def test_a_history_that_became_smaller_is_worked_off_by_prune(tmp_path: Pa
         await world.reopen()
         assert [await world.store.prune({}) for _ in range(4)] == [1_000, 1_000, 400, 0]
         assert await world.store.count(Filter(state=State.CANCELLED)) == 100
+
+
+# Jobs that are lifted
+
+
+async def test_entries_of_those_that_do_not_stand_behind_go_and_make_nothing_ready(tmp_path: Path) -> None:
+    """As versions that knew no lift leave them. They do not count, and what comes after them is lifted all the same."""
+    world = RedisWorld(tmp_path)
+    await world.open()
+    try:
+        later, plain, early = late(5, delay=99), new(), late(50)
+        await world.put(later, plain, early, *(late(5) for _ in range(BATCH + 1)))
+        crew = await world.crew()
+        gone = {f"gone-{n}": n for n in range(2 * BATCH)}
+        behind = world.key("behind")
+        world.raw.zadd(behind, {**gone, later.id: 1, plain.id: 1, early.id: 1})
+        await world.advance(10)
+        assert [await world.store.lift() for _ in range(3)] == [BATCH, 1, 0]
+        assert not (await crew.beat()).lift
+        assert world.raw.zrange(behind, 0, -1) == [early.id.encode()]
+        assert (await world.state(later.id), (await world.job(later.id)).ahead) == (State.SCHEDULED, -5)
+        await world.advance(40)
+        assert await world.store.lift() == 1
+        world.raw.zadd(behind, {later.id: 1})
+        while await world.store.wait("work", 0.3):
+            pass
+        assert await world.store.lift() == 0
+        assert not await world.store.wait("work", 0.3), "there is nothing to wake anybody for"
+    finally:
+        await world.close()
 
 
 # Much at once

@@ -245,7 +245,12 @@ class RedisStore:
         return [text(id) for id in await self._run("amend", rows)] if changes else []
 
     async def lift(self) -> int:
-        return int(await self._run("lift", micros(EARLY), LIFTED))
+        lifted, more = 0, True
+        while more and lifted < BATCH:
+            most = BATCH - lifted
+            found, looked = await self._run("lift", micros(EARLY), LIFTED, most)
+            lifted, more = lifted + found, looked == most
+        return lifted
 
     async def prune(self, keep: Mapping[State, float]) -> int:
         ages = [(LETTERS[State(state)], micros(age)) for state, age in keep.items() if State(state).final]

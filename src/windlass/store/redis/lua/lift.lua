@@ -1,8 +1,9 @@
 #!lua flags=allow-oom
 -- Lift jobs that stand behind and have waited for that. ARGV: how early (microseconds), the priority at which they stand from
--- then on; how many. A job behind gates leaves its place, then comes anew.
-local early, priority = tonumber(ARGV[1]), tonumber(ARGV[2])
-local ids = call('ZRANGE', BEHIND, '-inf', format('%.0f', now() + early), 'BYSCORE', 'LIMIT', 0, BATCH)
+-- then on, how many to look at. A job behind gates leaves its place, then comes anew. Answers how many were lifted, and how
+-- many were looked at.
+local priority, upto = tonumber(ARGV[2]), now() + tonumber(ARGV[1])
+local ids = call('ZRANGE', BEHIND, '-inf', format('%.0f', upto), 'BYSCORE', 'LIMIT', 0, ARGV[3])
 
 local function lift(job)
   local ahead = turns_of(job)
@@ -16,16 +17,20 @@ local function lift(job)
   rewrite(job, true)
 end
 
+local lifted = 0
 for _, id in ipairs(ids) do
   local job = load(id)
-  if job and job.state == 'i' and turns_of(job) < 0 and numbers((read(call('HGET', JOBS, id), 1))) then
-    lift(job)
+  if not stands_behind(job) then
+    later('ZREM', BEHIND, id)
+  elseif job.rank > upto then
+    call('ZADD', BEHIND, job.rank, id)
   else
-    later('ZREM', BEHIND, id) -- somebody took it away by hand
+    lift(job)
+    lifted = lifted + 1
   end
 end
 flush()
-if #ids > 0 then
+if lifted > 0 then
   ring('work')
 end
-return #ids
+return {lifted, #ids}

@@ -143,6 +143,12 @@ local function drop_out(job)
   end
 end
 
+-- Whether a job stands in line, and behind. Versions that knew no lift, and who takes a job away by hand, leave entries.
+local function stands_behind(job)
+  return job and job.state == 'i' and turns_of(job) < 0 and not call('ZSCORE', DUE, job.id)
+    and numbers((read(call('HGET', JOBS, job.id), 1)))
+end
+
 -- Let a job be ready, or wait if it passes gates; whether it waits.
 local function ready(job)
   local line, member = line_of(job), order(job.priority, job.rank) .. job.id
