@@ -76,7 +76,7 @@ def test_a_job_shows_the_priority_that_was_asked_for(kind: str, tmp_path: Path) 
     low = send.using(priority=-100)
     jobs = [send.using(priority=n).enqueue() for n in (-100, 0, 100)] + [turns.using(priority=7).enqueue(1)]
     assert [job.refresh().priority for job in jobs] == [-100, 0, 100, 7]
-    assert [(job.record.priority, job.record.ahead) for job in jobs] == [(-100, -1), (-100, -0.5), (0, 0), (7, 0)]
+    assert [(job.record.priority, job.record.ahead) for job in jobs] == [(-1, -1), (-1, -0.5), (0, 0), (7, 0)]
     app.schedules.create("nightly", every(days=1), low)
     assert app.schedules.get("nightly").priority == -100
     followed = first.using(on_success=low).enqueue()
@@ -98,6 +98,30 @@ def test_a_job_shows_the_priority_that_was_asked_for(kind: str, tmp_path: Path) 
     assert [job_data(job.record)["priority"] for job in found] == [-100, 0, 100, 7, -100]
     assert [(job.record.priority, job.record.ahead) for job in found] == [(0, 0), (0, 0), (0, 0), (7, 0), (0, 0)]
     app.close()
+
+
+@pytest.mark.parametrize("kind", stores("test_what_waits_stands_just_below_what_has_no_priority"))
+def test_what_waits_stands_just_below_what_has_no_priority(kind: str, tmp_path: Path) -> None:
+    """In a worker that serves other queues too: it neither starves behind those that are less important."""
+    app = App(empty_store(kind, tmp_path))
+    app.queue("mail", aging=3600)
+    began: list[str] = []
+
+    @app.task(name="run")
+    async def run(word: str) -> None:
+        began.append(word)
+
+    async def main() -> None:
+        given = [("low", "other", -50), ("mail", "mail", 0), ("plain", "other", 0), ("first", "mail", 100)]
+        given += [("next", "other", -1), ("high", "other", 1)]
+        calls = [run.using(queue=queue, priority=priority).bind(word) for word, queue, priority in given]
+        jobs = [(await app.aenqueue_many([call]))[0] for call in calls]
+        async with app.worker(concurrency=1):
+            await asyncio.gather(*(job.aresult(PATIENCE) for job in jobs))
+        await app.aclose()
+
+    asyncio.run(main())
+    assert began == ["high", "plain", "first", "next", "mail", "low"]
 
 
 @KINDS
@@ -129,7 +153,7 @@ def test_jobs_age_once_they_are_moved_to_where_they_are(tmp_path: Path) -> None:
     job = send.enqueue()
     moved = app.jobs.get(job.id)
     assert app.jobs.move("mail", queue="mail") == 1
-    assert (moved.refresh().priority, moved.record.priority, moved.record.ahead) == (-5, -100, -1.05)
+    assert (moved.refresh().priority, moved.record.priority, moved.record.ahead) == (-5, -1, -1.05)
 
     async def lift() -> int:
         return await (await app.connect()).lift()

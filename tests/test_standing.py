@@ -42,7 +42,7 @@ def test_jobs_go_elsewhere_and_pass_the_gates_there(kind: str, tmp_path: Path) -
     assert [job.refresh().record.priority for job in jobs] == [50, 50, 50]
     assert app.jobs.move("old", queue="narrow") == 3
     record = jobs[1].refresh().record
-    assert (record.queue, record.priority, record.ahead, jobs[1].priority) == ("old", -100, -50.0, 50)
+    assert (record.queue, record.priority, record.ahead, jobs[1].priority) == ("old", -1, -50.0, 50)
     assert {need.gate for need in record.gates} == {"own"}
     assert app.jobs.move("plain", queue="old") == 3
     assert (jobs[1].refresh().record.priority, jobs[1].record.ahead, jobs[1].record.options) == (50, 0, None)

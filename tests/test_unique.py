@@ -164,7 +164,7 @@ def test_what_waited_long_passes_what_came_with_more_priority(plain: App) -> Non
     def work() -> None: ...
 
     low, high = work.using(priority=-100).bind().new, work.using(priority=100).bind().new
-    assert (low.priority, low.ahead, high.priority, high.ahead) == (-100, -60, 0, 0)
+    assert (low.priority, low.ahead, high.priority, high.ahead) == (-1, -60, 0, 0)
     job = work.using(priority=50).enqueue()
     assert plain.jobs.get(job.id).priority == 50
 

@@ -10,7 +10,7 @@ from windlass.errors import ConfigError
 from windlass.limits import Gate
 from windlass.model import PRIORITIES, Need
 from windlass.options import Seconds
-from windlass.place import LIFTED
+from windlass.place import BEHIND, LIFTED
 
 WhenFull = Literal["block", "reject", "drop_oldest", "shed_lowest"]
 DROPS = frozenset({"drop_oldest", "shed_lowest"})
@@ -45,7 +45,7 @@ class Described(NamedTuple):
         """Where a job that ages stands when it is due: the priority at which the store has it, and how far ahead. It
         stands behind, by what it has to wait until it is lifted; one of the highest priority is where others get."""
         wait = round((self.aging or 0.0) * (PRIORITIES[-1] - priority) / (PRIORITIES[-1] - PRIORITIES[0]), 6)
-        return (PRIORITIES[0], -wait) if wait else (LIFTED, 0.0)
+        return (BEHIND, -wait) if wait else (LIFTED, 0.0)
 
 
 PLAIN = Described()

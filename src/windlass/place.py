@@ -9,6 +9,10 @@ LIFTED = 0
 """The priority at which jobs stand that are lifted: with the highest of a queue that ages, and with those of other
 queues that were given none."""
 
+BEHIND = LIFTED - 1
+"""The priority of those that are not lifted yet: just below what others are given by default, in this queue and in
+others of the same worker."""
+
 EARLY = 1.5
 """Seconds by which jobs may be lifted early: who lifts them looks once a second, and none shall be late."""
 

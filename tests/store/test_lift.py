@@ -6,15 +6,13 @@ from typing import Any
 from tests.store.test_gates import declare, ids, names
 from tests.store.world import World, ends, new, wants
 from windlass.model import Ending, Need, NewJob, State, Verb
-from windlass.place import EARLY, LIFTED, Change, Place
+from windlass.place import BEHIND, EARLY, LIFTED, Change, Place
 from windlass.store.contract import BATCH
-
-LOW = -100
 
 
 def late(after: float = 60, **more: Any) -> NewJob:
     """A job that stands behind for so many seconds."""
-    return new(priority=LOW, ahead=-after, **more)
+    return new(priority=BEHIND, ahead=-after, **more)
 
 
 async def test_a_job_stands_as_of_when_it_was_due_once_it_has_waited(world: World) -> None:
@@ -117,7 +115,7 @@ async def test_a_lifted_job_that_is_put_behind_again_is_lifted_again(world: Worl
     await world.put(job := late(5, gates=()))
     await world.advance(10)
     assert await world.store.lift() == 1
-    up, back = Place(queue="default", priority=LIFTED), Place(queue="other", priority=LOW, ahead=-30.0)
+    up, back = Place(queue="default", priority=LIFTED), Place(queue="other", priority=BEHIND, ahead=-30.0)
     assert await world.store.amend([Change(id=job.id, was=up, now=back)]) == [job.id]
     assert await world.store.lift() == 0
     await world.advance(20)
@@ -138,7 +136,7 @@ async def test_jobs_of_versions_that_knew_no_lift(world: World) -> None:
 
 
 async def test_a_job_that_follows_another_stands_behind_too(world: World) -> None:
-    one = b'"queue":"default","task":"work","args":"[[],{}]","priority":-100,"ahead":-20000000'
+    one = b'"queue":"default","task":"work","args":"[[],{}]","priority":-1,"ahead":-20000000'
     follow = b'[{"on":"s",' + one + b'},{"on":"s","delay":5000000,' + one + b"}]"
     await world.put(first := new(follow=follow))
     crew = await world.crew()
@@ -146,7 +144,7 @@ async def test_a_job_that_follows_another_stands_behind_too(world: World) -> Non
     await crew.exchange(ends(claim, Ending.SUCCEEDED))
     made = [f"{first.id}.1s.{n}" for n in range(2)]
     found = await world.store.get(made)
-    assert [(job.priority, job.ahead) for job in found] == [(LOW, -20)] * 2
+    assert [(job.priority, job.ahead) for job in found] == [(BEHIND, -20)] * 2
     assert [job.run_at - (found[0].run_at) for job in found] == [0, 5]
     await world.put(high := new())
     await world.advance(6)
