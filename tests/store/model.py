@@ -444,8 +444,10 @@ class Model:
         here = [
             job for job in there if job.state is not State.SCHEDULED and (below is None or job.new.priority < below)
         ]
-        here.sort(key=lambda job: (job.rank, job.id), reverse=below is not None)
-        if below is not None:
+        if below is None:
+            here.sort(key=lambda job: (job.rank + min(0.0, job.new.ahead), job.id))
+        else:
+            here.sort(key=lambda job: (job.rank, job.id), reverse=True)
             here.sort(key=lambda job: job.new.priority)
         count = len(there) - most
         if count <= 0 or len(here) < count:

@@ -45,6 +45,22 @@ async def test_those_that_were_due_first_make_room(world: World) -> None:
     assert await world.store.count(Filter(state=State.READY)) == 2, "other queues"
 
 
+async def test_those_that_stand_behind_make_room_as_of_when_they_were_due(world: World) -> None:
+    """Not as of when they will be lifted. Ready and waiting ones of this queue alone."""
+    await declare(world, limit=1)
+    given = [(-50, ()), (0, ()), (-90, ("g",)), (-3, ()), (0, ("g",)), (-60, ("g",)), (-1, ())]
+    jobs = [behind(*gates, queue="mail", priority=-1 if ahead else 0, ahead=ahead) for ahead, gates in given]
+    for job in jobs:
+        await world.advance(0.001)
+        await world.put(new(queue="other", priority=-1, ahead=-9), job)
+    assert await (await world.crew()).claim(0) == []
+    for left in (6, 4, 2, 0):
+        shed = await world.store.shed("mail", left, reason=BY)
+        assert shed.left == left
+        assert await only(world, *names(jobs)) == set(names(jobs[: 7 - left])), "in the order in which they came"
+    assert (await world.store.shed("mail", 0, reason=BY)).ids == ()
+
+
 async def test_the_lowest_make_room_and_of_them_the_newest(world: World) -> None:
     jobs = []
     for priority in (0, -5, -5, 3, -7):

@@ -11,13 +11,20 @@ SELECT (SELECT count(*) FROM jobs INDEXED BY ready
         WHERE state = 'scheduled' AND line >= :queue || '/' AND line < :queue || '0');
 
 -- name: first_due
+-- By rank, which is when they were due; but for those that stand behind. Who is among the first of all is so among those of
+-- his kind, with those that stand behind as of their rank.
 SELECT id FROM (
-    SELECT id, rank FROM jobs INDEXED BY ready
-        WHERE state = 'ready' AND line >= :queue || '/' AND line < :queue || '0'
-    UNION ALL SELECT id, rank FROM jobs INDEXED BY gated
-        WHERE gates IS NOT NULL AND state IN ('waiting', 'ready') AND line >= :queue || '/' AND line < :queue || '0'
-            AND state = 'waiting'
-) ORDER BY rank, id LIMIT :count;
+    SELECT id, rank AS due FROM (
+        SELECT id, rank FROM jobs INDEXED BY ready
+            WHERE state = 'ready' AND line >= :queue || '/' AND line < :queue || '0'
+        UNION ALL SELECT id, rank FROM jobs INDEXED BY gated
+            WHERE gates IS NOT NULL AND state IN ('waiting', 'ready') AND line >= :queue || '/' AND line < :queue || '0'
+                AND state = 'waiting'
+        ORDER BY rank, id LIMIT :count)
+    UNION ALL SELECT id, due FROM (
+        SELECT id, rank + ahead AS due FROM jobs INDEXED BY behind_in
+            WHERE ahead < 0 AND state IN ('waiting', 'ready') AND queue = :queue ORDER BY rank + ahead, id LIMIT :count)
+) GROUP BY id ORDER BY min(due), id LIMIT :count;
 
 -- name: lowest
 SELECT id FROM (

@@ -1,5 +1,7 @@
 -- Jobs that stand behind until they have waited for long enough: see Store.lift.
 CREATE INDEX behind ON live (rank) WHERE ahead < 0 AND state IN ('waiting', 'ready');
+-- Of one queue, by when they were due: see Store.shed.
+CREATE INDEX behind_in ON live (queue, (rank + ahead), id) WHERE ahead < 0 AND state IN ('waiting', 'ready');
 
 -- Whether there is a job to lift, at the latest in so many microseconds.
 CREATE FUNCTION lags(early bigint) RETURNS boolean LANGUAGE plpgsql
@@ -32,6 +34,61 @@ BEGIN
     PERFORM note_lines(array_agg(l.line), array_agg(priority_), array_agg(l.rank))
     FROM (SELECT line, min(rank) AS rank FROM live WHERE id = ANY (ids) AND state = 'ready' GROUP BY line) l;
     RETURN cardinality(ids);
+END $$;
+
+-- Cancel ready and waiting jobs of a queue until `most` of its jobs do not run yet, at most `batch`; none, where that is not
+-- enough. Who comes second waits for the first, and counts what he has left. A line is queue/task, and the character after
+-- the slash is 0. Those that were due first: by rank, but for those that stand behind. Who is among the first of all is so
+-- among those of his kind, with those that stand behind as of their rank.
+CREATE OR REPLACE FUNCTION shed(queue_ text, most bigint, below integer, why text, batch integer, OUT ids text[], OUT rest bigint)
+LANGUAGE plpgsql SET search_path = {schema}, pg_temp SET lock_timeout = '5s' SET enable_seqscan = off SET jit = off AS $$
+DECLARE
+    moment bigint;
+    wanted bigint;
+    chosen text[];
+BEGIN
+    PERFORM pg_advisory_xact_lock(hashtext(current_schema()) & 1073741823, -1000 - (hashtext(queue_) & 255));
+    moment := now_micros();
+    ids := '{}';
+    rest := (SELECT count(*) FROM live l WHERE l.state = 'ready' AND l.line >= queue_ || '/' AND l.line < queue_ || '0')
+        + (SELECT count(*) FROM live l WHERE l.gates IS NOT NULL AND l.state IN ('waiting', 'ready') AND l.state = 'waiting'
+            AND l.line >= queue_ || '/' AND l.line < queue_ || '0')
+        + (SELECT count(*) FROM live l WHERE l.state = 'scheduled' AND l.queue = queue_);
+    wanted := least(rest - most, batch);
+    IF wanted <= 0 THEN
+        RETURN;
+    END IF;
+    chosen := ARRAY(
+        SELECT c.id FROM (
+            SELECT l.id, l.priority, l.rank FROM live l
+            WHERE l.state = 'ready' AND l.line >= queue_ || '/' AND l.line < queue_ || '0'
+            UNION ALL SELECT l.id, l.priority, l.rank FROM live l
+            WHERE l.gates IS NOT NULL AND l.state IN ('waiting', 'ready') AND l.state = 'waiting'
+                AND l.line >= queue_ || '/' AND l.line < queue_ || '0'
+        ) c
+        WHERE below IS NULL OR c.priority < below
+        ORDER BY CASE WHEN below IS NOT NULL THEN c.priority END, CASE WHEN below IS NULL THEN c.rank ELSE -c.rank END,
+            CASE WHEN below IS NULL THEN c.id END, c.id DESC
+        LIMIT wanted);
+    IF below IS NULL THEN
+        chosen := ARRAY(
+            SELECT c.id FROM (
+                SELECT l.id, l.rank AS due FROM live l WHERE l.id = ANY (chosen)
+                UNION ALL (SELECT l.id, l.rank + l.ahead FROM live l
+                WHERE l.ahead < 0 AND l.state IN ('waiting', 'ready') AND l.queue = queue_
+                ORDER BY l.rank + l.ahead, l.id LIMIT wanted)
+            ) c
+            GROUP BY c.id ORDER BY min(c.due), c.id LIMIT wanted);
+    END IF;
+    SELECT coalesce(array_agg(o.id), '{}') INTO ids FROM (
+        SELECT l.id FROM live l WHERE l.state IN ('ready', 'waiting') AND l.id = ANY (chosen) FOR UPDATE SKIP LOCKED) o;
+    IF cardinality(ids) < wanted THEN  -- there are not enough, or some are being started: then there is room for whoever asks anew
+        ids := '{}';
+        RETURN;
+    END IF;
+    UPDATE live SET state = 'cancelled', finished_at = moment, reason = why WHERE id = ANY (ids);
+    PERFORM archive(ids);
+    rest := rest - wanted;
 END $$;
 
 -- As before; whether somebody is to hear of a job does not hang on how far it stands ahead, or behind.

@@ -26,7 +26,7 @@ if count <= 0 then
   return {depth}
 end
 
--- The first due of each priority of a line, by hops.
+-- The first of each priority of a line by rank, which is when they were due but for those that stand behind; by hops.
 local function first_due(key, found)
   local from = '-'
   while true do
@@ -42,6 +42,28 @@ local function first_due(key, found)
   end
 end
 
+-- Those that stand behind, in the order in which they were due. Who is among the first of all is so among those of his kind,
+-- with those that stand behind as of their rank.
+local function first_behind(found)
+  local key, from, left = behind_in(queue), 0, count
+  while left > 0 do
+    local ids = call('ZRANGE', key, from, from + left - 1)
+    for _, id in ipairs(ids) do
+      local job = load(id)
+      if stands_behind(job) and ours(job.line) then
+        found[#found + 1] = order(job.priority, job.rank + turns_of(job)) .. id
+        left = left - 1
+        from = from + 1
+      else
+        call('ZREM', key, id)
+      end
+    end
+    if #ids == 0 then
+      return
+    end
+  end
+end
+
 local found = {}
 for _, key in ipairs(keys) do
   if below then
@@ -53,8 +75,8 @@ for _, key in ipairs(keys) do
     first_due(key, found)
   end
 end
-if #found < count then
-  return {depth}
+if not below then
+  first_behind(found)
 end
 table.sort(found, function(a, b)
   if below then
@@ -62,13 +84,23 @@ table.sort(found, function(a, b)
   end
   return before(sub(a, 4), sub(b, 4))
 end)
+local ids, met = {}, {}
+for _, member in ipairs(found) do
+  local id = sub(member, ORDER + 1)
+  if not met[id] then
+    met[id] = true
+    ids[#ids + 1] = id
+  end
+end
+if #ids < count then
+  return {depth}
+end
 
 local answer = {depth}
 for n = 1, count do
-  local id = sub(found[n], ORDER + 1)
-  local job = load(id)
+  local job = load(ids[n])
   if job and job.state == 'i' and cancel(job, ARGV[4], t) then
-    answer[#answer + 1] = id
+    answer[#answer + 1] = ids[n]
   end
 end
 flush()

@@ -121,11 +121,17 @@ local function take_turn(job)
   return true
 end
 
+-- Those of a queue that stand behind, by when they were due.
+local function behind_in(queue)
+  return P .. 'behind:' .. queue
+end
+
 -- Let a fair job stand among those that others look at, and one that stands behind among those that are lifted.
 local function queue_up(job)
   local ahead, key = turns_of(job)
   if ahead < 0 then
     call('ZADD', BEHIND, job.rank, job.id)
+    call('ZADD', behind_in(string.match(job.line, '^[^/]*')), job.rank + ahead, job.id)
   end
   for _, set in ipairs(key and {fair_sets(job.line, job.priority, key)} or {}) do
     call('ZADD', set, job.rank, job.id)
@@ -137,6 +143,7 @@ local function drop_out(job)
   local ahead, key = turns_of(job)
   if ahead < 0 then
     call('ZREM', BEHIND, job.id)
+    call('ZREM', behind_in(string.match(job.line, '^[^/]*')), job.id)
   end
   for _, set in ipairs(key and {fair_sets(job.line, job.priority, key)} or {}) do
     call('ZREM', set, job.id)

@@ -1,5 +1,7 @@
 -- Jobs that stand behind until they have waited for long enough: see Store.lift.
 CREATE INDEX behind ON jobs (rank) WHERE ahead < 0 AND state IN ('waiting', 'ready');
+-- Of one queue, by when they were due: see Store.shed.
+CREATE INDEX behind_in ON jobs (queue, rank + ahead, id) WHERE ahead < 0 AND state IN ('waiting', 'ready');
 
 -- As before; jobs that follow others may stand behind, too.
 DROP TRIGGER job_over;
