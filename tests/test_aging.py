@@ -1,6 +1,8 @@
 """Queues in which waiting makes up for priority, as users see them."""
 
 import asyncio
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,10 @@ from tests.budget import stores
 from tests.worker.rig import PATIENCE, empty_store
 from windlass import App, every
 from windlass.jobs import Job
+from windlass.model import NewJob, Placed
+from windlass.vault import make_key
 from windlass.view import job_data
+from windlass.web.job import copy_of
 
 BEFORE, AFTER, TOOK = 40, 5, 0.1
 """Jobs of high priority that come before one of low priority, and after it; seconds that each runs."""
@@ -164,3 +169,33 @@ def test_jobs_age_once_they_are_moved_to_where_they_are(tmp_path: Path) -> None:
     assert (moved.refresh().priority, moved.record.priority, moved.record.options) == (-5, -5, None)
     before.close()
     app.close()
+
+
+def test_what_is_made_of_another_keeps_the_priority_that_was_asked_for(tmp_path: Path) -> None:
+    """A copy with other arguments, whether the queue ages that it comes into or not; an event that is put off."""
+    path = tmp_path / "jobs.db"
+    app = App(f"sqlite:///{path}", keys=[make_key("k"), make_key("unique")])
+    app.queue("mail", aging=60)
+
+    @app.task(name="send", queue="mail")
+    async def send(n: int) -> None: ...
+
+    old, plain = send.using(priority=-100).enqueue(1), send.using(queue="plain", priority=5, meta={"a": 1}).enqueue(1)
+    for job, place in ((old.refresh(), (-1, -60)), (plain.refresh(), (5, 0))):
+        new = copy_of(app, send, job, f"{job.id}.edit-1", b'{"n": 2}')
+        (copied,) = asyncio.run(put(app, new))
+        copy = app.jobs.get(copied.id)
+        assert (copy.priority, copy.args, copy.meta) == (job.priority, {"n": 2}, job.meta)
+        assert (copy.record.priority, copy.record.ahead) == place
+    app.on("a", debounce=5)(send.using(priority=-7))
+    with closing(sqlite3.connect(path, isolation_level=None)) as caller:
+        caller.execute("BEGIN")
+        (later,) = app.publish("a", 1, tx=caller)
+        caller.execute("COMMIT")
+    assert (later.refresh().priority, later.record.priority, later.record.ahead) == (-7, -1, -32.1)
+    app.close()
+
+
+async def put(app: App, *jobs: NewJob) -> list[Placed]:
+    """Put jobs into the store of an app."""
+    return await (await app.connect()).put(jobs)

@@ -13,7 +13,7 @@ from uuid_utils import uuid7
 from windlass import event, options, values
 from windlass.access import Access
 from windlass.blocking import twin
-from windlass.call import Call, call_of, job_of, seal_call
+from windlass.call import Call, call_of, job_of, open_call, seal_call
 from windlass.clock import made_at
 from windlass.errors import ConfigError, DecodeError, EnqueueUnknown
 from windlass.event import Event, Subscription
@@ -179,9 +179,23 @@ class Events:
         """A job that debounces after the commit: a document that others write too would hold them up until then."""
         given = {"name": one.name, "topic": happened.topic, "payload": Raw(happened.payload), "id": happened.id}
         id = event.job_id(happened.id, f"{DEBOUNCE}\n{one.name}")
-        queue, priority, ahead = one.call.queue, one.call.priority, one.call.ahead
-        call = Call(task=DEBOUNCE, args=values.plain_bytes(given), queue=queue, priority=priority, ahead=ahead)
+        asked = self._asked(one)
+        call = Call(
+            task=DEBOUNCE,
+            args=values.plain_bytes(given),
+            queue=one.call.queue,
+            priority=one.call.priority,
+            ahead=one.call.ahead,
+            options=None if asked is None else values.to_bytes(options.Options(priority=asked)),
+        )
         return job_of(call, id, self._vault, fresh=not happened.known)
+
+    def _asked(self, one: Subscription) -> int | None:
+        """The priority that was asked for, where jobs of a subscription age; None too where it cannot be read."""
+        try:
+            return options.read_options(open_call(one.name, one.call, self._vault).options).priority
+        except DecodeError:
+            return None
 
     async def debounce(self, name: str, topic: str, payload: Any, id: str) -> None:
         """What such a job does."""

@@ -265,16 +265,20 @@ class Task(Generic[P, R_co]):
             raise with_hint(error, kwargs) from error.__cause__
         return self.new(stored)
 
-    def new(self, stored: bytes) -> NewJob:
-        """The job of a call that is encoded already, which nobody has checked: one that does not fit fails."""
-        call = self._call
-        id, own, vault = call.id or str(uuid7()), self._stored_options(), self.app.vault
-        described = self.app.described(call.queue)
+    def new(self, stored: bytes, own: Options | None = None) -> NewJob:
+        """The job of a call that is encoded already, which nobody has checked: one that does not fit fails. `own` are
+        options instead of those of the call."""
+        call, vault = self._call, self.app.vault
+        id, described = call.id or str(uuid7()), self.app.described(call.queue)
         gates = (*self.gates, *described.gates)
-        more = self._more(stored, gates, described) if gates or described.aging or call.rule or self.turns else None
+        place = described.stands(call.priority) if described.ages(gates, fair=self.turns is not None) else None
+        more = self._more(stored, gates) if gates or call.rule or self.turns else {}
+        if place is not None:
+            more["priority"], more["ahead"] = place
+        kept = self._stored_options(own, None if place is None else call.priority)
         if vault.seals:
             stored = vault.seal(stored, id, self.name, "args")
-            own = None if own is None else vault.seal(own, id, self.name, "options")
+            kept = None if kept is None else vault.seal(kept, id, self.name, "options")
         new = NewJob(
             id=id,
             task=self.name,
@@ -286,7 +290,7 @@ class Task(Generic[P, R_co]):
             expires_in=call.expires_in if described.expires_in is None else self._life(described.expires_in),
             unique=call.unique,
             tags=call.tags,
-            options=own,
+            options=kept,
             fresh=call.id is None,
             follow=follow.write(call.followers, id, vault, self.app.max_payload) if call.followers else None,
         )
@@ -300,8 +304,8 @@ class Task(Generic[P, R_co]):
             return call.expires_in
         return seconds + (call.delay if call.run_at is None else max(0.0, call.run_at - time.time()))
 
-    def _more(self, stored: bytes, gates: tuple[Gate, ...], described: Described) -> dict[str, Any]:
-        """What few jobs have, of their arguments and their queue, as fields: gates, unique key, turns."""
+    def _more(self, stored: bytes, gates: tuple[Gate, ...]) -> dict[str, Any]:
+        """What few jobs have, of their arguments, as fields: gates, unique key, turns."""
         call, vault = self._call, self.app.vault
         more: dict[str, Any] = {"gates": needs_of(gates, stored, self.shape, vault.key)}
         try:
@@ -312,8 +316,6 @@ class Task(Generic[P, R_co]):
                 more["fair"] = Fair(vault.key(self.name, key), weight)
         except DecodeError:
             pass  # the job will fail, alone
-        if described.ages(gates, fair=self.turns is not None):
-            more["priority"], more["ahead"] = described.stands(call.priority)
         return more
 
     def _held(self, rule: Uniqueness, stored: bytes, gates: tuple[Need, ...]) -> dict[str, Any]:
@@ -334,14 +336,15 @@ class Task(Generic[P, R_co]):
             )
         return rule
 
-    def _stored_options(self) -> bytes | None:
-        """The options of a job of this call, with the names of the task's secret arguments."""
+    def _stored_options(self, own: Options | None, asked: int | None) -> bytes | None:
+        """The options of a job of this call, or others, with the names of the task's secret arguments and the priority
+        that was asked for, where the store has another."""
         call, secrets = self._call, self.shape.secrets
-        ages = self.app.described(call.queue).ages(self.gates, fair=self.turns is not None)
-        asked = call.priority if ages else None
-        if not secrets and asked is None:
+        if own is None and not secrets and asked is None:
             return call.stored_options
-        return options.store_options(replace(call.options, secret=secrets, priority=asked), self.app.max_payload)
+        given = call.options if own is None else own
+        secret = (*given.secret, *(one for one in secrets if one not in given.secret))
+        return options.store_options(replace(given, secret=secret, priority=asked), self.app.max_payload)
 
 
 class SyncTask(Task[P, R_co]):

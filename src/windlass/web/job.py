@@ -160,12 +160,9 @@ def copy_of(app: App, task: Task[..., Any], job: Job[Any], id: str, args: bytes)
     call = task.using(queue=record.queue, tags=record.tags, id=id)
     if job.priority != call.priority:
         call = call.using(priority=job.priority)
-    own = options.store_options(replace(options.read_options(record.options), schedule="", tick=None), app.max_payload)
-    return replace(
-        call.new(stored),
-        options=own if own is None or not vault.seals else vault.seal(own, id, task.name, "options"),
-        follow=follow.sealed(follow.opened(record.follow, record.id, vault), id, vault),
-    )
+    own = replace(options.read_options(record.options), schedule="", tick=None)
+    followers = follow.opened(record.follow, record.id, vault)
+    return replace(call.new(stored, own), follow=follow.sealed(followers, id, vault))
 
 
 async def make_copy(desk: Desk, user: User, id: str, edit: Edit) -> str:
