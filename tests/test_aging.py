@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.budget import stores
+from tests.store.world import worker_info
 from tests.worker.rig import PATIENCE, empty_store
 from windlass import App, every
 from windlass.jobs import Job
@@ -199,3 +200,33 @@ def test_what_is_made_of_another_keeps_the_priority_that_was_asked_for(tmp_path:
 async def put(app: App, *jobs: NewJob) -> list[Placed]:
     """Put jobs into the store of an app."""
     return await (await app.connect()).put(jobs)
+
+
+def test_a_worker_takes_over_from_the_dead_while_it_lifts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lifting may take long."""
+    app = App("sqlite:///:memory:")
+    app.queue("mail", aging=1)
+
+    @app.task(name="send", queue="mail")
+    async def send() -> None: ...
+
+    async def main() -> None:
+        store = await app.connect()
+        lifting = asyncio.Event()
+
+        async def lift() -> int:
+            lifting.set()
+            await asyncio.Event().wait()
+            return 0
+
+        monkeypatch.setattr(store, "lift", lift)
+        async with app.worker(queues="other"):
+            await send.aenqueue()
+            await asyncio.wait_for(lifting.wait(), PATIENCE)
+            await store.enlist(worker_info("dead", 0.1))
+            async with asyncio.timeout(PATIENCE):
+                while "dead" in {worker.id for worker in await store.workers()}:
+                    await asyncio.sleep(0.02)
+        await app.aclose()
+
+    asyncio.run(main())

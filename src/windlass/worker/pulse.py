@@ -6,8 +6,9 @@ import logging
 import os
 import socket
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from importlib.metadata import version
+from typing import Any
 
 from windlass.clock import Clock
 from windlass.errors import StoreError
@@ -62,7 +63,7 @@ class Pulse:
         self._on_orders = on_orders
         self._on_evicted = on_evicted
         self._on_enlisted = on_enlisted
-        self._aside: set[asyncio.Task[None]] = set()
+        self._aside: dict[str, asyncio.Task[None]] = {}
         self._told: Mapping[str, Held] = {}
         self._tell_again = 0.0
 
@@ -108,28 +109,36 @@ class Pulse:
             return
         self.last = sent
         self._on_orders(orders)
-        if not self._aside:
-            task = asyncio.create_task(self._look_after(orders))
-            self._aside.add(task)
-            task.add_done_callback(self._aside.discard)
+        self._start("dead workers", self._look_after(orders))
+        if orders.lift:
+            self._start("jobs that wait for long", self._lift())
+
+    def _start(self, what: str, work: Coroutine[Any, Any, None]) -> None:
+        """Do what has to write, and so may have to wait for a writer, which a beat never does; each once at a time."""
+        if what in self._aside:
+            work.close()
+            return
+        task = self._aside[what] = asyncio.create_task(self._do(what, work))
+        task.add_done_callback(lambda _: self._aside.pop(what))
+
+    async def _do(self, what: str, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except Exception as error:
+            logger.warning("%s could not be looked after this time: %s", what, error)
 
     async def _look_after(self, orders: Orders) -> None:
-        """What has to write, and so may have to wait for a writer, which a beat never does."""
-        try:
-            held = self._held()  # the same word twice finds nothing new, unless an exchange came late; so once a lease
-            if held and (held != self._told or self._clock.boot() > self._tell_again):
-                await self._store.beat(self.id, held)
-                self._told, self._tell_again = held, self._clock.boot() + self._lease
-            if orders.dead:
-                dead = await self._store.reap(spare=self.id)
-                self.reaped += len(dead)
-                for worker in dead:
-                    logger.warning("worker %s stopped beating; its jobs are ready again", worker[:8])
-                await forget(self._store, dead)
-            if orders.lift:
-                await self._lift()
-        except Exception as error:
-            logger.warning("dead workers, and jobs that wait for long, could not be looked after this time: %s", error)
+        """Tell the store what is held here, and have it take what the dead hold."""
+        held = self._held()  # the same word twice finds nothing new, unless an exchange came late; so once a lease
+        if held and (held != self._told or self._clock.boot() > self._tell_again):
+            await self._store.beat(self.id, held)
+            self._told, self._tell_again = held, self._clock.boot() + self._lease
+        if orders.dead:
+            dead = await self._store.reap(spare=self.id)
+            self.reaped += len(dead)
+            for worker in dead:
+                logger.warning("worker %s stopped beating; its jobs are ready again", worker[:8])
+            await forget(self._store, dead)
 
     async def _lift(self) -> None:
         """Lift jobs that have waited for long enough; the next beat goes on with what is left."""
