@@ -152,6 +152,7 @@ def test_jobs_age_once_they_are_moved_to_where_they_are(tmp_path: Path) -> None:
     url = empty_store("sqlite", tmp_path)
     before, app = App(url), App(url)
     app.queue("mail", aging=2)
+    app.queue("slow", aging=3600)
 
     @before.task(name="send", queue="mail", priority=-5)
     async def send() -> None: ...
@@ -166,6 +167,15 @@ def test_jobs_age_once_they_are_moved_to_where_they_are(tmp_path: Path) -> None:
 
     assert asyncio.run(lift()) == 1
     assert (moved.refresh().priority, moved.record.priority, moved.record.ahead) == (-5, 0, 0)
+    assert app.jobs.move("mail", queue="mail") == 0, "it has waited"
+    assert app.jobs.move("slow", queue="mail") == 1
+    assert (moved.refresh().priority, moved.record.priority, moved.record.ahead) == (-5, -1, -1890)
+    assert app.jobs.move("mail", queue="slow") == 1
+    assert asyncio.run(lift()) == 1
+    assert app.jobs.reprioritise(-6, queue="mail") == 1
+    assert (moved.refresh().priority, moved.record.priority, moved.record.ahead) == (-6, -1, -1.06)
+    assert app.jobs.reprioritise(-5, queue="mail") == 1
+    assert asyncio.run(lift()) == 1
     assert app.jobs.move("plain", queue="mail") == 1
     assert (moved.refresh().priority, moved.record.priority, moved.record.options) == (-5, -5, None)
     before.close()

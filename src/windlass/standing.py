@@ -1,5 +1,6 @@
 """Where jobs stand that do not run, changed by hand: in which queue, with which priority."""
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ from windlass.errors import DecodeError
 from windlass.limits import Gate, each_once
 from windlass.model import IDLE, Filter, JobRecord, Need
 from windlass.options import NONE, Options, read_options
-from windlass.place import Change, Place
+from windlass.place import EARLY, LIFTED, Change, Place
 from windlass.store.contract import BATCH, Store
 from windlass.vault import Vault
 
@@ -87,6 +88,8 @@ class Standing:
         ages = new.ages(job.gates, fair=job.fair is not None)
         kept = asked if ages else None
         priority, ahead = new.stands(asked) if ages else (asked, 0.0)
+        if kept is not None and kept == options.priority and has_waited(job, -ahead):
+            priority, ahead = LIFTED, 0.0
         return Place(
             queue=self._queue or job.queue,
             priority=priority,
@@ -115,6 +118,11 @@ class Standing:
 def place_of(job: JobRecord) -> Place:
     """Where a job stands, with its options as they are stored."""
     return Place(queue=job.queue, priority=job.priority, ahead=job.ahead, gates=job.gates, options=job.options)
+
+
+def has_waited(job: JobRecord, seconds: float) -> bool:
+    """Whether a job was lifted, and would be anew if it had to wait for so many seconds."""
+    return (job.priority, job.ahead) == (LIFTED, 0) and job.run_at + seconds <= time.time() + EARLY
 
 
 def fits(job: JobRecord, wanted: Filter) -> bool:
