@@ -184,6 +184,7 @@ def new_job(scene: Scene, rng: Draw, id: str) -> NewJob:
         args=rng.choice((b"[[],{}]", b'[[1,"\xc3\xa9"],{}]', b"[[" + b"1," * 400 + b"1],{}]")),
         queue=rng.choice(QUEUES),
         priority=rng.choice((0, 0, 0, 1, -1, 100, -100)),
+        ahead=rng.choice((0, 0, 0, -2.5, -20.0)),
         delay=0 if moment is not None else rng.choice((0, 0, 0, 1.2, 4.2, 30.0)),
         run_at=None if moment is None else scene.now + moment,
         expires_in=rng.choice((None, None, None, 0.0, 3.3, 20.0)),
@@ -401,6 +402,10 @@ def matches(job: JobRecord, filter: Filter) -> bool:
     )
 
 
+def lift(scene: Scene, rng: Draw, step: int) -> Call:
+    return Call("lift")
+
+
 def prune(scene: Scene, rng: Draw, step: int) -> Call:
     """Retention of hours at most: PostgreSQL keeps what is older than a day for up to a day more."""
     states = rng.sample(list(State), rng.choice((1, 3, 7)))
@@ -482,6 +487,7 @@ STEPS: Mapping[Author, int] = {
     reap: 3,
     note: 4,
     act: 12,
+    lift: 3,
     prune: 2,
     save: 4,
     load: 3,

@@ -111,6 +111,9 @@ class Worker:
         if orders.dead:
             await self.plot.stage.call(self.process, partial(self.plot.store.reap, self.id))
             self.plot.hint()
+        if orders.lift:
+            await self.plot.stage.call(self.process, self.plot.store.lift)
+            self.plot.hint()
 
     def _wake_all(self) -> None:
         for runner in self.runners:
@@ -382,6 +385,7 @@ def new_job(plot: Plot) -> NewJob:
         args=b"",
         queue=rng.choice("ab"),
         priority=rng.randrange(2),
+        ahead=rng.choice((0, 0, 0, -rng.uniform(0.5, 20.0))),
         delay=rng.choice((0, 0, 0, rng.uniform(0.5, 8.0))),
         expires_in=rng.choice((None, None, None, rng.uniform(3.0, 9.0))),
         unique=rng.choice((None, None, "k", "l")),

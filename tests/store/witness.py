@@ -171,6 +171,9 @@ class Witness:
             self._depart_worker(worker, Ending.LOST)
         return dead
 
+    async def lift(self) -> int:
+        return await self._store.lift()
+
     def _depart(self, runner: str, ending: Ending) -> int:
         self._runners.pop(runner, None)
         self._gone.add(runner)
