@@ -235,8 +235,9 @@ def test_a_worker_takes_over_from_the_dead_while_it_lifts(monkeypatch: pytest.Mo
             await asyncio.wait_for(lifting.wait(), PATIENCE)
             await store.enlist(worker_info("dead", 0.1))
             async with asyncio.timeout(PATIENCE):
-                while "dead" in {worker.id for worker in await store.workers()}:
+                while "dead" in (alive := {worker.id for worker in await store.workers()}):
                     await asyncio.sleep(0.02)
+            assert len(alive) == 1, "the one that lifts"
         await app.aclose()
 
     asyncio.run(main())

@@ -116,8 +116,7 @@ class Job(Struct, Generic[R_co], eq=False):
     @property
     def priority(self) -> int:
         """-100 to 100, higher first."""
-        asked = self._options.priority
-        return self._known.priority if asked is None else asked
+        return self._options.asked(self._known.priority)
 
     @property
     def args(self) -> dict[str, Any]:

@@ -53,6 +53,10 @@ class Options(Struct, frozen=True, kw_only=True, omit_defaults=True):
     priority: int | None = None
     carrier: dict[str, str] = {}
 
+    def asked(self, stored: int) -> int:
+        """The priority that was asked for: where the queue ages, the store has another."""
+        return stored if self.priority is None else self.priority
+
     @property
     def trace_id(self) -> str:
         """The id of its W3C trace context, 32 hex digits; empty if it carries none."""

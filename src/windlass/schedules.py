@@ -350,7 +350,7 @@ class Schedules:
             task=plan.call.task,
             args=shown,
             queue=plan.call.queue,
-            priority=plan.call.priority if own.priority is None else own.priority,
+            priority=own.asked(plan.call.priority),
             tags=plan.call.tags,
             catch_up=plan.catch_up,
             most=plan.most,

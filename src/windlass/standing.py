@@ -82,7 +82,7 @@ class Standing:
         """Where a job is to stand."""
         new = self._rules.queue(self._queue or job.queue)
         options = read_options(self._vault.field(job, "options"))
-        asked = job.priority if options.priority is None else options.priority
+        asked = options.asked(job.priority)
         if self._priority is not None and not any(need.keep for need in job.gates):  # those stand in strict order
             asked = self._priority
         ages = new.ages(job.gates, fair=job.fair is not None)

@@ -72,11 +72,23 @@ class Snapshot(Struct, frozen=True):
 class Look(Struct):
     """Something read from the store, when, and the seconds that this took, and the look before it."""
 
-    work: "asyncio.Task[Any]"
+    work: "asyncio.Future[Any]"
     began: float
     used: float
     before: float = 0.0
     took: float = 0.0
+
+
+def good_for() -> float:
+    """Seconds for which what was read, or made of it, is good enough at least: until the next look."""
+    return 0.9 * EVERY
+
+
+def begun(work: Awaitable[T]) -> "asyncio.Future[T]":
+    """What goes on whoever stops to wait for it; how it fails is told to those who still do."""
+    task = asyncio.ensure_future(work)
+    task.add_done_callback(lambda over: over.cancelled() or over.exception())
+    return task
 
 
 class Watch:
@@ -108,8 +120,7 @@ class Watch:
         now = self._clock.boot()
         known = self._looks.get(key)
         if known is None or not live or now - known.began >= max(fresh, self._patience(key, known, now)):
-            work = asyncio.ensure_future(read())
-            work.add_done_callback(lambda over: over.cancelled() or over.exception())  # told to those who still wait
+            work = begun(read())
             self._looks.pop(key, None)
             known = self._looks[key] = Look(work, now, now, known.took if known else 0.0)
             work.add_done_callback(partial(self._time, known))
@@ -127,7 +138,7 @@ class Watch:
     def _patience(self, key: object, known: Look, now: float) -> float:
         """Seconds for which what was read is good enough."""
         wanted = 0 if key == SNAPSHOT else sum(now - look.used < IN_USE for look in self._looks.values())
-        return max(EVERY * 0.9, wanted / RATE, min(MOST, REST * min(known.took, known.before)))
+        return max(good_for(), wanted / RATE, min(MOST, REST * min(known.took, known.before)))
 
     def _time(self, look: Look, _: object) -> None:
         look.took = self._clock.boot() - look.began

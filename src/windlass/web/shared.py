@@ -10,10 +10,7 @@ from starlette.responses import Response
 
 from windlass.clock import Clock
 from windlass.web.guard import user_of
-from windlass.web.live import EVERY, Watch
-
-GOOD_FOR = 0.9 * EVERY
-"""Seconds for which a page is good enough, if there is no news."""
+from windlass.web.live import Watch, begun, good_for
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -21,7 +18,7 @@ Handler = Callable[[Request], Awaitable[Response]]
 class Made(Struct):
     """A page that somebody is making, or has made: when he began, and after which news."""
 
-    work: "asyncio.Task[Response]"
+    work: "asyncio.Future[Response]"
     began: float
     news: int
 
@@ -43,8 +40,7 @@ class Shared:
             self._made = {key: one for key, one in self._made.items() if self._is_good(one)}
             nobody = replace(user, name="", place="")  # an open page does not take the header over
             alone = Request({**scope, "state": {**scope["state"], "user": nobody}}, request.receive)
-            work = asyncio.ensure_future(handler(alone))
-            work.add_done_callback(lambda over: over.cancelled() or over.exception())  # told to those who still wait
+            work = begun(handler(alone))
             made = self._made[key] = Made(work, self._clock.boot(), self._watch.news)
         try:
             found = await asyncio.shield(made.work)
@@ -59,4 +55,4 @@ class Shared:
     def _is_good(self, made: Made) -> bool:
         """Whether a page may be shown to whoever looks now."""
         here = made.work.done() or made.work.get_loop() is asyncio.get_running_loop()
-        return here and made.news == self._watch.news and self._clock.boot() - made.began < GOOD_FOR
+        return here and made.news == self._watch.news and self._clock.boot() - made.began < good_for()
